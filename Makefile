@@ -1,0 +1,56 @@
+# make study            set-up, then the whole chain of one profile (PROFILE=mini); a second run does what is left
+# make test             set-up, unit tests, then every notebook on the smoke profile
+# make lab              JupyterLab in the same environment
+#   PROFILE=micro       smoke mini micro real paper, or a YAML file of your own
+#   SET='mitigation.alpha=0.3 pruning.sparsity_levels=[0.5]'   overrides of the profile
+#   JOBS=2              notebooks at a time; give each one thread: SET=common.threads=1
+PROFILE ?= mini
+SET ?=
+JOBS ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RESULTS = outputs/$(basename $(notdir $(PROFILE)))
+
+export SET
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: study test lab setup
+study: $(READY)
+	@snakemake --cores all --resources training=$(JOBS) --nolock --quiet host --rerun-incomplete --keep-going \
+		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"
+	@printf '%s\n' "" "Done. Read the claims in $(RESULTS)/09_claims/ledger.csv" \
+		"  figures, each beside its table:  $(RESULTS)/**/*.svg" \
+		"  executed notebooks:              $(RESULTS)/<task>/seed<k>/*.ipynb and $(RESULTS)/09_claims.ipynb" \
+		"  look at them with:               make lab"
+
+test: $(READY)
+	@pytest -q -x --nbval-lax --nbval-current-env tests $(sort $(wildcard notebooks/[0-9]*.ipynb))
+
+lab: $(READY)
+	@jupyter lab
+
+setup: $(READY)
+
+# torch comes first: without an NVIDIA GPU a bare "torch" on Linux is a download of several gigabytes for nothing.
+$(READY): pyproject.toml requirements.lock
+	@for python in "$(PYTHON)" python3 python3.13 python3.12 python3.11 python3.14; do \
+		[ -x $(BIN)/python ] && break; \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && "$$python" -m venv $(VENV); \
+	done; [ -x $(BIN)/python ] || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python"; exit 1; }
+	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
+		echo "Installing torch for the CPU ..."; \
+		$(BIN)/python -m pip install -q --no-index --no-deps 'torch==2.13.0' 2>/dev/null || \
+		$(BIN)/python -m pip install -q --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11,<3' || \
+		echo "No CPU build of torch could be had; taking the one of the package index."; \
+	fi
+	@echo "Installing the study's packages ..."
+	@$(BIN)/python -m pip install -q -e '.[test]' -c requirements.lock || { \
+		echo "The tested versions (requirements.lock) cannot all be had here: installing the newest that pyproject.toml admits."; \
+		$(BIN)/python -m pip install -q -e '.[test]'; }
+	@$(BIN)/python -m ipykernel install --prefix $(VENV) --name python3 --display-name "Python 3 (study)" >/dev/null
+	@touch $(READY)

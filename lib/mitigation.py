@@ -1,0 +1,69 @@
+"""What each mitigation of notebook 07 hands to the training loop: strengths, weights and teachers."""
+
+import numpy as np
+import pandas as pd
+
+from lib import difficulty, losses, models, shortcuts, store
+from lib.errors import StudyError
+
+CONTROLS = {"rmc": ("smooth_matched", "smooth_entropy", "rmc_shuffled", "distil")}
+
+
+def extras(loss: str, run, items: pd.DataFrame, dense: store.Model, base: store.Model,
+           scores: pd.DataFrame) -> models.Extras:
+    """The extras of `base + loss`.
+
+    run: the mitigation run. scores: notebook 06's difficulty table, one row per train row, in the order of train.
+    The teacher is the dense model; confidence regularisation distils the base model into a new one of its own kind.
+    Raises StudyError where the table is of other rows.
+    """
+    train = items[items["split"] == "train"]
+    if not np.array_equal(train["guid"].to_numpy(), scores["guid"].to_numpy()):
+        raise StudyError("difficulty.parquet is not of these train rows: run notebooks/06_shortcut_samples.ipynb again")
+    common = dict(kd_weight=run.kd_weight)
+    if loss == "focal":
+        return models.Extras(gamma=run.gamma)
+    if loss == "jtt":
+        first = shortcuts.checkpoint_logits(dense, items, run.jtt_checkpoint)
+        return models.Extras(weights=losses.jtt_weights(first, train["label"].to_numpy(), run.jtt_weight).numpy())
+    if loss == "confidence_regularisation":
+        strength = difficulty.biased_strength(scores["shortcut_confidence"].to_numpy())
+        return models.Extras(teacher=base, strength=strength, kd_weight=1.0)
+    return models.Extras(teacher=dense, strength=_strength(loss, run, train, dense.logits(items, "train"), scores), **common)
+
+
+def _strength(loss: str, run, train: pd.DataFrame, teacher_logits: np.ndarray,
+              scores: pd.DataFrame) -> np.ndarray | float | None:
+    if loss == "distil":
+        return None
+    if loss == "smooth":
+        return run.smooth
+    d = difficulty.strength(scores[f"v_{run.difficulty}"].to_numpy(), run.alpha)
+    if loss == "rmc":
+        return d
+    if loss == "smooth_matched":
+        return float(difficulty.matched(d))
+    if loss == "smooth_entropy":
+        return float(difficulty.entropy_matched(teacher_logits, d))
+    return difficulty.shuffled(d, train["label"].to_numpy(), run.seed)
+
+
+def strengths(recipes: dict[str, models.Extras]) -> pd.DataFrame:
+    """How soft each recipe makes the targets: mean, median, least and largest d, and the kind of input it uses."""
+    table = {}
+    for name, recipe in recipes.items():
+        d = 1.0 if recipe.teacher is not None and recipe.strength is None else recipe.strength
+        values = np.atleast_1d(np.nan if d is None else d).astype(float)
+        uses = "soft targets" if recipe.teacher is not None else "row weights"
+        table[name] = {"uses": uses, "mean d": values.mean(), "median d": np.median(values),
+                       "min d": values.min(), "max d": values.max()}
+    return pd.DataFrame(table).T.rename_axis("model")
+
+
+def control_pairs(names: list[str]) -> list[tuple[str, str]]:
+    """(model, baseline) for every RMC model and those of its controls that were made."""
+    pairs = []
+    for name in names:
+        base, _, loss = name.partition(" + ")
+        pairs += [(name, f"{base} + {c}") for c in CONTROLS.get(loss, ()) if f"{base} + {c}" in names]
+    return pairs

@@ -1,0 +1,152 @@
+"""A reader's own task: a YAML file that names local files, checked before a row is read. No code."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from lib.errors import StudyError
+from lib.sources import Table, nearest
+from lib.tasks import Ood, Task
+
+
+def _label_map(value: Any) -> dict[str, str]:
+    """File value -> class name, from a list of values or a map."""
+    pairs = list(value.items()) if isinstance(value, dict) else [(v, v) for v in value] if isinstance(value, list) else None
+    if not pairs:
+        raise ValueError("give a list of the file's labels, or a map from the file's value to the class name")
+    for one in (word for pair in pairs for word in pair):
+        if isinstance(one, bool):
+            raise ValueError(f"YAML reads an unquoted yes, no, true or false as {one}; put it in quotes, as the file writes it")
+        if not isinstance(one, str | int):
+            raise ValueError(f"{one!r} is no label; write each as a string or a whole number")
+    return {str(key): str(name) for key, name in pairs}
+
+
+LabelMap = Annotated[dict[str, str], BeforeValidator(_label_map)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Columns(_Section):
+    text_a: str
+    text_b: str
+    label: str
+    guid: str | None = None
+    heuristic: str | None = None
+    subcase: str | None = None
+    group: str | None = None
+
+
+class _Files(_Section):
+    train: str
+    test: str
+    dev: str | None = None
+
+
+class _OodFile(_Section):
+    file: str
+    labels: LabelMap | None = None
+    collapse: dict[str, str] | None = None
+    score: Literal["accuracy", "balanced"] = "accuracy"
+    columns: _Columns | None = None
+
+
+class _TaskFile(_Section):
+    name: str
+    labels: LabelMap
+    columns: _Columns
+    files: _Files
+    ood: dict[str, _OodFile] = {}
+    shortcut: Literal["overlap", "b_only"]
+    licence: str
+    source: str = ""
+    caveats: str = ""
+
+
+def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
+    """The task that a YAML file declares; file paths in it are relative to it.
+
+    CSV is read with the usual quoting, TSV with none, both as text; `name` is the file's own name and
+    none of `taken`. Raises StudyError naming the file, the key and the mend.
+    """
+    spec = _parse(path)
+    if spec.name != path.stem or spec.name in taken or not re.fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
+        raise StudyError(
+            f"{path}: name '{spec.name}' must be the file's own name without .yaml, begin with a small letter, hold small letters, "
+            f"digits, _ or -, and be none of {', '.join(taken)}"
+        )
+    labels = tuple(dict.fromkeys(spec.labels.values()))
+    if len(labels) < 2:
+        raise StudyError(f"{path}: labels: only one class '{labels[0]}'; a task needs two or more")
+
+    def table(file: str, columns: _Columns, names: tuple[str, ...], values: dict[str, str]) -> Table:
+        ids = {value: names.index(name) for value, name in values.items()}
+        return Table(str((path.parent / file).resolve()), columns.model_dump(exclude_none=True), ids)
+
+    tables = {split: table(file, spec.columns, labels, spec.labels) for split, file in spec.files.model_dump(exclude_none=True).items()}
+    ood = {}
+    for split, part in spec.ood.items():
+        if split in ("train", "dev", "test"):
+            raise StudyError(f"{path}: ood.{split}: an OOD set cannot be called {split}; give it another name")
+        values = part.labels or spec.labels
+        ood[split] = Ood(*_collapse(f"{path}: ood.{split}", part, labels, values), part.score)
+        tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values)
+    return Task(
+        spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence, spec.source or str(path), spec.caveats, tables,
+    )
+
+
+def _collapse(where: str, part: _OodFile, labels: tuple[str, ...], values: dict[str, str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """The classes of an OOD set, and the OOD class id of each task class (None where they are the task's)."""
+    if part.collapse is None:
+        for name in values.values():
+            if name not in labels:
+                raise StudyError(f"{where}.labels: '{name}' is no class of the task ({', '.join(labels)}); add `collapse`, task class: OOD class")
+        return labels, None
+    classes = tuple(dict.fromkeys(values.values()))
+    for name in labels:
+        if name not in part.collapse:
+            raise StudyError(f"{where}.collapse: class '{name}' of the task is missing; say which of {', '.join(classes)} it becomes")
+    for name, target in part.collapse.items():
+        if name not in labels:
+            raise StudyError(f"{where}.collapse: '{name}' is no class of the task; {nearest(name, labels)}")
+        if target not in classes:
+            raise StudyError(f"{where}.collapse: '{target}' is no class of the OOD set; {nearest(target, classes)}")
+    return classes, tuple(classes.index(part.collapse[name]) for name in labels)
+
+
+def _parse(path: Path) -> _TaskFile:
+    if not path.is_file():
+        raise StudyError(f"{path}: no such task file; mend the path or give the name of a task")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise StudyError(f"{path}: {line}not readable as YAML: {getattr(error, 'problem', None) or error}; mend that line") from error
+    try:
+        return _TaskFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StudyError(f"{path}: {_what_is_wrong(first)}") from error
+
+
+def _what_is_wrong(error: Any) -> str:
+    """One line for the first pydantic error, with the nearest valid key for an unknown one."""
+    place = [str(part) for part in error["loc"]]
+    key = ".".join(place) or "the file"
+    if error["type"] == "extra_forbidden":
+        parent = place[-2] if len(place) > 1 else ""
+        section = {"": _TaskFile, "columns": _Columns, "files": _Files}.get(parent, _OodFile)
+        return f"unknown key '{key}'; {nearest(place[-1], section.model_fields)}"
+    if error["type"] == "missing":
+        return f"key '{key}' is missing; add it"
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}"
+    return f"{key}: {error['msg']}, found {error['input']!r}; mend it"

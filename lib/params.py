@@ -1,0 +1,287 @@
+"""Typed parameters: profiles from YAML, overrides, and the check of what papermill injects.
+
+A profile (params/NAME.yaml) has a `grid`, a `common` section and one section per notebook. A notebook is handed
+`common` and its own section, flat. A key that a profile leaves out is as in params/smoke.yaml; a section may set a
+key of `common` for its own notebook; `per_task: {TASK: {section.key: value}}` sets what one task needs otherwise.
+This module imports nothing heavy: it is the first thing every notebook and the Snakefile load.
+"""
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Literal, Mapping, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from lib.errors import StudyError
+from lib.schema import ROOT, RUNS, STAGES, Grid, Run, Strict, near
+
+IDENTITY = ("profile", "task", "seed")
+PARTS = ("grid", "common", "per_task", *RUNS)
+Layer = tuple[str, Mapping[str, Any]]
+
+
+def _own(section: str) -> set[str]:
+    """Keys that a profile's section may hold."""
+    if section == "grid":
+        return set(Grid.model_fields)
+    if section == "common":
+        return set(Run.model_fields)
+    return set(RUNS[section].model_fields) - set(IDENTITY) - (set(Grid.model_fields) if section == "claims" else set())
+
+
+def _unknown(key: str, where: str, section: str) -> StudyError:
+    valid = _own(section)
+    homes = [name for name in ("grid", "common", *RUNS) if name != section and key in _own(name)]
+    moved = "" if not homes else f"; '{key}' belongs to section '{homes[0]}'"
+    return StudyError(f"{where}: unknown key '{section}.{key}'{moved or near(key, valid)}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 2e-4 is a number (YAML 1.1 reads a string) and a key written twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise StudyError(f"key '{sorted(twice)[0]}' stands twice (line {node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+    except yaml.YAMLError as error:
+        raise StudyError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
+
+
+def _typed(value: Any, key: str, model: type[Strict]) -> Any:
+    """`papermill -p` hands lists over as text, and YAML 1.1 reads 2e-4 as text: read it again where no text is wanted."""
+    field = model.model_fields.get(key)
+    if not isinstance(value, str) or field is None or field.annotation is str or get_origin(field.annotation) is Literal:
+        return value
+    return _yaml(value, f"parameter '{key}'")
+
+
+def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
+    """Merge the layers, later ones winning, and check them against the model; errors name key, place and value."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for where, layer in layers:
+        values.update({key: _typed(value, key, model) for key, value in layer.items()})
+        origin.update(dict.fromkeys(layer, where))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, value = first["loc"][0], first["input"]
+        if first["type"] == "missing":
+            raise StudyError(f"{name}: parameter '{key}' is missing") from None
+        hint = ""
+        if first["type"] == "literal_error" and isinstance(value, str):
+            hint = near(value, re.findall(r"'([^']+)'", first["ctx"]["expected"]))
+        said = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        home = "common" if key in Run.model_fields else name
+        raise StudyError(f"{origin[key]}: {home}.{key} = {values[key]!r}: {said}{hint}") from None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A complete, checked profile. `sections` holds `common` and one dict per notebook."""
+
+    name: str
+    grid: Grid
+    sections: dict[str, dict[str, Any]]
+    per_task: dict[str, dict[str, Any]]
+    source: str
+
+    def run(self, section: str, task: str, seed: int) -> Run:
+        """The typed parameters of one notebook for one task and seed."""
+        if section not in RUNS:
+            raise StudyError(f"no section '{section}'{near(section, RUNS)}")
+        layers = [(self.source, self.sections["common"]), (self.source, self.sections[section])]
+        layers += [(f"{self.source}, per_task {task}", _for_task(self.per_task, task, section))]
+        if section == "claims":
+            layers.append((self.source, self.grid.model_dump()))
+        return _validate(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
+
+    def flat(self, section: str, task: str, seed: int) -> dict[str, Any]:
+        """The same as a plain dict: what `papermill -p` would be given one by one."""
+        return self.run(section, task, seed).model_dump()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole profile as nested plain values, to be written as YAML and given to `papermill -f`."""
+        per_task = {"per_task": self.per_task} if self.per_task else {}
+        return {"grid": self.grid.model_dump(), **self.sections, **per_task}
+
+
+def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:
+    """per_task values that reach this section's notebook: those of `common` first, then its own."""
+    values = {}
+    for home in ("common", section):
+        for key, value in per_task.get(task, {}).items():
+            if key.startswith(home + "."):
+                values[key.split(".", 1)[1]] = value
+    return values
+
+
+def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
+    """Check every section and key of a raw profile and lay it over the base (the smoke profile)."""
+    if not isinstance(raw, Mapping):
+        raise StudyError(f"{source}: a profile is a mapping of sections {', '.join(('grid', 'common', *RUNS))}")
+    sections = {}
+    for name in raw:
+        if name not in PARTS:
+            raise StudyError(f"{source}: unknown section '{name}'{near(str(name), PARTS)}")
+    for name in ("grid", "common", *RUNS):
+        given = raw.get(name) or {}
+        if not isinstance(given, Mapping):
+            raise StudyError(f"{source}: section '{name}' must be a mapping of keys, not {given!r}")
+        for key in given:
+            if key not in _own(name):
+                raise _unknown(str(key), source, name)
+        sections[name] = {**base.get(name, {}), **given}
+    if "profile" not in (raw.get("common") or {}):
+        raise StudyError(f"{source}: common.profile is missing; it names the folder under outputs")
+    per_task = raw.get("per_task") or {}
+    if not (isinstance(per_task, Mapping) and all(isinstance(changes, Mapping) for changes in per_task.values())):
+        raise StudyError(f"{source}: per_task must be a mapping such as {{fever: {{mitigation.alpha: 0.3}}}}")
+    for task, changes in per_task.items():
+        for path in changes:
+            section, _, key = str(path).partition(".")
+            if section not in ("common", *RUNS):
+                raise StudyError(f"{source}: per_task {task}: '{path}' must read section.key{near(section, RUNS)}")
+            if key not in _own(section) or key in IDENTITY:
+                raise _unknown(key, f"{source}: per_task {task}", section)
+    grid = _validate(Grid, "grid", [(source, sections.pop("grid"))])
+    profile = Profile(sections["common"]["profile"], grid, sections, dict(per_task), source)
+    for task in {*grid.tasks, *per_task, sections["common"].get("task", grid.tasks[0])}:
+        for section in RUNS:
+            profile.run(section, task, 0)
+    return profile
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    shown = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return _yaml(path.read_text(encoding="utf-8"), shown), shown
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    section, dot, key = path.strip().partition(".")
+    where = f"override '{override}'"
+    if not (equals and dot):
+        raise StudyError(f"{where}: must read section.key=value, such as mitigation.alpha=0.3")
+    if section not in ("grid", "common", *RUNS):
+        raise StudyError(f"{where}: unknown section '{section}'{near(section, ('grid', 'common', *RUNS))}")
+    if key not in _own(section):
+        raise _unknown(key, where, section)
+    raw[section] = {**(raw.get(section) or {}), key: _yaml(value, where)}
+    for changes in (raw.get("per_task") or {}).values():
+        changes.pop(path.strip(), None)
+
+
+def load(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
+    """A profile by name (params/NAME.yaml) or path, with `section.key=value` overrides, which win over per_task too.
+
+    Raises StudyError naming the key, the file and the nearest valid name, before anything runs.
+    """
+    named = str(profile)
+    path = Path(named) if named.endswith((".yaml", ".yml")) else ROOT / "params" / f"{named}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem != "claims")
+        raise StudyError(f"no profile '{profile}': params has {', '.join(known)}{near(named, known)}")
+    base, _ = _read(ROOT / "params" / "smoke.yaml")
+    raw, shown = _read(path.resolve())
+    own_name = _build(raw, base, shown).name
+    if own_name != path.stem:
+        raise StudyError(f"{shown}: common.profile = '{own_name}' should be '{path.stem}', the file's own name, "
+                         "so that it writes into a folder of its own")
+    overrides = list(overrides)
+    for override in overrides:
+        _set(raw, override)
+    return _build(raw, base, " with ".join([shown, *overrides]))
+
+
+def _assigned(source: str) -> list[str]:
+    """Names that a cell assigns at top level; none where the cell is not plain Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return []
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _cells(namespace: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Names assigned by the notebook's own parameters cell and by the cell that papermill injected after it."""
+    own: list[str] = []
+    injected: list[str] = []
+    for source in namespace.get("In", []):
+        names = _assigned(source)
+        if source.startswith("# Parameters"):
+            injected = names
+        elif set(IDENTITY) <= set(names):
+            own, injected = names, []
+    return own, injected
+
+
+def check(section: str, namespace: Mapping[str, Any]) -> Run:
+    """The second cell of every notebook: `run = params.check("pruning", globals())`.
+
+    The parameters cell holds the smoke values. What papermill injected goes over them: a whole profile
+    (`-f params/mini.yaml`) by its sections, single names (`-p sparsity_levels "[0.5]"`) last. Any unknown name,
+    unknown key or wrong type raises StudyError before anything is trained.
+    """
+    if section not in RUNS:
+        raise StudyError(f"no section '{section}'{near(section, RUNS)}")
+    model, notebook = RUNS[section], f"{STAGES[section]}.ipynb"
+    fields = set(model.model_fields)
+    own, injected = _cells(namespace)
+    for names, allowed in ((own, fields), (injected, fields | set(PARTS))):
+        for name in names:
+            if name not in allowed:
+                raise StudyError(f"{notebook}: unknown parameter '{name}'{near(name, allowed)}")
+    layers: list[Layer] = [(notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace})]
+    flat = {key: namespace[key] for key in injected if key in fields}
+    raw = {name: namespace[name] or {} for name in injected if name in PARTS}
+    if raw:
+        injector = f"{notebook}, injected profile"
+        _build(raw, _read(ROOT / "params" / "smoke.yaml")[0], injector)
+        task = flat.get("task", raw["common"].get("task", namespace.get("task")))
+        layers += [(injector, raw["common"]), (injector, raw.get(section, {})),
+                   (f"{injector}, per_task {task}", _for_task(raw.get("per_task", {}), task, section))]
+        if section == "claims":
+            layers.append((injector, raw.get("grid", {})))
+    return _validate(model, section, [*layers, (f"{notebook}, injected parameters", flat)])
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m lib.params PROFILE SECTION [--task T] [--seed K] [--set section.key=value ...]` prints flat YAML."""
+    parser = argparse.ArgumentParser(prog="python -m lib.params", description="Print the parameters of one notebook.")
+    parser.add_argument("profile")
+    parser.add_argument("section", choices=list(RUNS))
+    parser.add_argument("--task")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="section.key=value")
+    given = parser.parse_args(arguments)
+    try:
+        profile = load(given.profile, given.set)
+        task = given.task or profile.sections["common"]["task"]
+        seed = profile.sections["common"]["seed"] if given.seed is None else given.seed
+        sys.stdout.write(yaml.safe_dump(profile.flat(given.section, task, seed), sort_keys=False))
+    except StudyError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,197 @@
+"""The types of every parameter: one model per notebook, over the common ones, and where a notebook's files go.
+
+The section names are those of the profiles in params/; lib.params reads, merges and checks them.
+"""
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Iterable, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lib.errors import StudyError
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distillation", "pruning": "04_pruning",
+          "shortcut_samples": "06_shortcut_samples", "mitigation": "07_mitigation", "claims": "09_claims"}
+TASKS = ("micro_nli", "micro_facts", "micro_paraphrase", "mnli", "fever", "qqp")
+FAMILY = re.compile(r"dense|truncated-\d+(-alternate)?|scratch-\d+|(imp|heads|ffn)-\d+(\.\d+)?")
+
+Loss = Literal["vanilla", "distil", "smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entropy",
+               "rmc_shuffled", "confidence_regularisation"]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+
+
+def near(name: str, valid: Iterable[str]) -> str:
+    """The end of an error message: the valid name closest to a wrong one, or nothing."""
+    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _known_task(name: str) -> str:
+    if name not in TASKS and not name.endswith((".yaml", ".yml")):
+        raise ValueError(f"'{name}' is no task and no task file (*.yaml){near(name, TASKS)}")
+    return name
+
+
+def _known_model(name: str) -> str:
+    compression, plus, loss = name.partition(" + ")
+    if plus and loss not in Loss.__args__:
+        raise ValueError(f"'{name}' ends in no loss of this study{near(loss, Loss.__args__)}")
+    stem, families = compression.split("-")[0], ("dense", "truncated", "scratch", "imp", "heads", "ffn")
+    if not FAMILY.fullmatch(compression) and (stem in families or difflib.get_close_matches(stem, families, 1, 0.8)):
+        raise ValueError(f"'{name}' is not a model name such as truncated-3, imp-70 or a hub id{near(stem, families)}")
+    return name
+
+
+def task_folder(task: str) -> str:
+    """Folder name of a task: its own name, or a task file's name without its suffix."""
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Grid(Strict):
+    """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only."""
+
+    tasks: list[str] = Field(min_length=1)
+    seeds: list[Count]
+    dense_seeds: list[Count]
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks(cls, value: list[str]) -> list[str]:
+        folders = [task_folder(_known_task(name)) for name in value]
+        if len(set(folders)) < len(folders):
+            raise ValueError(f"two of {folders} would share a folder under outputs")
+        return value
+
+
+class Run(Strict):
+    """What one notebook runs with: the common parameters, its own (subclasses), and where its files go."""
+
+    section: ClassVar[str]
+    profile: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    task: str
+    seed: Count
+    encoder: str
+    encoder_revision: str
+    encoder_layers: Count
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Positive
+    warmup: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    freeze_embeddings: bool
+    max_length: Annotated[int, Field(ge=8)]
+    dtype: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1)]
+    prune_warmup: Share
+    prune_cooldown: Share
+    mask_interval: Annotated[int, Field(ge=1)]
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return _known_task(value)
+
+    @property
+    def stage(self) -> str:
+        """The notebook's name, such as '04_pruning'."""
+        return STAGES[self.section]
+
+    @property
+    def root(self) -> Path:
+        """The project's root, found from this file and not from the working directory."""
+        return ROOT
+
+    @property
+    def outputs(self) -> Path:
+        return ROOT / "outputs" / self.profile
+
+    def folder(self, stage: str, task: str | None = None, seed: int | None = None) -> Path:
+        """outputs/<profile>/<task>/seed<k>/<stage>, of this run's task and seed unless told; 09 has one per profile."""
+        if stage not in STAGES.values():
+            raise StudyError(f"no stage '{stage}'{near(stage, STAGES.values())}")
+        if stage == STAGES["claims"]:
+            return self.outputs / stage
+        task, seed = task or self.task, self.seed if seed is None else seed
+        return self.outputs / task_folder(task) / f"seed{seed}" / stage
+
+
+class Data(Run):
+    section = "data"
+    n_train: Count
+    n_eval: Count
+    n_ood: Count
+    shortcut_rate: Share
+    subcase_counts: dict[str, Count]
+
+
+class Teacher(Run):
+    section = "teacher"
+    checkpoints: list[Inside]
+
+
+class Distillation(Run):
+    section = "distillation"
+    students: list[str]
+    kd_weight: Share
+
+    @field_validator("students")
+    @classmethod
+    def _students(cls, value: list[str]) -> list[str]:
+        return [_known_model(name) for name in value]
+
+
+class Pruning(Run):
+    section = "pruning"
+    sparsity_levels: list[Inside]
+    run_levels: list[Inside]
+    head_fractions: list[Inside]
+    ffn_fractions: list[Inside]
+    recovery_epochs: Positive
+
+
+class ShortcutSamples(Run):
+    section = "shortcut_samples"
+    folds: Annotated[int, Field(ge=2)]
+
+
+class Mitigation(Run):
+    section = "mitigation"
+    bases: list[str]
+    losses: list[Loss]
+    kd_weight: Share
+    alpha: Share
+    smooth: Share
+    gamma: Annotated[float, Field(ge=0)]
+    jtt_weight: Positive
+    jtt_checkpoint: Annotated[float, Field(gt=0, le=1)]
+    difficulty: Literal["levels", "one_run"]
+
+    @field_validator("bases")
+    @classmethod
+    def _bases(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if " + " in _known_model(name):
+                raise ValueError(f"'{name}' must be a compression without a loss, such as imp-70")
+        return value
+
+
+class Claims(Run, Grid):
+    section = "claims"
+    n_boot: Annotated[int, Field(ge=100)]
+
+
+RUNS: dict[str, type[Run]] = {
+    run.section: run for run in (Data, Teacher, Distillation, Pruning, ShortcutSamples, Mitigation, Claims)}

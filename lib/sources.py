@@ -1,0 +1,291 @@
+"""Where a task's rows come from: a local mirror, the hub or a pinned address, always through `datasets`."""
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from glob import escape
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
+
+import datasets
+import pandas as pd
+from pyarrow import parquet
+
+from lib.errors import StudyError
+from lib.schema import ROOT
+
+OPTIONAL = ("guid", "heuristic", "subcase", "group")
+# QUOTE_NONE: the published tab-separated files (HANS, PAWS, GLUE) hold bare quotation marks.
+TAB = {"sep": "\t", "quoting": 3}
+FORMATS: dict[str, tuple[str, dict]] = {
+    ".csv": ("csv", {}), ".tsv": ("csv", TAB), ".txt": ("csv", TAB),
+    ".jsonl": ("json", {}), ".parquet": ("parquet", {}),
+}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set of the hub at a pinned commit, which fixes its content."""
+
+    repo: str
+    config: str
+    split: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.repo} ({self.config}, {self.split}) at {self.revision}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file of a task: where it lies, what it must hash to and what its columns mean.
+
+    `path` is relative to the data folder (absolute for a reader's own file). `columns` maps
+    text_a, text_b, label and, where present, guid, heuristic, subcase, group to the file's names.
+    `labels` maps the published value, as text, to the class id. `local` maps each digest accepted
+    for a local copy to what that copy is; empty accepts any file. `url_digest` "" means: recorded
+    at the first download and held to from then on. `drop` lists label values that are left out.
+    `hash_group` groups rows by the normalised text of the group column, as a hash, since no text
+    of a real set may travel into tables that are committed.
+    """
+
+    path: str
+    columns: dict[str, str]
+    labels: dict[str, int]
+    local: dict[str, str] = field(default_factory=dict)
+    hub: Hub | None = None
+    url: str = ""
+    url_digest: str = ""
+    by_hand: str = ""
+    drop: tuple[str, ...] = ()
+    hash_group: bool = False
+
+
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Content hash of a file, "sha256:<hex>" or, as `git hash-object` counts it, "git:<hex>"."""
+    total = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if kind == "git" else hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return f"{kind}:{total.hexdigest()}"
+
+
+def normalise(text: str) -> str:
+    """Lower-case letters and digits only: two claims are one when these agree."""
+    return re.sub(r"[\W_]+", "", text.lower())
+
+
+def nearest(name: str, names) -> str:
+    """The clause of an error message that names the nearest valid name and all of them."""
+    close = get_close_matches(str(name), list(map(str, names)), n=1, cutoff=0.0)
+    return f"the nearest valid name is '{close[0]}' (valid: {', '.join(map(str, names))})" if close else "none is valid"
+
+
+def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame, dict]:
+    """Rows of one table and a record of where they came from.
+
+    Returns a frame [rows] with text_a, text_b, label (class id), guid,
+    heuristic, subcase, group ("" where none), row (1-based data row) and file, and a record with file, origin,
+    digest, copy and rows. Looks in `data_dir`, else in the folder that STUDY_DATA names, else upstream.
+    A relative folder counts from the project's root. Raises StudyError naming file, row, column and the mend.
+    """
+    named = str(data_dir or os.environ.get("STUDY_DATA") or "")
+    folder = ROOT / Path(named).expanduser()
+    if named and not folder.is_dir():
+        raise StudyError(f"STUDY_DATA (or data_dir) names '{named}', which is no folder; give the folder that holds {table.path}")
+    local = folder / table.path
+    if (named or Path(table.path).is_absolute()) and local.is_file():
+        where, record = str(local), {"origin": "local", **_verify(local, table)}
+        data = _load_file(local, table)
+    elif table.hub or table.url:
+        where, (data, record) = str(table.hub or table.url), _upstream(table)
+    elif Path(table.path).is_absolute():
+        raise StudyError(f"{local}: no such file; mend the path in the task's YAML (paths there are relative to the YAML)")
+    else:
+        raise StudyError(f"{table.path}: {_both_ways(table)}")
+    frame = _rows(data, table, where)
+    # The record goes into tables that may be committed: no folder of this machine in it.
+    name = Path(table.path).name if Path(table.path).is_absolute() else table.path
+    return frame.assign(file=where), {"file": name, **record, "rows": len(frame)}
+
+
+def _verify(path: Path, table: Table) -> dict[str, str]:
+    """Record of a local file whose digest is one of those accepted, else StudyError."""
+    accepted = table.local | ({table.url_digest: "official"} if table.local and table.url_digest else {})
+    found = {kind: digest(path, kind) for kind in {d.split(":")[0] for d in accepted} | {"sha256"}}
+    copies = [accepted[value] for value in found.values() if value in accepted]
+    if accepted and not copies:
+        raise StudyError(
+            f"{path}: expected {' or '.join(accepted)}, found {found['sha256']} ({path.stat().st_size} bytes); put the expected "
+            "file back, or, to study your own copy, declare it in a task YAML of your own"
+        )
+    return {"digest": found["sha256"], "copy": copies[0] if copies else "the reader's own file"}
+
+
+def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
+    """The table from the hub or by its address; whatever goes wrong, the error tells both ways to the data."""
+    try:
+        if table.hub:
+            hub = table.hub
+            with _quiet():
+                data = datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision)
+            return data, {"origin": str(hub), "digest": f"revision:{hub.revision}", "copy": "official"}
+        path = download(table.url, _cache() / PurePosixPath(table.path).parent, table.url_digest)
+    except StudyError:
+        raise
+    except Exception as error:  # the hub client, datasets and urllib share no base class
+        raise StudyError(f"{table.path}: {_both_ways(table)}; the download failed with: {_first_line(error)}") from error
+    return _load_file(path, table), {"origin": table.url, "digest": digest(path), "copy": "official"}
+
+
+def _both_ways(table: Table) -> str:
+    network = f"or go online to fetch {table.hub or table.url}" if table.hub or table.url else table.by_hand
+    return f"the file is not here; set STUDY_DATA (or data_dir) to a folder that holds {table.path}, {network}"
+
+
+def _cache() -> Path:
+    return Path(datasets.config.HF_CACHE_HOME).expanduser() / "study"
+
+
+def download(url: str, folder: Path, expected: str = "") -> Path:
+    """Fetch `url` into `folder` once, under a temporary name until its digest is verified.
+
+    `expected` is a digest as `digest` writes it; "" records the first download's SHA-256 beside the
+    file and holds later reads to it. A damaged or cut-off file never gets the final name.
+    """
+    path = folder / PurePosixPath(urlparse(url).path).name
+    note = path.with_name(path.name + ".sha256")
+    if path.is_file():
+        if not expected and not note.is_file():
+            note.write_text(digest(path) + "\n")
+        wanted = expected or note.read_text().strip()
+        if (found := digest(path, wanted.split(":")[0])) != wanted:
+            raise StudyError(f"{path}: expected {wanted}, found {found}; delete the file and it is downloaded again")
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        partial = Path(part) / path.name
+        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:
+            length = answer.headers.get("Content-Length")
+            shutil.copyfileobj(answer, file, 1 << 20)
+        size = partial.stat().st_size
+        # Reading in blocks ends without an error when the connection breaks off.
+        if length is not None and size != int(length):
+            raise StudyError(f"{url}: {size} of {length} bytes arrived; run again to download anew")
+        with partial.open("rb") as file:
+            if file.read(64).lstrip()[:1] == b"<":
+                raise StudyError(f"{url}: a web page came instead of the file; fetch the file with a browser and save it as {path}")
+        found = digest(partial, expected.split(":")[0] or "sha256")
+        if expected and found != expected:
+            raise StudyError(f"{url}: expected {expected}, found {found}; the file upstream changed or was damaged on its way, it was not kept")
+        if not expected:
+            note.write_text(found + "\n")
+        os.replace(partial, path)
+    return path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of `datasets` inside."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _load_file(path: Path, table: Table) -> datasets.Dataset:
+    """One local file through the builder of its format; its Arrow cache is thrown away."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in FORMATS:
+        raise StudyError(f"{path}: format '{suffix}' is not read; save the rows as {', '.join(FORMATS)} (text formats also .gz)")
+    builder, options = FORMATS[suffix]
+    if not _has_rows(path, builder):
+        raise StudyError(f"{path}: there is no row in the file; put at least one there")
+    if builder == "csv":
+        # As text: "NA", "007" and "1" stay what the file says.
+        options = {**options, "keep_default_na": False, "converters": dict.fromkeys(table.columns.values(), str)}
+    try:
+        with _quiet(), tempfile.TemporaryDirectory() as cache:
+            return datasets.load_dataset(
+                builder, data_files=escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True, **options
+            )
+    except Exception as error:  # each builder wraps its own parser's errors
+        raise StudyError(f"{path}: not readable as {suffix} in UTF-8: {_first_line(error)}; save it anew in that format") from error
+
+
+def _has_rows(path: Path, builder: str) -> bool:
+    """Whether anything stands in the file, below its header if it has one: the builders fail obscurely on none."""
+    opener: Callable = gzip.open if path.suffix == ".gz" else open
+    try:
+        if builder == "parquet":
+            return parquet.read_metadata(path).num_rows > 0
+        with opener(path, "rb") as file:
+            lines = (line for line in file if line.strip())
+            return len(list(islice(lines, 2))) > (builder == "csv")
+    except (OSError, EOFError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be opened: {_first_line(error)}; put a whole, readable file there") from error
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
+    """Check and rename the columns of one file; labels become class ids."""
+    for column in table.columns.values():
+        if column not in data.column_names:
+            raise StudyError(f"{file}: column '{column}' is missing; {nearest(column, data.column_names)}")
+    frame = pd.DataFrame({name: pd.Series(data[column][:], dtype=object) for name, column in table.columns.items()})
+    frame["row"] = range(1, len(frame) + 1)
+    frame["label"] = frame["label"].map(_as_text)
+    frame = frame[~frame["label"].isin(table.drop)].reset_index(drop=True)
+    if frame.empty:
+        raise StudyError(f"{file}: every row is one of those left out; put at least one other there")
+
+    def fail_where(bad: pd.Series, name: str, what: str) -> None:
+        if bad.any():
+            at = frame[bad].iloc[0]
+            what = what.replace("{value}", str(at[name]))
+            raise StudyError(f"{file}: row {at['row']}, column '{table.columns[name]}': {what}")
+
+    for name in ("text_a", "text_b"):
+        blank = frame[name].map(lambda text: text is None or text != text or (isinstance(text, str) and not text.strip()))
+        fail_where(blank, name, "the text is missing; fill it in or take the row out")
+        fail_where(~frame[name].map(lambda text: isinstance(text, str)), name, "{value} is not text; write it as a string")
+    fail_where(frame["label"] == "", "label", "the label is missing; fill it in or take the row out")
+    known = ", ".join(f"'{value}'" for value in table.labels)
+    fail_where(~frame["label"].isin(table.labels), "label", "unknown label '{value}'; known are " + known + "; mend the row or the label map")
+    frame = frame.astype({"text_a": "str", "text_b": "str"})
+    frame["label"] = frame["label"].map(table.labels).astype("int64")
+    for name in OPTIONAL:
+        values = frame[name].map(_as_text) if name in frame else pd.Series("", index=frame.index)
+        frame[name] = values.astype("str")
+    if "guid" in table.columns:
+        fail_where(frame["guid"] == "", "guid", "the guid is missing; give every row one of its own")
+    if table.hash_group:
+        prefix = table.columns["group"]
+        frame["group"] = [f"{prefix}-{hashlib.sha256(normalise(text).encode()).hexdigest()[:12]}" for text in frame["group"]]
+    return frame
+
+
+def _as_text(value: object) -> str:
+    """A label or name as text, the same for 1, 1.0 and "1"; "" for a missing one."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()

@@ -1,0 +1,339 @@
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lib import claims, contrasts, difficulty, tasks
+from lib.errors import StudyError
+
+PAPER_TASKS = ["mnli", "fever", "qqp"]
+
+
+@pytest.fixture(scope="module")
+def written():
+    return claims.load()
+
+
+def gap(cells, task):
+    ood = {"mnli": lambda c: c["hans"], "fever": lambda c: (c["sym1"] + c["sym2"]) / 2,
+           "qqp": lambda c: (8000 * c["paws_wiki"] + 677 * c["paws_qqp"]) / 8677}[task](cells)
+    return (cells["test"] - ood) / cells["test"]
+
+
+def test_printed_f_bias_recomputes_from_the_printed_accuracies():
+    table = pd.concat([claims.published("a_compression"), claims.published("a_mitigation")])
+    accuracy = {key: dict(zip(part["split"], part["value"])) for key, part in
+                table[table["measure"] == "accuracy"].groupby(["paper_name", "task"])}
+    printed = table[table["measure"] == "f_bias"]
+    again = [np.mean([gap(accuracy[r.paper_name, t], t) / gap(accuracy["BERT-base", t], t)
+                      for t in (PAPER_TASKS if r.task == "avg" else [r.task])]) for r in printed.itertuples()]
+    misses = printed.assign(miss=np.abs(np.round(again, 3) - printed["value"]))
+    assert len(misses) == 75
+    off = misses[misses["miss"] > 0.0010001]
+    assert len(off) == 11 and off["note"].str.contains("recomputed").all()
+    worst = off.loc[off["miss"].idxmax()]
+    assert (worst["paper_name"], worst["task"], worst["value"]) == ("DistilBERT", "mnli", 1.289)
+    assert "1.304" in worst["note"]
+
+
+def test_published_tables_are_whole():
+    for name in ("a_compression", "a_mitigation", "a_analysis"):
+        table = claims.published(name)
+        assert list(table.columns) == ["model", "paper_name", "task", "split", "measure", "value", "status", "note"]
+        assert not table.duplicated(["paper_name", "task", "split", "measure"]).any()
+        assert set(table["status"]) <= {"T", "C"} and table["value"].notna().all()
+    cells = claims.published("a_analysis").pivot_table(index="model", columns="measure", values="value").dropna(
+        subset=["easy_accuracy"])
+    assert np.allclose(cells["easy_accuracy"] - cells["hard_accuracy"], cells["easy_hard_gap"], atol=0.051)
+
+
+def test_the_papers_number_follows_from_the_claims_own_patterns(written):
+    by_id = {claim.id: claim for claim in written}
+    value, model, baseline = claims.printed(by_id["A7"], "mnli")
+    assert (round(value, 1), model, baseline) == (5.2, "imp-70", "dense")
+    assert claims.printed(by_id["A7"], "micro_nli") == claims.printed(by_id["A7"], "mnli")
+    assert round(claims.printed(by_id["A13"], "mnli")[0], 1) == 6.6
+    assert round(claims.printed(by_id["A14"], "mnli")[0], 1) == 26.7
+    assert round(claims.printed(by_id["A5"], "fever")[0], 3) == 0.018
+    for claim in written:
+        for task in claim.tasks:
+            assert (claims.printed(claim, task) is not None) == bool(claim.published), claim.id
+
+
+def test_claims_are_numbered_and_ours_are_marked(written):
+    assert [c.id for c in written] == [f"A{i}" for i in range(1, 24)] + [f"O{i}" for i in range(1, 10)]
+    assert all(c.where.startswith("ours") == c.id.startswith("O") for c in written)
+    assert all(claims.rule(c) for c in written)
+
+
+GOOD = {"id": "A1", "claim": "It falls.", "where": "table", "tasks": ["mnli"], "measure": "gap", "models": ["imp-*"],
+        "baselines": ["dense"], "direction": "below", "smallest_effect": 2.0, "published": []}
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"directon": "above"}, "unknown key 'directon'; did you mean 'direction'?"),
+    ({"direction": "abve"}, "direction is 'abve', not one of .*; did you mean 'above'?"),
+    ({"measure": "fbias"}, "measure is 'fbias'.*did you mean 'f_bias'?"),
+    ({"tasks": ["mnlii"]}, "tasks.0 is 'mnlii'.*did you mean 'mnli'?"),
+    ({"smallest_effect": "2"}, "smallest_effect"),
+    ({"smallest_effect": -1.0}, "smallest_effect must be above 0"),
+    ({"split": "ood"}, "split belongs to the measure score"),
+    ({"measure": "score"}, "score needs it"),
+    ({"baselines": []}, "baselines must be named"),
+    ({"published": ["a_mitigatoin"]}, "a_mitigatoin.*did you mean 'a_mitigation'?"),
+    ({"measure": "overconfidence", "published": ["a_analysis"]}, "do not print"),
+])
+def test_a_wrong_claim_is_refused_by_name(tmp_path, change, message):
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump([GOOD | change]))
+    with pytest.raises(StudyError, match=message) as error:
+        claims.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, message", [
+    (yaml.safe_dump([GOOD, GOOD]), "A1: the id stands there twice"),
+    ("- id: [", "cannot be read as YAML"),
+    ("claims: 3", "must be a list"),
+    (yaml.safe_dump([{k: v for k, v in GOOD.items() if k != "where"}]), "where: Field required"),
+])
+def test_a_wrong_file_is_refused(tmp_path, text, message):
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=message):
+        claims.load(path)
+
+
+YES, NO, OPEN = "replicated", "not replicated", "inconclusive"
+
+
+@pytest.mark.parametrize("estimate, low, high, direction, expected", [
+    (3.0, 1.0, 5.0, "above", YES), (1.0, 0.5, 1.5, "above", NO), (3.0, -1.0, 7.0, "above", OPEN),
+    (1.5, 0.5, 2.5, "above", OPEN), (-4.0, -6.0, -2.0, "above", NO),
+    (-3.0, -5.0, -1.0, "below", YES), (-1.0, -1.5, -0.5, "below", NO), (-3.0, -7.0, 1.0, "below", OPEN),
+    (4.0, 2.0, 6.0, "below", NO),
+    (0.5, -1.0, 1.9, "same", YES), (0.5, -1.0, 2.1, "same", OPEN), (3.0, 2.5, 3.5, "same", NO),
+    (-3.0, -3.5, -2.5, "same", NO),
+    (5.0, 4.0, 6.0, "not_below", YES), (-1.0, -1.9, 0.0, "not_below", YES), (-1.0, -2.5, 0.5, "not_below", OPEN),
+    (-3.0, -4.0, -2.1, "not_below", NO),
+    (np.nan, np.nan, np.nan, "above", OPEN), (3.0, np.nan, np.nan, "above", OPEN),
+])
+def test_verdict_rule(estimate, low, high, direction, expected):
+    assert claims.verdict(estimate, low, high, direction, 2.0) == expected
+
+
+def test_verdict_refuses_an_unknown_direction():
+    with pytest.raises(StudyError, match="sideways"):
+        claims.verdict(1, 0, 2, "sideways", 2)
+
+
+NAMES = ["dense", "imp-40", "imp-85", "imp-100", "imp-40 + rmc", "imp-40 + distil", "truncated-3 + rmc", "MiniLM-L6"]
+
+
+@pytest.mark.parametrize("models, baselines, expected", [
+    (["imp-*"], ["dense"], [("imp-40", "dense"), ("imp-85", "dense"), ("imp-100", "dense")]),
+    (["highest imp-*"], ["lowest imp-*"], [("imp-100", "imp-40")]),
+    (["* + rmc"], ["{base}"], [("imp-40 + rmc", "imp-40")]),
+    (["* + rmc"], ["{base} + distil", "{base} + jtt"], [("imp-40 + rmc", "imp-40 + distil")]),
+    (["all imp-*"], [], [("imp-40, imp-85, imp-100", "")]),
+    (["*minilm*"], ["dense"], [("MiniLM-L6", "dense")]),
+    (["imp-*", "imp-40"], ["imp-40"], [("imp-85", "imp-40"), ("imp-100", "imp-40")]),
+    (["imp-60"], ["dense"], []), (["all truncated-*"], [], []),
+])
+def test_patterns_name_pairs(models, baselines, expected):
+    assert contrasts.pairs(models, baselines, NAMES) == expected
+
+
+def test_contrasts_need_model_and_baseline_on_one_task_and_seed(written):
+    records = [{"model": "dense", "task": "micro_nli", "seed": 0}, {"model": "imp-40", "task": "micro_nli", "seed": 0},
+               {"model": "imp-70", "task": "micro_nli", "seed": 1}, {"model": "imp-70", "task": "micro_facts", "seed": 0}]
+    found = claims.contrasts(written, records)
+    assert set(found["task"]) == {"micro_nli"} and set(found["seed"]) == {0}
+    assert set(found["claim"]) == {"A1", "A3", "A4", "A15", "O7"}
+    a4 = found[found["claim"] == "A4"]
+    assert list(a4["measure"]) == ["gap", "f_bias", "skill_kept"] and set(a4["split"]) == {""}
+    assert list(found.loc[found["claim"] == "A1", "split"]) == ["test"]
+
+
+def rows(id_accuracy, ood_accuracy, easy_accuracy=None, n=200):
+    """Rows of measures.rows, right on the first share of each split; half of test and dev is easy."""
+    parts = []
+    for split, accuracy in (("dev", id_accuracy), ("test", id_accuracy), ("ood", ood_accuracy), ("unseen", 0.0)):
+        easy = np.arange(n) % 2 == 0
+        correct = np.arange(n) < round(accuracy * n)
+        if easy_accuracy is not None and split == "test":
+            correct = np.where(easy, np.arange(n) < easy_accuracy * n, correct)
+        label = np.arange(n) // 2 % 2
+        parts.append(pd.DataFrame({
+            "guid": [f"{split}{i}" for i in range(n)], "split": split, "label": label,
+            "pred": np.where(correct, label, 1 - label), "correct": correct, "confidence": 0.9,
+            "loss": np.where(correct, 0.1, 2.0), "heuristic": "", "subcase": "",
+            "is_shortcut": pd.array(easy, dtype="boolean"), "group": "", "easy": easy}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def contrast(measure, model="imp-70", baseline="dense", split=""):
+    return pd.Series({"task": "micro_nli", "seed": 0, "measure": measure, "split": split, "model": model,
+                      "baseline": baseline})
+
+
+def measured(wanted, rows_of, n_boot):
+    return contrasts.scores(pd.DataFrame([wanted]), rows_of, n_boot=n_boot).iloc[0]
+
+
+MODELS = {"dense": rows(0.95, 0.90), "imp-60": rows(0.95, 0.80), "imp-70": rows(0.90, 0.70)}
+
+
+def rows_of(task, seed, model):
+    return MODELS[model]
+
+
+@pytest.mark.parametrize("wanted, expected", [
+    (contrast("score", split="test"), -5.0), (contrast("score", split="ood"), -20.0),
+    (contrast("gap"), 15.0), (contrast("gap", baseline="imp-60"), 5.0),
+    (contrast("f_bias"), (0.20 / 0.90) / (0.05 / 0.95) - 1),
+    (contrast("f_bias", baseline="imp-60"), ((0.20 / 0.90) - (0.15 / 0.95)) / (0.05 / 0.95)),
+    (contrast("skill_kept"), 0.5 - 1), (contrast("skill_kept", baseline="imp-60"), 0.5 - 0.75),
+    (contrast("overconfidence"), 5.0),
+])
+def test_measures_of_a_contrast(wanted, expected):
+    found = measured(wanted, rows_of, n_boot=100)
+    assert found["value"] == pytest.approx(expected)
+    if not np.isnan(found["low"]):
+        assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_bias_is_undefined_where_the_dense_model_has_no_gap():
+    found = measured(contrast("f_bias"), lambda *_: rows(0.9, 0.9), n_boot=100)
+    assert np.isnan(found["value"])
+
+
+def test_easy_hard_gap():
+    models = {"dense": rows(0.9, 0.9), "imp-70": rows(0.6, 0.9, easy_accuracy=0.9)}
+    found = measured(contrast("easy_hard"), lambda t, s, m: models[m], n_boot=100)
+    assert found["value"] == pytest.approx(30.0) and found["n"] == 200
+    with pytest.raises(StudyError, match="easy"):
+        measured(contrast("easy_hard"), lambda t, s, m: models[m].drop(columns="easy"), n_boot=10)
+
+
+def test_variance_that_follows_the_shortcut_agrees_with_it():
+    light, heavy = rows(1.0, 1.0), rows(1.0, 1.0)
+    heavy.loc[~heavy["easy"], "loss"] = 3.0
+    models = {"imp-40": light, "imp-85": heavy}
+    of_all = "imp-40, imp-85"
+    agreement = measured(contrast("agreement", of_all, ""), lambda t, s, m: models[m], n_boot=50)
+    auc = measured(contrast("auc", of_all, ""), lambda t, s, m: models[m], n_boot=50)
+    assert agreement["value"] == pytest.approx(50.0) and auc["value"] == pytest.approx(0.5) and auc["n"] == 200
+
+
+def test_variance_measures_are_those_of_the_difficulty():
+    rng = np.random.default_rng(0)
+    levels = [rows(1.0, 1.0).assign(loss=lambda f: rng.integers(0, 4, len(f)) / 2 + ~f["easy"] * rng.random(len(f)))
+              for _ in range(3)]
+    dev = [level[level["split"] == "dev"] for level in levels]
+    known = difficulty.agreement(difficulty.variance(np.stack([d["loss"] for d in dev])), ~dev[0]["easy"])
+    models = dict(zip(("imp-20", "imp-40", "imp-85"), levels))
+    found = {kind: measured(contrast(kind, ", ".join(models), ""), lambda t, s, m: models[m], n_boot=200)
+             for kind in contrasts.OF_ROWS}
+    assert found["agreement"]["value"] == pytest.approx(100 * (known["agreement"] - known["majority"]))
+    assert found["auc"]["value"] == pytest.approx(known["auc"] - 0.5)
+    assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+
+
+def test_matched_dev_takes_the_dense_checkpoints():
+    along = pd.concat([rows(0.8, 0.6).assign(step=1), rows(1.0, 1.0).assign(step=2)])
+    models = {contrasts.CHECKPOINTS: along, "imp-70": rows(0.9, 0.7)}
+    found = measured(contrast("matched_dev"), lambda t, s, m: models[m], n_boot=50)
+    assert found["value"] == pytest.approx(-10.0)
+
+
+def test_scores_computes_a_pair_once_and_gives_it_to_every_claim():
+    asked = []
+
+    def counted(task, seed, model):
+        asked.append(model)
+        return MODELS[model]
+    row = contrast("gap").to_dict()
+    wanted = pd.DataFrame([{"claim": "A4"} | row, {"claim": "A7"} | row])[claims.CONTRAST]
+    found = contrasts.scores(wanted, counted, n_boot=20)
+    assert list(found["claim"]) == ["A4", "A7"] and (found["value"].round(6) == 15).all() and asked.count("imp-70") == 1
+    assert contrasts.scores(wanted.iloc[:0], counted).empty
+    with pytest.raises(StudyError, match="'fbias' is not one of"):
+        contrasts.scores(wanted.assign(measure="fbias"), counted)
+    with pytest.raises(StudyError, match="the rows hold test"):
+        contrasts.scores(wanted, lambda *_: MODELS["dense"].query("split == 'test'"), n_boot=5)
+
+
+def scored(claim, model, values, measure="gap", task="micro_nli", baseline="dense", width=1.0, split=""):
+    return pd.DataFrame([{"claim": claim, "task": task, "seed": seed, "measure": measure, "split": split, "model": model,
+                          "baseline": baseline, "value": v, "low": v - width, "high": v + width, "n": 400}
+                         for seed, v in enumerate(values)])
+
+
+def test_evidence_takes_the_t_interval_over_seeds_and_rows_for_one(written):
+    found = claims.evidence(written, pd.concat([scored("A4", "imp-40", [4, 6, 5]), scored("A4", "imp-70", [9.0])]))
+    several, one = found.itertuples()
+    assert (several.estimate, several.n_seeds, several.unit) == (5.0, 3, "points")
+    assert several.high - several.estimate == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
+    assert (one.low, one.high, one.n_seeds, one.n_rows) == (8.0, 10.0, 1, 400)
+    assert list(found.columns) == claims.EVIDENCE
+
+
+def test_no_scores_are_no_evidence(written):
+    none = pd.DataFrame(columns=[*claims.CONTRAST, "value", "low", "high", "n"])
+    table = claims.ledger(written, claims.evidence(written, none))
+    assert len(table) == len(written) and set(table["verdict"]) == {"not measured"}
+
+
+@pytest.mark.parametrize("scores, message", [
+    (pd.DataFrame({"claim": ["A4"]}), "missing"), (scored("A44", "imp-40", [1]), "A44.*did you mean"),
+    (pd.concat([scored("A4", "imp-40", [1]), scored("A4", "imp-40", [1])]), "twice"),
+])
+def test_wrong_scores_are_refused(written, scores, message):
+    with pytest.raises(StudyError, match=message):
+        claims.evidence(written, scores)
+
+
+def entry(written, scores, claim):
+    table = claims.ledger(written, claims.evidence(written, scores))
+    assert list(table.columns) == claims.LEDGER
+    return table[table["id"] == claim].iloc[0]
+
+
+def test_ledger_shows_the_contrast_that_decides(written):
+    found = entry(written, pd.concat([scored("A4", "imp-40", [0.5]), scored("A4", "imp-70", [9.0])]), "A4")
+    assert found["verdict"] == NO and found["ours"] == 0.5 and found["n"] == "1 seed, 400 rows"
+    assert "imp-40 against dense" in found["sentence"] and "1 of them replicated" in found["sentence"]
+    assert "another seed may differ" in found["sentence"] and "imp-20 against dense" in found["sentence"]
+    assert found["paper"] == pytest.approx(4.5) and np.isnan(found["difference"])
+
+
+def test_ledger_compares_sizes_on_the_papers_own_task_only(written):
+    found = entry(written, scored("A7", "imp-70", [6.2, 7.2, 6.7], task="mnli"), "A7")
+    assert found["difference"] == pytest.approx(6.7 - 5.2) and found["verdict"] == YES and found["n"] == "3 seeds"
+
+
+@pytest.mark.parametrize("n_seeds, expected", [(4, OPEN), (5, YES)])
+def test_no_difference_needs_five_seeds(written, n_seeds, expected):
+    scores = scored("A1", "imp-40", np.linspace(-0.05, 0.05, n_seeds), measure="score", split="test")
+    assert entry(written, scores, "A1")["verdict"] == expected
+
+
+def test_ledger_says_what_was_not_measured_and_why(written):
+    table = claims.ledger(written, claims.evidence(written, scored("A4", "imp-40", [4.0])))
+    assert set(table["id"]) == {c.id for c in written}
+    left = table.set_index("id")
+    assert left.loc["A11", "verdict"] == "not measured" and "heads-19.5 beside dense" in left.loc["A11", "sentence"]
+    elsewhere = claims.ledger(written, claims.evidence(written, scored("A4", "imp-40", [4.0], task="qqp"))).set_index("id")
+    assert "none of its tasks (mnli)" in elsewhere.loc["A7", "sentence"] and elsewhere.loc["A7", "task"] == ""
+
+
+def test_ledger_says_undefined(written):
+    scores = scored("A5", "imp-70", [np.nan], measure="f_bias", baseline="imp-40")
+    found = entry(written, scores, "A5")
+    assert found["verdict"] == OPEN and "undefined" in found["sentence"]
+
+
+def test_every_task_of_the_claims_is_a_task_of_the_study(written):
+    for claim in written:
+        assert all(tasks.get(task) for task in claim.tasks)

@@ -1,0 +1,303 @@
+"""Figures: what they draw, that they are marked, named and coloured alike, and that their files can be trusted."""
+
+import itertools
+import xml.etree.ElementTree as ET
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import figures
+from lib.errors import StudyError
+
+MODELS = ["dense", "truncated-3", "truncated-3 + distil", "imp-40", "imp-70", "imp-85"]
+MODELS += ["imp-70 + distil", "imp-70 + rmc"]
+COUNTS = [100, 60, 40, 25, 15, 10, 7, 5]
+
+
+def scored(rows: list[tuple], columns: list[str]) -> pd.DataFrame:
+    """Rows ending in a value, with an interval of 2 points either side."""
+    frame = pd.DataFrame(rows, columns=[*columns, "value"])
+    return frame.assign(low=frame.value - 0.02, high=(frame.value + 0.02).clip(upper=1))
+
+
+def levels(column: str, names: tuple[str, str]) -> pd.DataFrame:
+    sparsity = {"dense": 0.0, "imp-40": 0.4, "imp-70": 0.7, "imp-85": 0.85}
+    rows = [(m, s, name, 0.98 - k * 0.5 * s**3) for m, s in sparsity.items() for k, name in enumerate(names)]
+    return scored(rows, ["model", "sparsity", column])
+
+
+def forgetting() -> pd.DataFrame:
+    rows = [(m, f"case_{c}", c, 1 + c % 3, 1 - 0.05 * k * 5 / c) for k, m in enumerate(MODELS) for c in COUNTS]
+    rows += [(m, "never_met", 0, 2, 0.5) for m in MODELS]
+    return scored(rows, ["model", "subcase", "count", "depth"])
+
+
+def difficulty(truth: bool = True) -> pd.DataFrame:
+    rng, holds = np.random.default_rng(0), np.arange(400) % 10 > 0
+    v = np.exp(rng.normal(np.where(holds, -6, -1), 1))
+    v[:5] = 0
+    return pd.DataFrame({"v": v, "is_shortcut": pd.array(holds if truth else [pd.NA] * 400, dtype="boolean")})
+
+
+def plane() -> pd.DataFrame:
+    frame = pd.DataFrame({"model": MODELS, "dev": np.linspace(0.999, 0.98, 8), "ood": np.linspace(0.97, 0.7, 8)})
+    frame["loss"] = frame.model.str.partition(" + ")[2].replace("", "vanilla")
+    for column, half in {"dev": 0.001, "ood": 0.015}.items():
+        frame[f"{column}_low"], frame[f"{column}_high"] = frame[column] - half, frame[column] + half
+    return frame
+
+
+def dynamics() -> pd.DataFrame:
+    frame = difficulty()
+    return frame.assign(confidence=np.exp(-frame.v), variability=np.sqrt(frame.v).clip(upper=0.5))
+
+
+def trajectory() -> pd.DataFrame:
+    return pd.DataFrame({"step": [24, 96, 192, 384], "dev": [0.7, 0.96, 0.99, 1.0], "ood": [0.47, 0.62, 0.83, 0.97]})
+
+
+DRAW = {
+    "sparsity_curve": lambda **k: figures.sparsity_curve(levels("split", ("test", "ood")), chance=0.5, **k),
+    "forgetting_curve": lambda **k: figures.forgetting_curve(forgetting(), **k),
+    "easy_hard_gap": lambda **k: figures.easy_hard_gap(levels("part", ("easy", "hard")), **k),
+    "difficulty_histogram": lambda **k: figures.difficulty_histogram(difficulty(), 0.05, 0.93, **k),
+    "mitigation_plane": lambda **k: figures.mitigation_plane(plane(), **k),
+    "dynamics_map": lambda **k: figures.dynamics_map(dynamics(), **k),
+    "dense_trajectory": lambda **k: figures.dense_trajectory(trajectory(), plane(), **k),
+}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def words(fig) -> list[str]:
+    return [text.get_text() for text in fig.findobj(plt.Text) if text.get_visible() and text.get_text()]
+
+
+def lines(ax, n: int) -> list:
+    """The drawn lines of n points or more (not ticks, leaders or the line of chance)."""
+    return [line for line in ax.lines if len(line.get_xdata()) >= n]
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_every_figure_is_named_readable_and_marked_only_when_smoke(name):
+    fig = DRAW[name]()
+    assert fig.axes[0].get_xlabel() and fig.axes[0].get_ylabel()
+    assert all(text.get_fontsize() >= 9 for text in fig.findobj(plt.Text) if text.get_text())
+    assert fig.get_figwidth() == 6
+    assert "smoke: not a result" not in words(fig)
+    assert "smoke: not a result" in words(DRAW[name](smoke=True))
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_no_text_leaves_the_figure_or_covers_another(name):
+    fig = DRAW[name](smoke=True)
+    fig.draw_without_rendering()
+    texts = [t for t in fig.findobj(plt.Text) if t.get_text() and t.get_visible() and not t.get_rotation()]
+    boxes = {t: t.get_window_extent() for t in texts if not _off_axis_tick(t, fig)}
+    for text, box in boxes.items():
+        assert box.x0 >= -1 and box.y0 >= -1, text
+        assert box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1, text
+    for (a, box), (b, other) in itertools.combinations(boxes.items(), 2):
+        assert not box.padded(-1.5).overlaps(other.padded(-1.5)), (a, b)
+
+
+def _off_axis_tick(text, fig) -> bool:
+    """Tick labels outside the limits are kept by matplotlib but not drawn."""
+    for ax in fig.axes:
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+                if text in (tick.label1, tick.label2):
+                    return not min(limits) <= tick.get_loc() <= max(limits)
+    return False
+
+
+def test_sparsity_curve_draws_a_line_per_split_from_dense_on_and_says_the_direction():
+    ax = DRAW["sparsity_curve"]().axes[0]
+    test, ood = lines(ax, 3)
+    assert list(test.get_xdata()) == list(ood.get_xdata()) == [0, 40, 70, 85]
+    assert np.allclose(ood.get_ydata(), [98 - 50 * s**3 for s in (0, 0.4, 0.7, 0.85)])
+    assert len(ax.collections) == 2
+    assert ax.get_ylabel() == "accuracy, % (higher is better)"
+    assert {"test (ID)", "OOD", "chance"} <= set(words(ax.figure))
+
+
+def test_sparsity_curve_keeps_losses_apart_and_starts_each_at_dense():
+    frame = levels("split", ("test", "ood"))
+    mended = frame[frame.model != "dense"].assign(model=lambda rows: rows.model + " + rmc")
+    ax = figures.sparsity_curve(pd.concat([frame, mended])).axes[0]
+    drawn = lines(ax, 3)
+    assert len(drawn) == 4 and all(line.get_xdata()[0] == 0 for line in drawn)
+    assert {line.get_color() for line in drawn} == {figures.PALETTE["imp"], figures.PALETTE["rmc"]}
+
+
+def test_forgetting_curve_has_a_line_and_a_band_per_model_and_rarer_to_the_right():
+    ax = DRAW["forgetting_curve"]().axes[0]
+    drawn = lines(ax, len(COUNTS))
+    assert [line.get_color() for line in drawn] == [figures.color_of(model) for model in MODELS]
+    assert all(list(line.get_xdata()) == COUNTS for line in drawn)
+    assert len(ax.collections) == len(MODELS)
+    assert ax.get_xscale() == "log" and ax.get_xlim()[0] > 100 and ax.get_xlim()[1] < 5
+    told = words(ax.figure)
+    assert {figures.label_of(model) for model in MODELS} <= set(told)
+    assert {f"case {c} ({1 + c % 3})" for c in COUNTS[1:]} | {"case 100 (depth 2)"} <= set(told)
+    assert any("unseen (0 rows" in text and "never met 50%" in text for text in told)
+
+
+def test_forgetting_curve_tells_the_largest_loss_only_where_intervals_part():
+    worst = "largest loss against dense: IMP 70 % + RMC on case 5 (5 rows), 35 points"
+    assert any(worst in text for text in words(DRAW["forgetting_curve"]()))
+    frame = forgetting()
+    lower = np.where(frame.model == "dense", 0.9, 0.87)
+    same = figures.forgetting_curve(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
+    assert any("no model's interval lies below that of the dense model" in text for text in words(same))
+
+
+def test_forgetting_curve_averages_subcases_of_one_count():
+    rows = [("dense", "a", 5, 1, 0.8), ("dense", "b", 5, 2, 0.6), ("dense", "c", 50, 1, 1.0)]
+    frame = scored(rows, ["model", "subcase", "count", "depth"])
+    ax = figures.forgetting_curve(frame).axes[0]
+    assert np.allclose(lines(ax, 2)[0].get_ydata(), [100, 70])
+    assert "2 subcases" in words(ax.figure)
+
+
+def test_easy_hard_gap_prints_the_gap_in_points():
+    fig = DRAW["easy_hard_gap"]()
+    assert len(lines(fig.axes[0], 3)) == 2
+    assert {"easy", "hard", "3", "17", "31", "gap, points (lower is better)"} <= set(words(fig))
+
+
+def test_difficulty_histogram_sums_each_group_to_all_its_rows_with_and_without_truth():
+    def totals(fig):
+        steps = [patch.get_data() for patch in fig.axes[0].patches if patch.get_fill()]
+        return [round(step.values.sum(), 6) for step in steps]
+
+    known = DRAW["difficulty_histogram"]()
+    assert totals(known) == [100, 100]
+    told = " ".join(words(known))
+    assert "shortcut fails (40 rows)" in told and "threshold 0.05" in told and "AUC 0.93" in told
+    unknown = figures.difficulty_histogram(difficulty(truth=False))
+    assert totals(unknown) == [100] and "truth unknown (400 rows)" in words(unknown)
+
+
+def test_mitigation_plane_points_from_vanilla_to_each_loss():
+    ax = DRAW["mitigation_plane"]().axes[0]
+    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
+    frame = plane().set_index("model")
+    starts = sorted(arrow.xyann for arrow in arrows)
+    bases = ["imp-70", "imp-70", "truncated-3"]
+    assert np.allclose(starts, sorted((frame.dev[base] * 100, frame.ood[base] * 100) for base in bases))
+    assert "higher is better" in ax.get_xlabel() and "higher is better" in ax.get_ylabel()
+
+
+def test_dynamics_map_draws_every_row_once():
+    ax = DRAW["dynamics_map"]().axes[0]
+    assert sorted(len(dots.get_offsets()) for dots in ax.collections) == [40, 360]
+
+
+def test_dense_trajectory_stays_finite_at_a_perfect_dev_score():
+    ax = DRAW["dense_trajectory"]().axes[0]
+    path = lines(ax, 4)[0]
+    assert np.allclose(path.get_xdata(), [70, 96, 99, 99.975])
+    assert np.isfinite(ax.transData.transform(np.column_stack(path.get_data()))).all()
+
+
+def test_dense_trajectory_has_ticks_wherever_the_scores_lie():
+    for low, high in [(0.6, 0.72), (0.98, 0.9999), (0.7, 0.7), (1.0, 1.0)]:
+        line = trajectory().assign(dev=[low, low, high, high])
+        ax = figures.dense_trajectory(line, plane().assign(dev=np.linspace(low, high, 8))).axes[0]
+        left, right = ax.get_xlim()
+        assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 3, (low, high)
+
+
+def test_one_colour_and_one_name_per_method():
+    assert figures.color_of("imp-70 + rmc") == figures.color_of("truncated-3 + rmc") == figures.PALETTE["rmc"]
+    assert figures.color_of("imp-85") == figures.PALETTE["imp"]
+    assert figures.color_of("truncated-3-alternate") == figures.PALETTE["truncated-alternate"]
+    assert figures.color_of("someone/their-model") == figures.PALETTE["other"]
+    assert figures.label_of("imp-70 + rmc") == "IMP 70 % + RMC"
+    assert figures.label_of("truncated-3 + distil") == "truncated 3 + distil"
+    assert figures.label_of("distilbert-base-uncased") == "distilbert-base-uncased"
+
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
+SIGHT = {
+    "full": np.eye(3),
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_methods_differ_for_colour_blind_readers(sight):
+    def lab(colour):
+        rgb = np.array(matplotlib.colors.to_rgb(colour))
+        linear = np.clip(SIGHT[sight] @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+        xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+        x, y, z = np.cbrt(xyz / [0.9505, 1, 1.089])
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    for (a, one), (b, two) in itertools.combinations(figures.PALETTE.items(), 2):
+        assert np.linalg.norm(lab(one) - lab(two)) > 10, (a, b)
+
+
+def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
+    table = forgetting().assign(value=lambda frame: frame.value / 3)
+    first = figures.save(DRAW["forgetting_curve"](), table, tmp_path / "one" / "curve")
+    second = figures.save(DRAW["forgetting_curve"](), table, str(tmp_path / "two.of.two"))
+    assert [path.name for path in first] == ["curve.svg", "curve.csv"]
+    assert [path.name for path in second] == ["two.of.two.svg", "two.of.two.csv"]
+    for a, b in zip(first, second):
+        assert a.read_bytes() == b.read_bytes()
+    texts = {node.text for node in ET.parse(first[0]).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"What does compression forget?", "IMP 70 % + RMC"} <= texts
+    assert b"date" not in first[0].read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(first[1]), table, rtol=1e-5)
+    assert "0.333333," in first[1].read_text() and "0.3333333" not in first[1].read_text()
+    assert not plt.get_fignums()
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["curve.csv", "curve.svg"]
+
+
+@pytest.mark.parametrize("name", ["difficulty_histogram", "dynamics_map", "dense_trajectory", "mitigation_plane"])
+def test_the_bytes_of_dots_and_arrows_repeat_too(name, tmp_path):
+    a, _ = figures.save(DRAW[name](), plane(), tmp_path / "a")
+    with plt.rc_context({"font.size": 20, "svg.fonttype": "path"}):
+        b, _ = figures.save(DRAW[name](), plane(), tmp_path / "b")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_failed_save_leaves_the_old_files_and_no_rest(tmp_path):
+    figures.save(DRAW["easy_hard_gap"](), plane(), tmp_path / "gap")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    fig = DRAW["easy_hard_gap"]()
+    fig.savefig = lambda path, **_: (path.write_text("half"), 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        figures.save(fig, plane(), tmp_path / "gap")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_mistakes_are_named():
+    frame = levels("split", ("test", "ood"))
+    with pytest.raises(StudyError, match="sparsity_curve: the column 'split' is missing; rename 'splits'"):
+        figures.sparsity_curve(frame.rename(columns={"split": "splits"}))
+    with pytest.raises(StudyError, match="dense_trajectory \\(trajectory\\): the column 'step' is missing"):
+        figures.dense_trajectory(trajectory().drop(columns="step"), plane())
+    with pytest.raises(StudyError, match="no row"):
+        figures.easy_hard_gap(levels("part", ("easy", "hard")).iloc[:0])
+    with pytest.raises(StudyError, match="column 'value' holds nan in row 2"):
+        figures.sparsity_curve(frame.assign(value=frame.value.where(frame.index != 2)))
+    with pytest.raises(StudyError, match="two rows for .*'model': 'dense'.*average over seeds"):
+        figures.sparsity_curve(pd.concat([frame, frame]))
+    with pytest.raises(StudyError, match="column 'v' must hold variances"):
+        figures.difficulty_histogram(difficulty().assign(v=0.5))
+    with pytest.raises(StudyError, match="no subcase has a count above 0"):
+        figures.forgetting_curve(forgetting().query("count == 0"))

@@ -1,0 +1,371 @@
+"""Pruning on tiny BERT, RoBERTa and DistilBERT classifiers: what is zero, what is cut, what is saved."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, DistilBertConfig,
+    DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification,
+)
+
+from lib import batches, losses, pruning
+from lib.encoders import encoder_layers
+from lib.errors import StudyError
+
+LAYERS, HEADS, HIDDEN, WIDTH = 2, 4, 16, 24
+ENCODER_WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * WIDTH)
+SCHEDULE = {"steps": 20, "warmup": 0.1, "cooldown": 0.3, "interval": 3}
+TEXTS = [[2, 5, 9, 3], [2, 7, 3], [2, 11, 6, 8, 12, 3], [2, 4, 3], [2, 13, 9, 3], [2, 6, 6, 7, 3]]
+LABELS = np.array([0, 1, 2, 1, 0, 2])
+
+
+def tiny(family: str) -> nn.Module:
+    torch.manual_seed(0)
+    common = dict(vocab_size=16, num_labels=3, max_position_embeddings=16, pad_token_id=0)
+    if family == "distilbert":
+        config = DistilBertConfig(dim=HIDDEN, hidden_dim=WIDTH, n_heads=HEADS, n_layers=LAYERS, dropout=0.0,
+                                  attention_dropout=0.0, seq_classif_dropout=0.0, **common)
+        model = DistilBertForSequenceClassification(config)
+    else:
+        make, kind = {"bert": (BertConfig, BertForSequenceClassification),
+                      "roberta": (RobertaConfig, RobertaForSequenceClassification)}[family]
+        model = kind(make(hidden_size=HIDDEN, intermediate_size=WIDTH, num_attention_heads=HEADS,
+                          num_hidden_layers=LAYERS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **common))
+    with torch.no_grad():  # the usual start (0.02, biases 0) leaves the layers next to no effect
+        for name, parameter in model.named_parameters():
+            if "norm" not in name.lower() and "embeddings" not in name:
+                parameter.normal_(0, 0.3)
+    return model.eval()
+
+
+@pytest.fixture(params=["bert", "roberta", "distilbert"])
+def model(request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def encoded():
+    return batches.Encoded(
+        input_ids=[np.array(text) for text in TEXTS], token_type_ids=[np.zeros(len(text), int) for text in TEXTS],
+        labels=LABELS, lengths=np.array([len(text) for text in TEXTS]), pad_id=0)
+
+
+def logits_of(model, encoded):
+    inputs = batches.collate(encoded, np.arange(len(encoded.labels)), "cpu")
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def encoder_weights(model):
+    return [m.weight for layer in encoder_layers(model) for m in layer.modules() if isinstance(m, nn.Linear)]
+
+
+def zeros(weights):
+    return sum(int((w == 0).sum()) for w in weights)
+
+
+def train(model, encoded, pruner, steps=20, seen=None):
+    """AdamW with momentum and weight decay, the pruner after each step."""
+    model.train()
+    objective = losses.objective("vanilla", torch.as_tensor(encoded.labels))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    rows = np.arange(len(encoded.labels))
+    for step in range(1, steps + 1):
+        inputs = batches.collate(encoded, rows, "cpu")
+        optimizer.zero_grad()
+        objective(model(**inputs).logits, torch.as_tensor(rows)).backward()
+        optimizer.step()
+        pruner.after_step(step)
+        if seen:
+            seen(step)
+    return model.eval()
+
+
+# Magnitude pruning
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.701, 0.95])
+def test_imp_reaches_its_sparsity_within_one_weight(model, encoded, sparsity):
+    pruner = pruning.MagnitudePruner(model, sparsity, **SCHEDULE)
+    train(model, encoded, pruner)
+    pruned = zeros(encoder_weights(model))
+    assert abs(pruned - sparsity * ENCODER_WEIGHTS) <= 1
+    assert pruner.sparsity() == pytest.approx(pruned / ENCODER_WEIGHTS)
+    measured = pruning.measured_sparsity(model)
+    assert measured["sparsity_encoder"] == pytest.approx(pruned / ENCODER_WEIGHTS)
+    assert measured["sparsity_model"] == pytest.approx(pruned / sum(p.numel() for p in model.parameters()))
+
+
+def test_imp_touches_the_encoder_s_linear_weights_only(model):
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    pruner = pruning.MagnitudePruner(model, 0.5, **SCHEDULE)
+    pruner.after_step(pruner.end)
+    ours = {id(w) for w in encoder_weights(model)}
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name, p in model.named_parameters() if id(p) in ours}
+
+
+def test_imp_prunes_the_smallest_weights_of_all_layers_together(model):
+    with torch.no_grad():
+        encoder_weights(model)[0].mul_(1e-3)
+    before = torch.cat([w.detach().abs().flatten() for w in encoder_weights(model)])
+    pruner = pruning.MagnitudePruner(model, 0.3, **SCHEDULE)
+    pruner.after_step(pruner.end)
+    gone = torch.cat([w.detach().flatten() for w in encoder_weights(model)]) == 0
+    assert before[gone].max() < before[~gone].min()
+    assert (encoder_weights(model)[0] == 0).all()
+
+
+def test_pruned_weights_stay_zero_and_never_return_under_adamw(model, encoded):
+    pruner = pruning.MagnitudePruner(model, 0.6, **SCHEDULE)
+    gone, counts = [torch.zeros(ENCODER_WEIGHTS, dtype=torch.bool)], []
+
+    def seen(step):
+        now = torch.cat([w.detach().flatten() for w in encoder_weights(model)]) == 0
+        assert now[gone[0]].all(), f"a weight returned at step {step}"
+        gone[0] = now
+        counts.append(int(now.sum()))
+
+    train(model, encoded, pruner, seen=seen)
+    changes = [i + 1 for i in range(1, 20) if counts[i] != counts[i - 1]]
+    assert changes == pruner.mask_steps == [5, 8, 11, 14]
+    assert pruner.history == pytest.approx({step: counts[step - 1] / ENCODER_WEIGHTS for step in pruner.mask_steps})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ties_do_not_overshoot_nor_let_a_pruned_weight_return(dtype):
+    model = tiny("bert").to(dtype)
+    with torch.no_grad():
+        for i, w in enumerate(encoder_weights(model)):
+            w.fill_(0.5 if i % 2 else 0.0)
+    pruner = pruning.MagnitudePruner(model, 0.7, steps=10, warmup=0.0, cooldown=0.0, interval=1)
+    gone = torch.zeros(ENCODER_WEIGHTS, dtype=torch.bool)
+    for step in range(1, 11):
+        with torch.no_grad():  # an optimizer that moves every weight, the zero ones too
+            for w in encoder_weights(model):
+                w.add_(0.25 * (w == 0))
+        pruner.after_step(step)
+        now = torch.cat([w.detach().flatten() for w in encoder_weights(model)]) == 0
+        assert now[gone].all()
+        assert abs(int(now.sum()) - pruner.target(step) * ENCODER_WEIGHTS) <= 1
+        gone = now
+
+
+def test_survivors_that_reach_zero_do_not_push_a_pruned_weight_back():
+    model = tiny("bert")
+    pruner = pruning.MagnitudePruner(model, 0.5, steps=2, warmup=0.0, cooldown=0.0, interval=1)
+    weights = encoder_weights(model)
+    with torch.no_grad():
+        weights[-1].mul_(1e-3)
+        pruner.after_step(1)
+        assert (weights[-1] == 0).all()
+        for w in weights[:-1]:
+            w.zero_()
+        pruner.after_step(2)
+        for w in weights:
+            w.fill_(1.0)
+        pruner.after_step(3)
+    assert (weights[-1] == 0).all()
+    assert zeros(weights) == ENCODER_WEIGHTS // 2
+
+
+def test_layers_sum_to_the_whole(model):
+    pruner = pruning.MagnitudePruner(model, 0.45, **SCHEDULE)
+    assert pruner.per_layer()["pruned"].sum() == 0
+    pruner.after_step(pruner.end)
+    table = pruner.per_layer()
+    assert list(table.columns) == ["layer", "part", "weights", "pruned", "sparsity"]
+    assert list(table["part"]) == ["attention", "feed_forward"] * LAYERS
+    assert table["weights"].sum() == ENCODER_WEIGHTS
+    assert table["pruned"].sum() / table["weights"].sum() == pytest.approx(pruner.sparsity())
+    first = [m.weight for m in encoder_layers(model)[0].modules() if isinstance(m, nn.Linear)]
+    assert table.query("layer == 0")["pruned"].sum() == zeros(first)
+
+
+def test_the_schedule_is_cubic_between_warm_up_and_cool_down():
+    pruner = pruning.MagnitudePruner(tiny("bert"), 0.8, steps=100, warmup=0.1, cooldown=0.3, interval=7)
+    assert [pruner.target(t) for t in (0, 10)] == [0, 0]
+    assert pruner.target(40) == pytest.approx(0.8 * (1 - 0.5 ** 3))
+    assert [pruner.target(t) for t in (70, 100)] == [0.8, 0.8]
+    way = [pruner.target(t) for t in range(101)]
+    assert way == sorted(way)
+    assert pruner.mask_steps[0] == 17 and pruner.mask_steps[-1] == 70
+
+
+def test_steps_at_names_the_first_mask_step_that_reaches_a_level():
+    pruner = pruning.MagnitudePruner(tiny("bert"), 0.8, steps=100, warmup=0.1, cooldown=0.3, interval=2)
+    levels = [0.2, 0.4, 0.6, 0.8]
+    found = pruner.steps_at(levels)
+    assert list(found.values()) == levels
+    for step, level in found.items():
+        earlier = [t for t in pruner.mask_steps if t < step]
+        assert step in pruner.mask_steps and pruner.target(step) >= level
+        assert all(pruner.target(t) < level for t in earlier)
+    with pytest.raises(StudyError, match="fall on the same mask step"):
+        pruner.steps_at([0.2, 0.2001])
+    for level in (0.0, 0.81):
+        with pytest.raises(StudyError, match="not on the way"):
+            pruner.steps_at([level])
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"sparsity": 1.0}, "sparsity is 1.0"),
+    ({"sparsity": -0.1}, "sparsity is -0.1"),
+    ({"sparsity": float("nan")}, "sparsity is nan"),
+    ({"warmup": 1.5}, "prune_warmup is 1.5"),
+    ({"warmup": 0.6, "cooldown": 0.4}, "no step is left"),
+    ({"interval": 0}, "mask_interval is 0"),
+])
+def test_imp_errors(change, says):
+    with pytest.raises(StudyError, match=says):
+        pruning.MagnitudePruner(tiny("bert"), **({"sparsity": 0.5} | SCHEDULE | change))
+
+
+def test_a_pruned_checkpoint_loads_plainly_with_its_zeros(model, encoded, tmp_path):
+    pruner = pruning.MagnitudePruner(model, 0.5, **SCHEDULE)
+    train(model, encoded, pruner)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert pruning.measured_sparsity(loaded) == pruning.measured_sparsity(model)
+    torch.testing.assert_close(logits_of(loaded, encoded), logits_of(model, encoded))
+
+
+# Attention heads
+
+def test_head_importance_is_the_mean_absolute_gradient_of_single_rows(model, encoded):
+    importance = pruning.head_importance(model, encoded, LABELS, "cpu")
+    layers, size = encoder_layers(model), HIDDEN // HEADS
+    expected, width = np.zeros((LAYERS, HEADS)), 1e-2
+    for layer in range(LAYERS):  # central differences of each row's own loss in the head's columns
+        out = [m for m in layers[layer].attention.modules() if isinstance(m, nn.Linear)][-1]
+        for head in range(HEADS):
+            columns, both = slice(head * size, (head + 1) * size), []
+            for factor in (1 + width, (1 - width) / (1 + width), 1 / (1 - width)):
+                with torch.no_grad():
+                    out.weight[:, columns] *= factor
+                both.append(nn.functional.cross_entropy(logits_of(model, encoded).double(), torch.as_tensor(LABELS),
+                                                        reduction="none"))
+            expected[layer, head] = ((both[0] - both[1]) / (2 * width)).abs().mean()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(importance, expected, rtol=0.02, atol=1e-3)
+
+
+def test_head_importance_takes_an_objective_and_leaves_the_model_alone(model, encoded):
+    before, out = {k: v.clone() for k, v in model.state_dict().items()}, logits_of(model, encoded)
+    model.train()
+    by_labels = pruning.head_importance(model, encoded, torch.as_tensor(LABELS), "cpu")
+    by_objective = pruning.head_importance(model, encoded, losses.objective("vanilla", LABELS), "cpu")
+    assert model.training and all(p.grad is None for p in model.parameters())
+    np.testing.assert_allclose(by_labels, by_objective)
+    np.testing.assert_allclose(np.linalg.norm(by_labels, axis=1), 1)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(logits_of(model.eval(), encoded), out)
+
+
+def test_head_importance_does_not_depend_on_how_rows_fall_into_batches(encoded):
+    model, times = tiny("bert"), 300
+    many = batches.Encoded(encoded.input_ids * times, encoded.token_type_ids * times, np.tile(LABELS, times),
+                           np.tile(encoded.lengths, times), pad_id=0)
+    assert len({len(rows) for rows in batches.eval_batches(many.lengths, 64)}) > 1
+    np.testing.assert_allclose(pruning.head_importance(model, many, many.labels, "cpu"),
+                               pruning.head_importance(model, encoded, LABELS, "cpu"), rtol=1e-3)
+
+
+def test_a_zeroed_head_has_no_importance(model, encoded):
+    importance = np.arange(LAYERS * HEADS, dtype=float).reshape(LAYERS, HEADS)
+    pruning.HeadPruner(model, importance, 0.25)
+    again = pruning.head_importance(model, encoded, LABELS, "cpu")
+    assert (again[0, :2] == 0).all() and (again[0, 2:] > 0).all() and (again[1] > 0).all()
+
+
+def test_the_least_important_heads_go_and_each_layer_keeps_one(model):
+    importance = np.array([[0.1, 0.2, 0.3, 0.4], [5.0, 7.0, 6.0, 8.0]])
+    assert pruning.HeadPruner(model, importance, 0.5).zeroed == [[0, 1, 2], [0]]
+    assert pruning.HeadPruner(model, importance, 0.75).zeroed == [[0, 1, 2], [0, 1, 2]]
+    with pytest.raises(StudyError, match="without a head: give at most 0.750"):
+        pruning.HeadPruner(model, importance, 0.9)
+    with pytest.raises(StudyError, match="fraction of heads is 1.0"):
+        pruning.HeadPruner(model, importance, 1.0)
+    with pytest.raises(StudyError, match="importance must be finite and of shape"):
+        pruning.HeadPruner(model, importance.T, 0.5)
+
+
+def test_heads_stay_zero_load_plainly_and_cut_to_the_same_function(model, encoded, tmp_path):
+    dense = logits_of(model, encoded)
+    pruner = pruning.HeadPruner(model, np.array([[0.1, 9, 0.2, 9], [9, 9, 9, 0.3]]), 3 / 8)
+    train(model, encoded, pruner, steps=4)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.config.zeroed_heads == [[0, 2], [3]]
+    expected = logits_of(model, encoded)
+    torch.testing.assert_close(logits_of(loaded, encoded), expected)
+    assert not torch.allclose(expected, dense, atol=1e-3)
+
+    cut = pruning.cut_heads(loaded)
+    torch.testing.assert_close(logits_of(cut, encoded), expected, rtol=1e-4, atol=1e-5)
+    per_head = 4 * HIDDEN * HIDDEN // HEADS + 3 * HIDDEN // HEADS
+    assert loaded.num_parameters() - cut.num_parameters() == 3 * per_head
+    assert loaded.num_parameters() == model.num_parameters()
+    assert pruning.cut_heads(cut).num_parameters() == cut.num_parameters()
+
+
+def test_heads_that_were_trained_back_are_not_cut(model):
+    pruning.HeadPruner(model, np.arange(8.0).reshape(LAYERS, HEADS), 0.25)
+    with torch.no_grad():
+        [m for m in encoder_layers(model)[0].attention.modules() if isinstance(m, nn.Linear)][-1].weight += 0.1
+    with pytest.raises(StudyError, match="layer 0: heads .* are not zero"):
+        pruning.cut_heads(model)
+
+
+# Feed-forward width
+
+def test_ffn_importance_is_unchanged_by_moving_scale_across_the_neuron(model):
+    before = pruning.ffn_importance(model)
+    assert before.shape == (LAYERS, WIDTH)
+    wide = [m for m in encoder_layers(model)[0].modules() if isinstance(m, nn.Linear)][-2:]
+    with torch.no_grad():
+        wide[0].weight[3] *= 4
+        wide[1].weight[:, 3] /= 4
+        wide[0].weight[5] = 0
+    after = pruning.ffn_importance(model)
+    assert after[0, 5] == 0 and after[0, 3] == pytest.approx(before[0, 3], rel=1e-5)
+    assert (np.delete(after[0], 5) == pytest.approx(np.delete(before[0], 5), rel=1e-5))
+
+
+def test_cutting_neurons_without_effect_keeps_the_function_and_loads_plainly(model, encoded, tmp_path):
+    dead = {0: [1, 4, 20, 21, 22, 23], 1: [0, 2, 3, 7, 9, 11]}
+    with torch.no_grad():
+        for i, layer in enumerate(encoder_layers(model)):
+            [m for m in layer.modules() if isinstance(m, nn.Linear)][-1].weight[:, dead[i]] = 0
+    expected, parameters = logits_of(model, encoded), model.num_parameters()
+    cut = pruning.cut_ffn(model, pruning.ffn_importance(model), 0.25)
+    torch.testing.assert_close(logits_of(cut, encoded), expected, rtol=1e-4, atol=1e-5)
+    assert parameters - cut.num_parameters() == LAYERS * 6 * (2 * HIDDEN + 1)
+    cut.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.num_parameters() == cut.num_parameters()
+    torch.testing.assert_close(logits_of(loaded, encoded), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cutting_leaves_what_trains_and_what_is_frozen(model):
+    frozen = encoder_weights(model)[0].requires_grad_(False)
+    pruning.cut_ffn(model, pruning.ffn_importance(model), 0.5)
+    assert not frozen.requires_grad and all(w.requires_grad for w in encoder_weights(model)[1:])
+
+
+def test_ffn_errors(model):
+    importance = pruning.ffn_importance(model)
+    with pytest.raises(StudyError, match="fraction of feed-forward width is 1.0"):
+        pruning.cut_ffn(model, importance, 1.0)
+    with pytest.raises(StudyError, match="importance must be finite and of shape"):
+        pruning.cut_ffn(model, importance[:1], 0.5)
+    assert pruning.cut_ffn(model, importance, 0.0).num_parameters() == model.num_parameters()
+
+
+def test_an_unknown_layer_is_named():
+    class Odd(nn.Module):
+        attention = nn.Identity()
+    model = tiny("bert")
+    encoder_layers(model)[0] = Odd()
+    with pytest.raises(StudyError, match="layers of type Odd"):
+        pruning.measured_sparsity(model)

@@ -1,0 +1,169 @@
+"""The Snakefile and `make study` on toy notebooks, with a stand-in for papermill that only writes the stage's file."""
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib.schema import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPERMILL = """#!{python}
+import os, sys, time
+from pathlib import Path
+notebook, log = Path(sys.argv[1]), Path(sys.argv[2])
+if notebook.stem == os.environ.get("HANG"):
+    Path("hanging").touch()
+    time.sleep(60)
+files = {{"01_data": "data.parquet", "06_shortcut_samples": "difficulty.parquet", "09_claims": "ledger.csv"}}
+folder = log.parent / notebook.stem
+folder.mkdir(parents=True, exist_ok=True)
+(folder / files.get(notebook.stem, "models.json")).write_text(Path("outputs/mini/params.yaml").read_text() + str(log))
+log.write_text("done")
+with open("calls", "a") as calls:
+    calls.write("papermill " + " ".join(sys.argv[1:]) + "\\n")
+"""
+
+
+class Study:
+    """A copy of the project's ways in, with toy notebooks."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock"):
+            shutil.copy(ROOT / name, folder)
+        shutil.copytree(ROOT / "params", folder / "params")
+        (folder / "lib").mkdir()
+        for name in ("__init__", "errors", "params", "schema"):
+            shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
+        (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
+        (folder / "lib" / "plots.py").write_text("from lib import looks\n")
+        (folder / "notebooks").mkdir()
+        for stage in STAGES.values():
+            imports = "from lib import plots" if stage == "06_shortcut_samples" else "import json"
+            self.write(stage, "prose", imports)
+        (folder / "bin").mkdir()
+        stand_in = folder / "bin" / "papermill"
+        stand_in.write_text(PAPERMILL.format(python=sys.executable))
+        stand_in.chmod(0o755)
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        (folder / ".venv" / "bin" / "papermill").symlink_to(stand_in)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.env = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "MAKEFLAGS": "", "MAKELEVEL": ""}
+
+    def write(self, stage, prose, code):
+        cells = [nbformat.v4.new_markdown_cell(prose), nbformat.v4.new_code_cell(code)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), self.folder / "notebooks" / f"{stage}.ipynb")
+
+    def make(self, overrides="", **env):
+        """`make study` without its set-up."""
+        return subprocess.run(["make", "study", "-o", ".venv/.ready", f"SET={overrides}"], cwd=self.folder,
+                              env={**self.env, **env}, capture_output=True, text=True)
+
+    def rules(self, overrides=""):
+        """Names of the rules that `make study` would run now, with the command line it would use."""
+        lines = subprocess.run(["make", "-n", "study", "-o", ".venv/.ready"], cwd=self.folder, env=self.env,
+                               capture_output=True, text=True, check=True).stdout.replace("\\\n", " ").splitlines()
+        command = next(line for line in lines if line.startswith("snakemake"))
+        out = subprocess.run(command.replace("--quiet host", "--dry-run"), shell=True, cwd=self.folder,
+                             env={**self.env, "SET": overrides}, capture_output=True, text=True)
+        assert out.returncode == 0, out.stderr
+        return sorted(re.findall(r"^(?:local)?rule (\w+):", out.stdout + out.stderr, re.M))
+
+    def calls(self):
+        path = self.folder / "calls"
+        found = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return found
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    made = Study(tmp_path_factory.mktemp("study"))
+    first = made.make()
+    assert first.returncode == 0, first.stderr
+    assert "outputs/mini/09_claims/ledger.csv" in first.stdout
+    made.first = made.calls()
+    return made
+
+
+def test_every_rule_is_the_line_a_person_would_type(study):
+    of = {re.search(r"notebooks/(\w+)\.ipynb", line)[1]: line for line in study.first if "seed1" not in line}
+    for stage in STAGES.values():
+        if stage == "09_claims":
+            line = "papermill notebooks/09_claims.ipynb outputs/mini/09_claims.ipynb -f outputs/mini/params.yaml --log-output"
+        else:
+            line = (f"papermill notebooks/{stage}.ipynb outputs/mini/micro_nli/seed0/{stage}.ipynb "
+                    "-f outputs/mini/params.yaml -p task micro_nli -p seed 0 --log-output")
+        assert of[stage] == line
+    second_dense = [line.split()[1] for line in study.first if "seed1" in line]
+    assert second_dense == ["notebooks/01_data.ipynb", "notebooks/02_teacher.ipynb"]
+
+
+def test_a_second_run_does_nothing(study):
+    again = study.make()
+    assert again.returncode == 0 and study.calls() == []
+    assert "outputs/mini/09_claims/ledger.csv" in again.stdout
+
+
+@pytest.mark.parametrize("overrides, reruns", [
+    ("mitigation.alpha=0.4", ["all", "claims", "mitigation"]),
+    ("claims.n_boot=500 distillation.students=[\"truncated-3\", \"truncated-3 + distil\"]", ["all", "claims"]),
+    ("data.subcase_counts={a: 3}", ["all", "claims", "data", "data", "distillation", "mitigation", "pruning",
+                                    "shortcut_samples", "teacher", "teacher"]),
+])
+def test_a_changed_parameter_reruns_what_reads_it(study, overrides, reruns):
+    assert study.rules(overrides) == reruns
+
+
+def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
+    for stage in STAGES.values():
+        imports = "from lib import plots" if stage == "06_shortcut_samples" else "import json"
+        study.write(stage, "other prose", imports + "   # a remark")
+    looks = study.folder / "lib" / "looks.py"
+    looks.write_text('"""How it looks."""\nWIDTH = 3   # inches\n')
+    assert study.rules() == []
+    looks.write_text("WIDTH = 4\n")
+    assert study.rules() == ["all", "claims", "mitigation", "shortcut_samples"]
+    looks.write_text("WIDTH = 3\n")
+    study.write("03_distillation", "prose", "import json, sys")
+    assert study.rules() == ["all", "claims", "distillation", "mitigation"]
+    study.write("03_distillation", "prose", "import json")
+
+
+def test_a_misspelt_override_stops_before_anything_runs(study):
+    wrong = study.make("mitigation.alhpa=0.4")
+    assert wrong.returncode != 0 and "did you mean 'alpha'" in wrong.stderr and study.calls() == []
+
+
+def test_a_second_run_at_the_same_time_refuses(study):
+    before = (study.folder / "outputs/mini/params.yaml").read_text()
+    with open(study.folder / "outputs/mini/.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = study.make("mitigation.alpha=0.4")
+    assert refused.returncode != 0 and "another run of the profile 'mini'" in refused.stderr
+    assert study.calls() == [] and (study.folder / "outputs/mini/params.yaml").read_text() == before
+
+
+def test_a_killed_run_is_taken_up_again(study):
+    (study.folder / "hanging").unlink(missing_ok=True)
+    running = subprocess.Popen(["make", "study", "-o", ".venv/.ready", "SET=mitigation.alpha=0.45"], cwd=study.folder,
+                               env={**study.env, "HANG": "07_mitigation"}, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(300):
+        if (study.folder / "hanging").exists():
+            break
+        time.sleep(0.1)
+    group = os.getpgid(running.pid)
+    os.killpg(group, signal.SIGKILL)
+    running.wait()
+    resumed = study.make("mitigation.alpha=0.45")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [line.split()[1] for line in study.calls()] == ["notebooks/07_mitigation.ipynb", "notebooks/09_claims.ipynb"]
