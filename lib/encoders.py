@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
@@ -128,12 +129,44 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
     return model
 
 
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a folder that plain `from_pretrained` loads: safetensors, config and tokenizer."""
+    with _quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The encoder's layers, first to last. StudyError: a model of an unknown kind."""
     stack = getattr(model.base_model, "encoder", None) or getattr(model.base_model, "transformer", None)
     if not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise StudyError(f"encoder: {type(model).__name__} is not known: take a BERT, RoBERTa or DistilBERT encoder")
     return stack.layer
+
+
+class Parts(NamedTuple):
+    """The six linear maps of an encoder layer."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention_out: nn.Linear
+    ffn_in: nn.Linear
+    ffn_out: nn.Linear
+
+
+def layer_parts(layer: nn.Module) -> Parts:
+    """The six linear maps of one encoder layer, under the names its model family gives them.
+
+    StudyError: a layer of an unknown kind.
+    """
+    if hasattr(layer, "ffn") and hasattr(layer.attention, "q_lin"):  # DistilBERT
+        a = layer.attention
+        return Parts(a.q_lin, a.k_lin, a.v_lin, a.out_lin, layer.ffn.lin1, layer.ffn.lin2)
+    if hasattr(layer, "intermediate") and hasattr(layer.attention, "self"):  # BERT, RoBERTa
+        a = layer.attention.self
+        return Parts(a.query, a.key, a.value, layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
+    raise StudyError(f"layers of type {type(layer).__name__} are not known: take a BERT, RoBERTa or DistilBERT encoder")
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:

@@ -16,13 +16,14 @@ import pandas as pd
 import torch
 import transformers
 
-from lib import batches, encoders, losses, progress, pruning, store, tasks, training
+from lib import batches, encoders, losses, progress, pruning, store, structured, tasks, training
 
-TRAINING_SIDE = ("batches", "encoders", "losses", "models", "pruning", "training")
+TRAINING_SIDE = ("batches", "encoders", "losses", "models", "pruning", "structured", "training")
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
               "batch_size", "learning_rate", "warmup", "weight_decay", "seed", "threads")
 PRUNING_FIELDS = ("prune_warmup", "prune_cooldown", "mask_interval")
-FAMILIES = ("dense", "untrained", "truncated", "scratch", "imp", "heads", "ffn")
+PRUNED = ("imp", "heads", "ffn")
+FAMILIES = ("dense", "untrained", "truncated", "scratch", *PRUNED)
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,7 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
     is_magnitude = isinstance(pruner, pruning.MagnitudePruner)
     if is_magnitude:
         store.write_csv(folder / "sparsity_per_layer.csv", pruner.per_layer())
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    encoders.save(model, tokenizer, folder / "model")
     store.write_json(folder / "cost.json", cost)
     store.write_json(folder / "record.json", recipe | encoders.sizes(model) | pruning.measured_sparsity(model) | {
         "n_train": len(train.labels), "epochs": steps * run.batch_size / len(train.labels),
@@ -155,11 +155,12 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
 
 
 def _build(run, compression: str, encoder: str, revision: str, start: store.Model | None) -> transformers.PreTrainedModel:
-    task = tasks.get(run.task)
-    common = dict(seed=run.seed, dropout=run.dropout, freeze_embeddings=run.freeze_embeddings, labels=task.labels)
+    task, kind = tasks.get(run.task), compression.split("-")[0]
+    frozen = run.freeze_embeddings or kind in PRUNED  # as in the paper, whatever the dense model does
+    common = dict(seed=run.seed, dropout=run.dropout, freeze_embeddings=frozen, labels=task.labels)
     if start is not None:
         return encoders.load_classifier(str(start.path), len(task.labels), **common)
-    kind, whole = compression.split("-")[0], encoders.depth(encoder, revision)
+    whole = encoders.depth(encoder, revision)
     if kind not in FAMILIES:
         return encoders.load_classifier(encoder, len(task.labels), revision=revision, **common)
     layers = encoders.layers_for(compression, min(run.encoder_layers or whole, whole))
@@ -174,10 +175,10 @@ def _pruner(run, compression: str, model, train: batches.Encoded, steps: int, de
         return pruning.MagnitudePruner(model, float(level) / 100, steps=steps, warmup=run.prune_warmup,
                                        cooldown=run.prune_cooldown, interval=run.mask_interval)
     if kind == "heads":
-        importance = pruning.head_importance(model, train, train.labels, device)
-        return pruning.HeadPruner(model, importance, float(level) / 100)
+        importance = structured.head_importance(model, train, train.labels, device)
+        return structured.HeadPruner(model, importance, float(level) / 100)
     if kind == "ffn":
-        pruning.cut_ffn(model, pruning.ffn_importance(model), float(level) / 100)
+        structured.cut_ffn(model, structured.ffn_importance(model), float(level) / 100)
     return None
 
 

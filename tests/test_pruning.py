@@ -9,7 +9,7 @@ from transformers import (
     DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification,
 )
 
-from lib import batches, losses, pruning
+from lib import batches, losses, pruning, structured
 from lib.encoders import encoder_layers
 from lib.errors import StudyError
 
@@ -233,7 +233,7 @@ def test_a_pruned_checkpoint_loads_plainly_with_its_zeros(model, encoded, tmp_pa
 # Attention heads
 
 def test_head_importance_is_the_mean_absolute_gradient_of_single_rows(model, encoded):
-    importance = pruning.head_importance(model, encoded, LABELS, "cpu")
+    importance = structured.head_importance(model, encoded, LABELS, "cpu")
     layers, size = encoder_layers(model), HIDDEN // HEADS
     expected, width = np.zeros((LAYERS, HEADS)), 1e-2
     for layer in range(LAYERS):  # central differences of each row's own loss in the head's columns
@@ -253,8 +253,8 @@ def test_head_importance_is_the_mean_absolute_gradient_of_single_rows(model, enc
 def test_head_importance_takes_an_objective_and_leaves_the_model_alone(model, encoded):
     before, out = {k: v.clone() for k, v in model.state_dict().items()}, logits_of(model, encoded)
     model.train()
-    by_labels = pruning.head_importance(model, encoded, torch.as_tensor(LABELS), "cpu")
-    by_objective = pruning.head_importance(model, encoded, losses.objective("vanilla", LABELS), "cpu")
+    by_labels = structured.head_importance(model, encoded, torch.as_tensor(LABELS), "cpu")
+    by_objective = structured.head_importance(model, encoded, losses.objective("vanilla", LABELS), "cpu")
     assert model.training and all(p.grad is None for p in model.parameters())
     np.testing.assert_allclose(by_labels, by_objective)
     np.testing.assert_allclose(np.linalg.norm(by_labels, axis=1), 1)
@@ -267,32 +267,32 @@ def test_head_importance_does_not_depend_on_how_rows_fall_into_batches(encoded):
     many = batches.Encoded(encoded.input_ids * times, encoded.token_type_ids * times, np.tile(LABELS, times),
                            np.tile(encoded.lengths, times), pad_id=0)
     assert len({len(rows) for rows in batches.eval_batches(many.lengths, 64)}) > 1
-    np.testing.assert_allclose(pruning.head_importance(model, many, many.labels, "cpu"),
-                               pruning.head_importance(model, encoded, LABELS, "cpu"), rtol=1e-3)
+    np.testing.assert_allclose(structured.head_importance(model, many, many.labels, "cpu"),
+                               structured.head_importance(model, encoded, LABELS, "cpu"), rtol=1e-3)
 
 
 def test_a_zeroed_head_has_no_importance(model, encoded):
     importance = np.arange(LAYERS * HEADS, dtype=float).reshape(LAYERS, HEADS)
-    pruning.HeadPruner(model, importance, 0.25)
-    again = pruning.head_importance(model, encoded, LABELS, "cpu")
+    structured.HeadPruner(model, importance, 0.25)
+    again = structured.head_importance(model, encoded, LABELS, "cpu")
     assert (again[0, :2] == 0).all() and (again[0, 2:] > 0).all() and (again[1] > 0).all()
 
 
 def test_the_least_important_heads_go_and_each_layer_keeps_one(model):
     importance = np.array([[0.1, 0.2, 0.3, 0.4], [5.0, 7.0, 6.0, 8.0]])
-    assert pruning.HeadPruner(model, importance, 0.5).zeroed == [[0, 1, 2], [0]]
-    assert pruning.HeadPruner(model, importance, 0.75).zeroed == [[0, 1, 2], [0, 1, 2]]
+    assert structured.HeadPruner(model, importance, 0.5).zeroed == [[0, 1, 2], [0]]
+    assert structured.HeadPruner(model, importance, 0.75).zeroed == [[0, 1, 2], [0, 1, 2]]
     with pytest.raises(StudyError, match="without a head: give at most 0.750"):
-        pruning.HeadPruner(model, importance, 0.9)
+        structured.HeadPruner(model, importance, 0.9)
     with pytest.raises(StudyError, match="fraction of heads is 1.0"):
-        pruning.HeadPruner(model, importance, 1.0)
+        structured.HeadPruner(model, importance, 1.0)
     with pytest.raises(StudyError, match="importance must be finite and of shape"):
-        pruning.HeadPruner(model, importance.T, 0.5)
+        structured.HeadPruner(model, importance.T, 0.5)
 
 
 def test_heads_stay_zero_load_plainly_and_cut_to_the_same_function(model, encoded, tmp_path):
     dense = logits_of(model, encoded)
-    pruner = pruning.HeadPruner(model, np.array([[0.1, 9, 0.2, 9], [9, 9, 9, 0.3]]), 3 / 8)
+    pruner = structured.HeadPruner(model, np.array([[0.1, 9, 0.2, 9], [9, 9, 9, 0.3]]), 3 / 8)
     train(model, encoded, pruner, steps=4)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
@@ -301,33 +301,33 @@ def test_heads_stay_zero_load_plainly_and_cut_to_the_same_function(model, encode
     torch.testing.assert_close(logits_of(loaded, encoded), expected)
     assert not torch.allclose(expected, dense, atol=1e-3)
 
-    cut = pruning.cut_heads(loaded)
+    cut = structured.cut_heads(loaded)
     torch.testing.assert_close(logits_of(cut, encoded), expected, rtol=1e-4, atol=1e-5)
     per_head = 4 * HIDDEN * HIDDEN // HEADS + 3 * HIDDEN // HEADS
     assert loaded.num_parameters() - cut.num_parameters() == 3 * per_head
     assert loaded.num_parameters() == model.num_parameters()
-    assert pruning.cut_heads(cut).num_parameters() == cut.num_parameters()
+    assert structured.cut_heads(cut).num_parameters() == cut.num_parameters()
 
 
 def test_heads_that_were_trained_back_are_not_cut(model):
-    pruning.HeadPruner(model, np.arange(8.0).reshape(LAYERS, HEADS), 0.25)
+    structured.HeadPruner(model, np.arange(8.0).reshape(LAYERS, HEADS), 0.25)
     with torch.no_grad():
         [m for m in encoder_layers(model)[0].attention.modules() if isinstance(m, nn.Linear)][-1].weight += 0.1
     with pytest.raises(StudyError, match="layer 0: heads .* are not zero"):
-        pruning.cut_heads(model)
+        structured.cut_heads(model)
 
 
 # Feed-forward width
 
 def test_ffn_importance_is_unchanged_by_moving_scale_across_the_neuron(model):
-    before = pruning.ffn_importance(model)
+    before = structured.ffn_importance(model)
     assert before.shape == (LAYERS, WIDTH)
     wide = [m for m in encoder_layers(model)[0].modules() if isinstance(m, nn.Linear)][-2:]
     with torch.no_grad():
         wide[0].weight[3] *= 4
         wide[1].weight[:, 3] /= 4
         wide[0].weight[5] = 0
-    after = pruning.ffn_importance(model)
+    after = structured.ffn_importance(model)
     assert after[0, 5] == 0 and after[0, 3] == pytest.approx(before[0, 3], rel=1e-5)
     assert (np.delete(after[0], 5) == pytest.approx(np.delete(before[0], 5), rel=1e-5))
 
@@ -338,7 +338,7 @@ def test_cutting_neurons_without_effect_keeps_the_function_and_loads_plainly(mod
         for i, layer in enumerate(encoder_layers(model)):
             [m for m in layer.modules() if isinstance(m, nn.Linear)][-1].weight[:, dead[i]] = 0
     expected, parameters = logits_of(model, encoded), model.num_parameters()
-    cut = pruning.cut_ffn(model, pruning.ffn_importance(model), 0.25)
+    cut = structured.cut_ffn(model, structured.ffn_importance(model), 0.25)
     torch.testing.assert_close(logits_of(cut, encoded), expected, rtol=1e-4, atol=1e-5)
     assert parameters - cut.num_parameters() == LAYERS * 6 * (2 * HIDDEN + 1)
     cut.save_pretrained(tmp_path)
@@ -349,17 +349,17 @@ def test_cutting_neurons_without_effect_keeps_the_function_and_loads_plainly(mod
 
 def test_cutting_leaves_what_trains_and_what_is_frozen(model):
     frozen = encoder_weights(model)[0].requires_grad_(False)
-    pruning.cut_ffn(model, pruning.ffn_importance(model), 0.5)
+    structured.cut_ffn(model, structured.ffn_importance(model), 0.5)
     assert not frozen.requires_grad and all(w.requires_grad for w in encoder_weights(model)[1:])
 
 
 def test_ffn_errors(model):
-    importance = pruning.ffn_importance(model)
+    importance = structured.ffn_importance(model)
     with pytest.raises(StudyError, match="fraction of feed-forward width is 1.0"):
-        pruning.cut_ffn(model, importance, 1.0)
+        structured.cut_ffn(model, importance, 1.0)
     with pytest.raises(StudyError, match="importance must be finite and of shape"):
-        pruning.cut_ffn(model, importance[:1], 0.5)
-    assert pruning.cut_ffn(model, importance, 0.0).num_parameters() == model.num_parameters()
+        structured.cut_ffn(model, importance[:1], 0.5)
+    assert structured.cut_ffn(model, importance, 0.0).num_parameters() == model.num_parameters()
 
 
 def test_an_unknown_layer_is_named():
