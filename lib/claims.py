@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
 from lib.contrasts import OF_ROWS, UNITS, pairs
-from lib.errors import StudyError
-from lib.published import COUNTERPART, PRINTED, nearest, printed, published, strength
+from lib.errors import StudyError, nearest
+from lib.published import COUNTERPART, PRINTED, printed, published, strength
 
 CLAIMS = Path(__file__).resolve().parents[1] / "params" / "claims.yaml"
 TASKS = (*COUNTERPART.values(), *COUNTERPART)
@@ -98,7 +98,7 @@ def _fault(error: dict) -> str:
         return f"unknown key {key!r}{nearest(key, Claim.model_fields)}"
     if error["type"] == "literal_error":
         known = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-        return f"{key} is {error['input']!r}, not one of {known}{nearest(str(error['input']), known)}"
+        return f"{key} is {error['input']!r}{nearest(str(error['input']), known)}"
     return f"{key}: {error['msg']}" if key else error["msg"].removeprefix("Value error, ")
 
 

@@ -6,7 +6,6 @@ from hard subcases that differ in depth and in how often training holds them. Ev
 of twins: two pairs with one bag of words and two labels, so that only structure tells them apart.
 """
 
-import difflib
 import hashlib
 import random
 import zlib
@@ -20,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
-from .errors import StudyError
+from .errors import StudyError, nearest
 from .grammar import KIND, OPPOSITE, PLAIN, SUBCASES, SYNONYMS, WORDS, Subcase, fill, meaning, read
 
 # label names in index order
@@ -57,7 +56,7 @@ def counts(task_name: str, seed: int, subcase_counts: dict[str, int] | None = No
         return {name: ladder[(i + 3 * seed) % len(ladder)] for i, name in enumerate(names)}
     for name, count in subcase_counts.items():
         if name not in names:
-            raise StudyError(f"subcase_counts: {task_name} trains on no subcase {name!r}; " + _nearest(name, names))
+            raise StudyError(f"subcase_counts: {task_name} trains on no subcase {name!r}{nearest(name, names)}")
         if count < 0:
             raise StudyError(f"subcase_counts: {name} is {count}; give 0 or more rows")
     if sum(subcase_counts.values()) != budget:
@@ -106,15 +105,9 @@ def label_of(task_name: str, text_a: str, text_b: str) -> int | None:
     return _TRUE[task_name] if yes else 1 - _TRUE[task_name]
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    """`nearest valid name` half-sentence of an error."""
-    close = difflib.get_close_matches(name, names, 1, 0)
-    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
-
-
 def _subcases(task_name: str) -> tuple[Subcase, ...]:
     if task_name not in SUBCASES:
-        raise StudyError(f"task: the micro-world has no {task_name!r}; " + _nearest(task_name, list(SUBCASES)))
+        raise StudyError(f"task: the micro-world has no {task_name!r}{nearest(task_name, SUBCASES)}")
     return SUBCASES[task_name]
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from lib.errors import StudyError
-from lib.sources import Table, nearest
+from lib.errors import StudyError, nearest
+from lib.sources import Table
 from lib.tasks import Ood, Task
 
 
@@ -115,9 +115,9 @@ def _collapse(where: str, part: _OodFile, labels: tuple[str, ...], values: dict[
             raise StudyError(f"{where}.collapse: class '{name}' of the task is missing; say which of {', '.join(classes)} it becomes")
     for name, target in part.collapse.items():
         if name not in labels:
-            raise StudyError(f"{where}.collapse: '{name}' is no class of the task; {nearest(name, labels)}")
+            raise StudyError(f"{where}.collapse: '{name}' is no class of the task{nearest(name, labels)}")
         if target not in classes:
-            raise StudyError(f"{where}.collapse: '{target}' is no class of the OOD set; {nearest(target, classes)}")
+            raise StudyError(f"{where}.collapse: '{target}' is no class of the OOD set{nearest(target, classes)}")
     return classes, tuple(classes.index(part.collapse[name]) for name in labels)
 
 
@@ -144,7 +144,7 @@ def _what_is_wrong(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         parent = place[-2] if len(place) > 1 else ""
         section = {"": _TaskFile, "columns": _Columns, "files": _Files}.get(parent, _OodFile)
-        return f"unknown key '{key}'; {nearest(place[-1], section.model_fields)}"
+        return f"unknown key '{key}'{nearest(place[-1], section.model_fields)}"
     if error["type"] == "missing":
         return f"key '{key}' is missing; add it"
     if error["type"] == "value_error":

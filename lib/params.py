@@ -18,8 +18,8 @@ from typing import Any, Iterable, Literal, Mapping, get_origin
 import yaml
 from pydantic import ValidationError
 
-from lib.errors import StudyError
-from lib.schema import ROOT, RUNS, STAGES, Grid, Run, Strict, near
+from lib.errors import StudyError, nearest
+from lib.schema import ROOT, RUNS, STAGES, Grid, Run, Strict
 
 IDENTITY = ("profile", "task", "seed")
 PARTS = ("grid", "common", "per_task", *RUNS)
@@ -39,7 +39,7 @@ def _unknown(key: str, where: str, section: str) -> StudyError:
     valid = _own(section)
     homes = [name for name in ("grid", "common", *RUNS) if name != section and key in _own(name)]
     moved = "" if not homes else f"; '{key}' belongs to section '{homes[0]}'"
-    return StudyError(f"{where}: unknown key '{section}.{key}'{moved or near(key, valid)}")
+    return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -86,12 +86,12 @@ def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
         key, value = first["loc"][0], first["input"]
         if first["type"] == "missing":
             raise StudyError(f"{name}: parameter '{key}' is missing") from None
-        hint = ""
-        if first["type"] == "literal_error" and isinstance(value, str):
-            hint = near(value, re.findall(r"'([^']+)'", first["ctx"]["expected"]))
         said = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        if first["type"] == "literal_error" and isinstance(value, str):
+            choices = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+            said = f"no choice is called '{value}'{nearest(value, choices)}"
         home = "common" if key in Run.model_fields else name
-        raise StudyError(f"{origin[key]}: {home}.{key} = {values[key]!r}: {said}{hint}") from None
+        raise StudyError(f"{origin[key]}: {home}.{key} = {values[key]!r}: {said}") from None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Profile:
     def run(self, section: str, task: str, seed: int) -> Run:
         """The typed parameters of one notebook for one task and seed."""
         if section not in RUNS:
-            raise StudyError(f"no section '{section}'{near(section, RUNS)}")
+            raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
         layers = [(self.source, self.sections["common"]), (self.source, self.sections[section])]
         layers += [(f"{self.source}, per_task {task}", _for_task(self.per_task, task, section))]
         if section == "claims":
@@ -141,7 +141,7 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     sections = {}
     for name in raw:
         if name not in PARTS:
-            raise StudyError(f"{source}: unknown section '{name}'{near(str(name), PARTS)}")
+            raise StudyError(f"{source}: unknown section '{name}'{nearest(str(name), PARTS)}")
     for name in ("grid", "common", *RUNS):
         given = raw.get(name) or {}
         if not isinstance(given, Mapping):
@@ -159,7 +159,7 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
         for path in changes:
             section, _, key = str(path).partition(".")
             if section not in ("common", *RUNS):
-                raise StudyError(f"{source}: per_task {task}: '{path}' must read section.key{near(section, RUNS)}")
+                raise StudyError(f"{source}: per_task {task}: '{path}' must read section.key{nearest(section, RUNS)}")
             if key not in _own(section) or key in IDENTITY:
                 raise _unknown(key, f"{source}: per_task {task}", section)
     grid = _validate(Grid, "grid", [(source, sections.pop("grid"))])
@@ -182,7 +182,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
     if not (equals and dot):
         raise StudyError(f"{where}: must read section.key=value, such as mitigation.alpha=0.3")
     if section not in ("grid", "common", *RUNS):
-        raise StudyError(f"{where}: unknown section '{section}'{near(section, ('grid', 'common', *RUNS))}")
+        raise StudyError(f"{where}: unknown section '{section}'{nearest(section, ('grid', 'common', *RUNS))}")
     if key not in _own(section):
         raise _unknown(key, where, section)
     raw[section] = {**(raw.get(section) or {}), key: _yaml(value, where)}
@@ -199,7 +199,7 @@ def load(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     path = Path(named) if named.endswith((".yaml", ".yml")) else ROOT / "params" / f"{named}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem != "claims")
-        raise StudyError(f"no profile '{profile}': params has {', '.join(known)}{near(named, known)}")
+        raise StudyError(f"no profile '{profile}' in params{nearest(named, known)}")
     base, _ = _read(ROOT / "params" / "smoke.yaml")
     raw, shown = _read(path.resolve())
     own_name = _build(raw, base, shown).name
@@ -243,14 +243,14 @@ def check(section: str, namespace: Mapping[str, Any]) -> Run:
     unknown key or wrong type raises StudyError before anything is trained.
     """
     if section not in RUNS:
-        raise StudyError(f"no section '{section}'{near(section, RUNS)}")
+        raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
     model, notebook = RUNS[section], f"{STAGES[section]}.ipynb"
     fields = set(model.model_fields)
     own, injected = _cells(namespace)
     for names, allowed in ((own, fields), (injected, fields | set(PARTS))):
         for name in names:
             if name not in allowed:
-                raise StudyError(f"{notebook}: unknown parameter '{name}'{near(name, allowed)}")
+                raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, allowed)}")
     layers: list[Layer] = [(notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace})]
     flat = {key: namespace[key] for key in injected if key in fields}
     raw = {name: namespace[name] or {} for name in injected if name in PARTS}

@@ -1,12 +1,11 @@
 """The papers' printed numbers, and what they say to a claim by its own measure."""
 
-import difflib
 from pathlib import Path
 
 import pandas as pd
 
 from lib.contrasts import pairs
-from lib.errors import StudyError
+from lib.errors import StudyError, nearest
 
 FOLDER = Path(__file__).resolve().parents[1] / "params" / "published"
 COUNTERPART = {"micro_nli": "mnli", "micro_facts": "fever", "micro_paraphrase": "qqp"}
@@ -14,18 +13,12 @@ PRINTED = ("score", "gap", "f_bias", "easy_hard", "agreement")
 OOD_WEIGHTS = {"mnli": {"hans": 1}, "fever": {"sym1": 1, "sym2": 1}, "qqp": {"paws_wiki": 8000, "paws_qqp": 677}}
 
 
-def nearest(name: str, known) -> str:
-    """`; did you mean ...?` with the nearest of the known names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def published(table: str) -> pd.DataFrame:
     """The rows of params/published/<table>.csv: model, paper_name, task, split, measure, value, status, note."""
     path = FOLDER / f"{table}.csv"
     if not path.exists():
         known = sorted(p.stem for p in path.parent.glob("*.csv"))
-        raise StudyError(f"published table {table!r} is not among {known}{nearest(table, known)}")
+        raise StudyError(f"no published table is called {table!r}{nearest(table, known)}")
     return pd.read_csv(path, keep_default_na=False)
 
 

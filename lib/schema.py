@@ -7,11 +7,11 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Iterable, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lib.errors import StudyError
+from lib.errors import StudyError, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distillation", "pruning": "04_pruning",
@@ -27,25 +27,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
 
 
-def near(name: str, valid: Iterable[str]) -> str:
-    """The end of an error message: the valid name closest to a wrong one, or nothing."""
-    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean '{found[0]}'?" if found else ""
-
-
 def _known_task(name: str) -> str:
     if name not in TASKS and not name.endswith((".yaml", ".yml")):
-        raise ValueError(f"'{name}' is no task and no task file (*.yaml){near(name, TASKS)}")
+        raise ValueError(f"'{name}' is no task and no task file (*.yaml){nearest(name, TASKS)}")
     return name
 
 
 def _known_model(name: str) -> str:
     compression, plus, loss = name.partition(" + ")
     if plus and loss not in Loss.__args__:
-        raise ValueError(f"'{name}' ends in no loss of this study{near(loss, Loss.__args__)}")
+        raise ValueError(f"'{name}' ends in no loss of this study{nearest(loss, Loss.__args__)}")
     stem, families = compression.split("-")[0], ("dense", "truncated", "scratch", "imp", "heads", "ffn")
     if not FAMILY.fullmatch(compression) and (stem in families or difflib.get_close_matches(stem, families, 1, 0.8)):
-        raise ValueError(f"'{name}' is not a model name such as truncated-3, imp-70 or a hub id{near(stem, families)}")
+        raise ValueError(f"'{name}' is not a model name such as truncated-3, imp-70 or a hub id{nearest(stem, families)}")
     return name
 
 
@@ -121,7 +115,7 @@ class Run(Strict):
     def folder(self, stage: str, task: str | None = None, seed: int | None = None) -> Path:
         """outputs/<profile>/<task>/seed<k>/<stage>, of this run's task and seed unless told; 09 has one per profile."""
         if stage not in STAGES.values():
-            raise StudyError(f"no stage '{stage}'{near(stage, STAGES.values())}")
+            raise StudyError(f"no stage '{stage}'{nearest(stage, STAGES.values())}")
         if stage == STAGES["claims"]:
             return self.outputs / stage
         task, seed = task or self.task, self.seed if seed is None else seed

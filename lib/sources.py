@@ -10,7 +10,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from glob import escape
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,7 @@ import datasets
 import pandas as pd
 from pyarrow import parquet
 
-from lib.errors import StudyError
+from lib.errors import StudyError, nearest
 from lib.schema import ROOT
 
 OPTIONAL = ("guid", "heuristic", "subcase", "group")
@@ -82,12 +81,6 @@ def digest(path: Path, kind: str = "sha256") -> str:
 def normalise(text: str) -> str:
     """Lower-case letters and digits only: two claims are one when these agree."""
     return re.sub(r"[\W_]+", "", text.lower())
-
-
-def nearest(name: str, names) -> str:
-    """The clause of an error message that names the nearest valid name and all of them."""
-    close = get_close_matches(str(name), list(map(str, names)), n=1, cutoff=0.0)
-    return f"the nearest valid name is '{close[0]}' (valid: {', '.join(map(str, names))})" if close else "none is valid"
 
 
 def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame, dict]:
@@ -248,7 +241,7 @@ def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
     """Check and rename the columns of one file; labels become class ids."""
     for column in table.columns.values():
         if column not in data.column_names:
-            raise StudyError(f"{file}: column '{column}' is missing; {nearest(column, data.column_names)}")
+            raise StudyError(f"{file}: column '{column}' is missing{nearest(column, data.column_names)}")
     frame = pd.DataFrame({name: pd.Series(data[column][:], dtype=object) for name, column in table.columns.items()})
     frame["row"] = range(1, len(frame) + 1)
     frame["label"] = frame["label"].map(_as_text)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lib import microworld
-from lib.errors import StudyError
+from lib.errors import StudyError, nearest
 from lib.schema import ROOT
-from lib.sources import Hub, Table, nearest, read
+from lib.sources import Hub, Table, read
 
 COLUMNS = ["guid", "split", "text_a", "text_b", "label", "heuristic", "subcase", "is_shortcut", "group"]
 DEV_ROWS = 2000
@@ -157,7 +157,7 @@ def get(name_or_yaml_path: str | Path) -> Task:
 
         return read_task(ROOT / name, taken=TASKS)
     if name not in TASKS:
-        raise StudyError(f"unknown task '{name}'; {nearest(name, TASKS)}, or give the path of a task YAML")
+        raise StudyError(f"unknown task '{name}', nor does it end in .yaml as a task file{nearest(name, TASKS)}")
     return TASKS[name]
 
 

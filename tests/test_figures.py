@@ -1,6 +1,8 @@
 """Figures: what they draw, that they are marked, named and coloured alike, and that their files can be trusted."""
 
+import functools
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
 import matplotlib
@@ -73,6 +75,12 @@ DRAW = {
 }
 
 
+@functools.cache
+def drawn(name: str, smoke: bool = False):
+    """A figure of DRAW that tests share: to be read, not changed."""
+    return DRAW[name](smoke=smoke)
+
+
 @pytest.fixture(autouse=True)
 def closed():
     yield
@@ -90,20 +98,28 @@ def lines(ax, n: int) -> list:
 
 @pytest.mark.parametrize("name", DRAW)
 def test_every_figure_is_named_readable_and_marked_only_when_smoke(name):
-    fig = DRAW[name]()
+    fig = drawn(name)
     assert fig.axes[0].get_xlabel() and fig.axes[0].get_ylabel()
     assert all(text.get_fontsize() >= 9 for text in fig.findobj(plt.Text) if text.get_text())
     assert fig.get_figwidth() == 6
     assert "smoke: not a result" not in words(fig)
-    assert "smoke: not a result" in words(DRAW[name](smoke=True))
+    assert "smoke: not a result" in words(drawn(name, smoke=True))
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_scores_in_distribution_are_called_id_not_dev(name):
+    assert not [text for text in words(drawn(name)) if re.search(r"\bdev\b", text)]
+    if name in ("mitigation_plane", "dense_trajectory"):
+        assert drawn(name).axes[0].get_xlabel().startswith("ID accuracy, %")
 
 
 @pytest.mark.parametrize("name", DRAW)
 def test_no_text_leaves_the_figure_or_covers_another(name):
-    fig = DRAW[name](smoke=True)
+    fig = drawn(name, smoke=True)
     fig.draw_without_rendering()
+    hidden = off_axis_ticks(fig)
     texts = [t for t in fig.findobj(plt.Text) if t.get_text() and t.get_visible() and not t.get_rotation()]
-    boxes = {t: t.get_window_extent() for t in texts if not _off_axis_tick(t, fig)}
+    boxes = {t: t.get_window_extent() for t in texts if t not in hidden}
     for text, box in boxes.items():
         assert box.x0 >= -1 and box.y0 >= -1, text
         assert box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1, text
@@ -111,18 +127,19 @@ def test_no_text_leaves_the_figure_or_covers_another(name):
         assert not box.padded(-1.5).overlaps(other.padded(-1.5)), (a, b)
 
 
-def _off_axis_tick(text, fig) -> bool:
+def off_axis_ticks(fig) -> set:
     """Tick labels outside the limits are kept by matplotlib but not drawn."""
+    hidden = set()
     for ax in fig.axes:
         for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
             for tick in axis.get_major_ticks() + axis.get_minor_ticks():
-                if text in (tick.label1, tick.label2):
-                    return not min(limits) <= tick.get_loc() <= max(limits)
-    return False
+                if not min(limits) <= tick.get_loc() <= max(limits):
+                    hidden |= {tick.label1, tick.label2}
+    return hidden
 
 
 def test_sparsity_curve_draws_a_line_per_split_from_dense_on_and_says_the_direction():
-    ax = DRAW["sparsity_curve"]().axes[0]
+    ax = drawn("sparsity_curve").axes[0]
     test, ood = lines(ax, 3)
     assert list(test.get_xdata()) == list(ood.get_xdata()) == [0, 40, 70, 85]
     assert np.allclose(ood.get_ydata(), [98 - 50 * s**3 for s in (0, 0.4, 0.7, 0.85)])
@@ -135,16 +152,16 @@ def test_sparsity_curve_keeps_losses_apart_and_starts_each_at_dense():
     frame = levels("split", ("test", "ood"))
     mended = frame[frame.model != "dense"].assign(model=lambda rows: rows.model + " + rmc")
     ax = figures.sparsity_curve(pd.concat([frame, mended])).axes[0]
-    drawn = lines(ax, 3)
-    assert len(drawn) == 4 and all(line.get_xdata()[0] == 0 for line in drawn)
-    assert {line.get_color() for line in drawn} == {figures.PALETTE["imp"], figures.PALETTE["rmc"]}
+    curves = lines(ax, 3)
+    assert len(curves) == 4 and all(line.get_xdata()[0] == 0 for line in curves)
+    assert {line.get_color() for line in curves} == {figures.PALETTE["imp"], figures.PALETTE["rmc"]}
 
 
 def test_forgetting_curve_has_a_line_and_a_band_per_model_and_rarer_to_the_right():
-    ax = DRAW["forgetting_curve"]().axes[0]
-    drawn = lines(ax, len(COUNTS))
-    assert [line.get_color() for line in drawn] == [figures.color_of(model) for model in MODELS]
-    assert all(list(line.get_xdata()) == COUNTS for line in drawn)
+    ax = drawn("forgetting_curve").axes[0]
+    curves = lines(ax, len(COUNTS))
+    assert [line.get_color() for line in curves] == [figures.color_of(model) for model in MODELS]
+    assert all(list(line.get_xdata()) == COUNTS for line in curves)
     assert len(ax.collections) == len(MODELS)
     assert ax.get_xscale() == "log" and ax.get_xlim()[0] > 100 and ax.get_xlim()[1] < 5
     told = words(ax.figure)
@@ -155,7 +172,7 @@ def test_forgetting_curve_has_a_line_and_a_band_per_model_and_rarer_to_the_right
 
 def test_forgetting_curve_tells_the_largest_loss_only_where_intervals_part():
     worst = "largest loss against dense: IMP 70 % + RMC on case 5 (5 rows), 35 points"
-    assert any(worst in text for text in words(DRAW["forgetting_curve"]()))
+    assert any(worst in text for text in words(drawn("forgetting_curve")))
     frame = forgetting()
     lower = np.where(frame.model == "dense", 0.9, 0.87)
     same = figures.forgetting_curve(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
@@ -171,7 +188,7 @@ def test_forgetting_curve_averages_subcases_of_one_count():
 
 
 def test_easy_hard_gap_prints_the_gap_in_points():
-    fig = DRAW["easy_hard_gap"]()
+    fig = drawn("easy_hard_gap")
     assert len(lines(fig.axes[0], 3)) == 2
     assert {"easy", "hard", "3", "17", "31", "gap, points (lower is better)"} <= set(words(fig))
 
@@ -181,7 +198,7 @@ def test_difficulty_histogram_sums_each_group_to_all_its_rows_with_and_without_t
         steps = [patch.get_data() for patch in fig.axes[0].patches if patch.get_fill()]
         return [round(step.values.sum(), 6) for step in steps]
 
-    known = DRAW["difficulty_histogram"]()
+    known = drawn("difficulty_histogram")
     assert totals(known) == [100, 100]
     told = " ".join(words(known))
     assert "shortcut fails (40 rows)" in told and "threshold 0.05" in told and "AUC 0.93" in told
@@ -190,7 +207,7 @@ def test_difficulty_histogram_sums_each_group_to_all_its_rows_with_and_without_t
 
 
 def test_mitigation_plane_points_from_vanilla_to_each_loss():
-    ax = DRAW["mitigation_plane"]().axes[0]
+    ax = drawn("mitigation_plane").axes[0]
     arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
     frame = plane().set_index("model")
     starts = sorted(arrow.xyann for arrow in arrows)
@@ -200,12 +217,12 @@ def test_mitigation_plane_points_from_vanilla_to_each_loss():
 
 
 def test_dynamics_map_draws_every_row_once():
-    ax = DRAW["dynamics_map"]().axes[0]
+    ax = drawn("dynamics_map").axes[0]
     assert sorted(len(dots.get_offsets()) for dots in ax.collections) == [40, 360]
 
 
 def test_dense_trajectory_stays_finite_at_a_perfect_dev_score():
-    ax = DRAW["dense_trajectory"]().axes[0]
+    ax = drawn("dense_trajectory").axes[0]
     path = lines(ax, 4)[0]
     assert np.allclose(path.get_xdata(), [70, 96, 99, 99.975])
     assert np.isfinite(ax.transData.transform(np.column_stack(path.get_data()))).all()
@@ -214,9 +231,41 @@ def test_dense_trajectory_stays_finite_at_a_perfect_dev_score():
 def test_dense_trajectory_has_ticks_wherever_the_scores_lie():
     for low, high in [(0.6, 0.72), (0.98, 0.9999), (0.7, 0.7), (1.0, 1.0)]:
         line = trajectory().assign(dev=[low, low, high, high])
-        ax = figures.dense_trajectory(line, plane().assign(dev=np.linspace(low, high, 8))).axes[0]
+        ax = figures.dense_trajectory(line, plane()[:2].assign(dev=[low, high])).axes[0]
         left, right = ax.get_xlim()
         assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 3, (low, high)
+
+
+def test_dense_trajectory_holds_every_interval_within_its_limits():
+    wide = plane().assign(dev_low=lambda frame: frame.dev - 0.2, dev_high=1.0)
+    ax = figures.dense_trajectory(trajectory(), wide).axes[0]
+    left, right = ax.get_xlim()
+    assert left < wide.dev_low.min() * 100 and 99.97 < right < 100
+
+
+def test_labels_keep_clear_of_the_intervals():
+    for name in ("mitigation_plane", "dense_trajectory"):
+        ax = drawn(name).axes[0]
+        ax.figure.draw_without_rendering()
+        bars = [line for line in ax.lines if line.get_alpha() == 0.5]
+        assert len(bars) == 2 * len(MODELS)
+        boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+        for bar, box in itertools.product(bars, boxes):
+            path = bar.get_path().transformed(ax.transData)
+            assert not path.intersects_bbox(box.padded(-1)), name
+
+
+def test_points_that_coincide_share_one_label():
+    same = plane().assign(dev=0.5, dev_low=0.4, dev_high=0.6, ood=0.5, ood_low=0.45, ood_high=0.55)
+    for fig in (
+        figures.mitigation_plane(same),
+        figures.dense_trajectory(trajectory()[:2].assign(dev=0.5, ood=0.5), same),
+    ):
+        labels = [text.get_text() for text in fig.axes[0].texts if text.get_text()]
+        assert len(labels) == 1 and labels[0].splitlines()[0] == "dense" and len(labels[0].splitlines()) == 4
+        assert re.fullmatch(r"\+ [56] more", labels[0].splitlines()[-1])
+    three = figures.mitigation_plane(same[:3]).axes[0]
+    assert [text.get_text() for text in three.texts if text.get_text()] == ["dense\ntruncated 3\ndistil"]
 
 
 def test_one_colour_and_one_name_per_method():
@@ -252,7 +301,7 @@ def test_methods_differ_for_colour_blind_readers(sight):
 
 def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
     table = forgetting().assign(value=lambda frame: frame.value / 3)
-    first = figures.save(DRAW["forgetting_curve"](), table, tmp_path / "one" / "curve")
+    first = figures.save(drawn("forgetting_curve"), table, tmp_path / "one" / "curve")
     second = figures.save(DRAW["forgetting_curve"](), table, str(tmp_path / "two.of.two"))
     assert [path.name for path in first] == ["curve.svg", "curve.csv"]
     assert [path.name for path in second] == ["two.of.two.svg", "two.of.two.csv"]
@@ -269,16 +318,16 @@ def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
 
 @pytest.mark.parametrize("name", ["difficulty_histogram", "dynamics_map", "dense_trajectory", "mitigation_plane"])
 def test_the_bytes_of_dots_and_arrows_repeat_too(name, tmp_path):
-    a, _ = figures.save(DRAW[name](), plane(), tmp_path / "a")
+    a, _ = figures.save(drawn(name), plane(), tmp_path / "a")
     with plt.rc_context({"font.size": 20, "svg.fonttype": "path"}):
         b, _ = figures.save(DRAW[name](), plane(), tmp_path / "b")
     assert a.read_bytes() == b.read_bytes()
 
 
 def test_a_failed_save_leaves_the_old_files_and_no_rest(tmp_path):
-    figures.save(DRAW["easy_hard_gap"](), plane(), tmp_path / "gap")
+    figures.save(plt.figure(), plane(), tmp_path / "gap")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    fig = DRAW["easy_hard_gap"]()
+    fig = plt.figure()
     fig.savefig = lambda path, **_: (path.write_text("half"), 1 / 0)
     with pytest.raises(ZeroDivisionError):
         figures.save(fig, plane(), tmp_path / "gap")
@@ -287,9 +336,9 @@ def test_a_failed_save_leaves_the_old_files_and_no_rest(tmp_path):
 
 def test_mistakes_are_named():
     frame = levels("split", ("test", "ood"))
-    with pytest.raises(StudyError, match="sparsity_curve: the column 'split' is missing; rename 'splits'"):
+    with pytest.raises(StudyError, match="sparsity_curve: the frame has no column 'split'; did you mean 'splits'"):
         figures.sparsity_curve(frame.rename(columns={"split": "splits"}))
-    with pytest.raises(StudyError, match="dense_trajectory \\(trajectory\\): the column 'step' is missing"):
+    with pytest.raises(StudyError, match="dense_trajectory \\(trajectory\\): the frame has no column 'step'; choose from dev, ood"):
         figures.dense_trajectory(trajectory().drop(columns="step"), plane())
     with pytest.raises(StudyError, match="no row"):
         figures.easy_hard_gap(levels("part", ("easy", "hard")).iloc[:0])

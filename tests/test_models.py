@@ -1,0 +1,362 @@
+"""One model of the study: found again or made anew by its key, whole or not at all, the same bytes each time."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers, processors
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+
+from lib import encoders, microworld, models, params, pruning, schema, store, training
+from lib.errors import StudyError
+
+LAYERS, HEADS, WIDTH, STEPS = 2, 4, 32, 12
+SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+
+
+def tiny_encoder(folder, texts, seed=0):
+    """A BERT of two layers with a tokenizer of whole words, in a plain `from_pretrained` folder."""
+    words = sorted({word for text in texts for word in text.split()})
+    tokenizer = Tokenizer(tokenizer_models.WordLevel({w: i for i, w in enumerate(SPECIAL + words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]",
+        model_max_length=64, model_input_names=["input_ids", "token_type_ids", "attention_mask"]).save_pretrained(folder)
+    torch.manual_seed(seed)
+    BertModel(BertConfig(vocab_size=len(SPECIAL + words), hidden_size=16, intermediate_size=WIDTH, num_attention_heads=HEADS,
+                         num_hidden_layers=LAYERS, max_position_embeddings=64, initializer_range=0.3)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def items():
+    return microworld.make("micro_nli", seed=0, n_train=64, n_eval=20, n_ood=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, items):
+    """A run of 12 steps; its store lies in a temporary folder, shared by this file's tests."""
+    root = tmp_path_factory.mktemp("study")
+    encoder = tiny_encoder(root / "tiny", pd.concat([items["text_a"], items["text_b"]]))
+    fields = dict(encoder=encoder, encoder_layers=0, epochs=1.5, batch_size=8, learning_rate=0.01, dropout=0.1, max_length=48,
+                  dtype="fp32", device="cpu", threads=1)
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "ROOT", root)
+        yield params.load("smoke").run("pruning", "micro_nli", 0).model_copy(update=fields)
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+ALONG = models.Extras(checkpoints=(0.25, 0.5), checkpoint_splits=("train", "ood"), predict_train=True)
+
+
+@pytest.fixture(scope="module")
+def dense(run, items):
+    return models.make(run, items, "dense", ALONG)
+
+
+@pytest.fixture(scope="module")
+def pruned(run, items):
+    return models.make(run, items, "imp-50", models.Extras(run_levels=(0.3, 0.5), checkpoint_splits=("train",)))
+
+
+class Trains(Exception):
+    """The model was not in the store."""
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fit(*args, **kwargs):
+        raise Trains
+    monkeypatch.setattr(training, "fit", fit)
+
+
+def steps_and_splits(model):
+    table = model.checkpoints()
+    return sorted(table["step"].unique().tolist()), list(table["split"].unique())
+
+
+def plain_logits(model, items):
+    """Logits of all rows but train as a user would get them from the saved folder, without this study's code."""
+    tokenizer = AutoTokenizer.from_pretrained(model.path)
+    classifier = AutoModelForSequenceClassification.from_pretrained(model.path).eval()
+    rows = items[items["split"] != "train"]
+    with torch.no_grad():
+        batch = tokenizer(rows["text_a"].tolist(), rows["text_b"].tolist(), padding=True, return_tensors="pt")
+        return classifier(**batch).logits.numpy()
+
+
+def stored_logits(model, items):
+    table = model.predictions().set_index("guid")["logits"]
+    return np.stack(table.reindex(items.loc[items["split"] != "train", "guid"]).to_numpy())
+
+
+# --- names and sizes
+
+def test_names_say_what_a_model_is():
+    assert models.parse("imp-70") == ("imp-70", "vanilla")
+    assert models.parse("truncated-1 + distil") == ("truncated-1", "distil")
+    assert [models.percent("heads", f) for f in (0.195, 0.29, 0.7)] == ["heads-19.5", "heads-29", "heads-70"]
+    assert [models.steps_of(*a) for a in ((2, 64, 32), (1, 65, 32), (0.01, 8, 8))] == [4, 3, 1]
+
+
+# --- what is made
+
+def test_a_model_is_whole_and_its_tables_are_valid(run, dense, items):
+    assert {p.name for p in dense.folder.iterdir()} == {
+        "record.json", "cost.json", "log.csv", "predictions.parquet", "checkpoints.parquet", "model"}
+    store.check_predictions(dense.predictions(), items)
+    assert set(dense.predictions()["guid"]) == set(items["guid"])
+    record = dense.record
+    assert dense.folder == run.outputs / "store" / record["key"]
+    assert {k: record[k] for k in ("model", "compression", "loss", "task", "seed", "profile", "steps", "n_train", "epochs")} == {
+        "model": "dense", "compression": "dense", "loss": "vanilla", "task": "micro_nli", "seed": 0, "profile": "smoke",
+        "steps": STEPS, "n_train": 64, "epochs": 1.5}
+    assert record["sparsity_encoder"] < 0.001 and record["sparsity_target"] == 0
+    assert len(pd.read_csv(dense.folder / "log.csv")) == STEPS and dense.cost["predicted_rows"] == len(items)
+
+
+def test_train_is_predicted_only_where_asked(run, pruned, items):
+    assert "train" not in set(pruned.predictions()["split"])
+    assert pruned.cost["predicted_rows"] == (items["split"] != "train").sum()
+
+
+def test_checkpoints_hold_the_right_steps_and_splits(dense, items):
+    assert steps_and_splits(dense) == ([3, 6], ["train", "ood"])
+    along = dense.checkpoints()
+    first, second = (store.ordered_logits(along[along["step"] == step], items, "ood") for step in (3, 6))
+    assert not np.allclose(first, second) and not np.allclose(second, dense.logits(items, "ood"))
+
+
+def test_a_model_loads_without_this_study_and_predicts_the_same(dense, items):
+    assert np.allclose(plain_logits(dense, items), stored_logits(dense, items), atol=1e-4)
+    config = AutoModelForSequenceClassification.from_pretrained(dense.path).config
+    assert config.id2label == {0: "entailment", 1: "non-entailment"}
+
+
+def test_a_pruned_run_holds_the_zeros_it_tells_of(pruned):
+    record = pruned.record
+    model = AutoModelForSequenceClassification.from_pretrained(pruned.path)
+    weights = [w for layer in model.bert.encoder.layer for part in encoders.layer_parts(layer) for w in [part.weight]]
+    zeros, n = sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
+    assert record["encoder_parameters"] == n and record["nonzero_encoder_parameters"] == n - zeros
+    assert abs(zeros / n - 0.5) <= 1 / n and record["sparsity_encoder"] == zeros / n and record["sparsity_target"] == 0.5
+    assert record["sparsity_model"] == zeros / record["parameters"]
+    per_layer = pd.read_csv(pruned.folder / "sparsity_per_layer.csv")
+    assert per_layer["pruned"].sum() == zeros and per_layer["weights"].sum() == n and len(per_layer) == 2 * LAYERS
+    assert (model.classifier.weight != 0).all()
+
+
+def test_a_pruned_run_is_predicted_where_it_reaches_its_levels(pruned):
+    """12 steps, ramp from step 1 to 8: 0.5 (1 - (1 - 2/7)^3) = 0.318 at step 3 is the first of 0.3 or more."""
+    assert steps_and_splits(pruned) == ([3, 8], ["train"])
+    reached = pruned.record["checkpoint_sparsity"]
+    assert set(reached) == {"3", "8"} and np.allclose([reached["3"], reached["8"]], [0.318, 0.5], atol=1e-3)
+
+
+def test_heads_are_cut_from_dense_and_load_plainly(run, dense, items):
+    model = models.make(run, items, "heads-25", models.Extras(start=dense, epochs=0.5))
+    zeroed = AutoModelForSequenceClassification.from_pretrained(model.path).config.zeroed_heads
+    assert sum(map(len, zeroed)) == 2 and model.record["start"] == dense.record["key"]
+    assert model.record["steps"] == 4 and model.record["sparsity_target"] == 0
+    assert np.isclose(model.record["sparsity_encoder"], 0.25 * 4 * 16 * 16 / (4 * 16 * 16 + 2 * 16 * WIDTH), atol=1e-3)
+    assert np.allclose(plain_logits(model, items), stored_logits(model, items), atol=1e-4)
+
+
+def test_width_is_cut_from_dense_and_loads_plainly(run, dense, items):
+    model = models.make(run, items, "ffn-50", models.Extras(start=dense, epochs=0.5))
+    assert AutoModelForSequenceClassification.from_pretrained(model.path).config.intermediate_size == WIDTH // 2
+    assert model.record["encoder_parameters"] == dense.record["encoder_parameters"] - LAYERS * 2 * 16 * WIDTH // 2
+    assert model.record["flops_per_example"] < dense.record["flops_per_example"]
+    assert np.allclose(plain_logits(model, items), stored_logits(model, items), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["heads-0", "ffn-0"])
+def test_a_cut_of_nothing_that_hardly_learns_is_the_dense_model(run, dense, items, name):
+    still = run.model_copy(update={"learning_rate": 1e-12})
+    model = models.make(still, items, name, models.Extras(start=dense, epochs=0.1))
+    assert np.allclose(stored_logits(model, items), stored_logits(dense, items), atol=1e-5)
+
+
+def test_the_untrained_model_takes_no_step(run, items, no_training):
+    model = models.make(run, items, "untrained")
+    assert model.record["steps"] == 0 and model.record["epochs"] == 0
+    assert not (model.folder / "log.csv").exists() and not (model.folder / "checkpoints.parquet").exists()
+    saved, source = (m.state_dict() for m in (AutoModelForSequenceClassification.from_pretrained(model.path).bert,
+                                              BertModel.from_pretrained(run.encoder)))
+    assert all(torch.equal(saved[name], source[name]) for name in source)
+
+
+def test_students_have_their_layers_their_teacher_and_their_own_weights(run, dense, items):
+    distilled = models.make(run, items, "truncated-1 + distil", models.Extras(teacher=dense, kd_weight=0.9))
+    plain = models.make(run, items, "truncated-1")
+    scratch = models.make(run, items, "scratch-1")
+    assert (distilled.record["compression"], distilled.record["loss"]) == ("truncated-1", "distil")
+    assert distilled.record["teacher"] == dense.record["key"] and plain.record["teacher"] is None
+    assert {m.record["encoder_parameters"] for m in (distilled, plain, scratch)} == {dense.record["encoder_parameters"] // 2}
+    tables = [stored_logits(m, items) for m in (distilled, plain, scratch)]
+    assert not np.allclose(tables[0], tables[1]) and not np.allclose(tables[1], tables[2])
+    embeddings = [AutoModelForSequenceClassification.from_pretrained(m.path).bert.embeddings.word_embeddings.weight
+                  for m in (distilled, plain, scratch)]
+    assert torch.equal(embeddings[0], embeddings[1]) and not torch.allclose(embeddings[1], embeddings[2])
+
+
+def test_a_student_learns_its_teachers_labels_row_by_row(run, items, tmp_path):
+    """lambda = 1 and a teacher that is always wrong, its table in another order than the rows."""
+    train = items[items["split"] == "train"]
+    table = store.predictions_table(train, 4.0 * np.eye(2)[1 - train["label"]]).sample(frac=1, random_state=0)
+    store.write_predictions(tmp_path / "predictions.parquet", table)
+    store.write_json(tmp_path / "record.json", {"key": "wrong"})
+    longer = run.model_copy(update={"epochs": 12.0, "dropout": 0.0, "learning_rate": 0.005})
+    extras = models.Extras(teacher=store.Model(tmp_path), kd_weight=1.0, predict_train=True)
+    student = models.make(longer, items, "dense + distil", extras)
+    assert (student.logits(items, "train").argmax(1) == train["label"]).mean() < 0.2
+
+
+def test_a_compression_of_no_family_is_an_encoder_of_its_own(run, items, tmp_path):
+    folder = tiny_encoder(tmp_path / "other", items["text_a"], seed=1)
+    still = run.model_copy(update={"learning_rate": 1e-12, "encoder": "offline"})  # the run's own is not looked at
+    model = models.make(still, items, folder, models.Extras(epochs=0.1))
+    saved = AutoModelForSequenceClassification.from_pretrained(model.path).bert.embeddings.word_embeddings.weight
+    assert torch.equal(saved, BertModel.from_pretrained(folder).embeddings.word_embeddings.weight)
+    assert model.record["compression"] == folder and model.record["loss"] == "vanilla"
+
+
+def test_a_level_with_a_point_is_a_level(run, dense, items):
+    model = models.make(run, items, "heads-19.5", models.Extras(start=dense, epochs=0.1))
+    assert sum(map(len, AutoModelForSequenceClassification.from_pretrained(model.path).config.zeroed_heads)) == 2  # of 8
+
+
+# --- found again, or not
+
+def test_a_finished_model_is_found_and_not_trained_again(run, dense, items, no_training):
+    again = models.make(run, items, "dense", ALONG)
+    assert again == dense
+    shown = run.model_copy(update={"sparsity_levels": [0.1], "recovery_epochs": 9.0, "prune_warmup": 0.2, "mask_interval": 3})
+    assert models.make(shown, items.copy(), "dense", ALONG) == dense, "a dense model has nothing to do with pruning"
+
+
+@pytest.mark.parametrize("change", [
+    {"seed": 1}, {"learning_rate": 0.02}, {"epochs": 2.0}, {"batch_size": 4}, {"dropout": 0.0}, {"warmup": 0.2},
+    {"weight_decay": 0.1}, {"max_length": 40}, {"freeze_embeddings": False}, {"encoder_layers": 1}, {"dtype": "bf16"},
+    {"threads": 2}], ids=lambda change: next(iter(change)))
+def test_a_changed_parameter_makes_another_model(run, dense, items, no_training, change):
+    threads = torch.get_num_threads()
+    with pytest.raises(Trains):
+        models.make(run.model_copy(update=change), items, "dense", ALONG)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("change", [{"prune_warmup": 0.2}, {"prune_cooldown": 0.2}, {"mask_interval": 2}],
+                         ids=lambda change: next(iter(change)))
+def test_the_schedule_counts_where_weights_are_pruned(run, pruned, items, no_training, change):
+    extras = models.Extras(run_levels=(0.3, 0.5), checkpoint_splits=("train",))
+    assert models.make(run, items, "imp-50", extras) == pruned
+    with pytest.raises(Trains):
+        models.make(run.model_copy(update=change), items, "imp-50", extras)
+
+
+@pytest.mark.parametrize("change", [
+    {"checkpoints": (0.25,)}, {"checkpoint_splits": ("train",)}, {"epochs": 1.0}, {"predict_train": False}],
+    ids=lambda change: next(iter(change)))
+def test_what_else_is_asked_for_counts(run, dense, items, no_training, change):
+    asked = dict(checkpoints=ALONG.checkpoints, checkpoint_splits=ALONG.checkpoint_splits, predict_train=True)
+    assert models.make(run, items, "dense", models.Extras(**asked)) == dense
+    with pytest.raises(Trains):
+        models.make(run, items, "dense", models.Extras(**asked | change))
+
+
+@pytest.mark.parametrize("column, value", [("text_b", "the baker slept"), ("label", None), ("guid", "micro_nli-train-new")])
+def test_a_changed_row_of_data_makes_another_model(run, dense, items, no_training, column, value):
+    changed = items.copy()
+    changed.loc[0, column] = 1 - changed.loc[0, "label"] if value is None else value
+    with pytest.raises(Trains):
+        models.make(run, changed, "dense", ALONG)
+
+
+@pytest.fixture
+def wanted(monkeypatch):
+    """The keys of the models that would be made, in order, without making any."""
+    keys = []
+    monkeypatch.setattr(store, "add", lambda place, key, fill: keys.append(key))
+    return keys
+
+
+def test_changed_code_and_changed_encoder_files_make_another_model(run, items, wanted, monkeypatch, tmp_path):
+    shutil.copytree(run.encoder, tmp_path / "copy")
+    copied = run.model_copy(update={"encoder": str(tmp_path / "copy")})
+    models.make(copied, items, "dense")
+    models.make(copied, items, "dense")
+    with open(tmp_path / "copy" / "tokenizer.json", "a") as file:
+        file.write(" ")
+    models.make(copied, items, "dense")
+    monkeypatch.setattr(store, "source_hash", lambda *modules: "other code")
+    models.make(copied, items, "dense")
+    assert wanted[0] == wanted[1] and len(set(wanted)) == 3
+
+
+def test_every_input_of_a_loss_makes_another_model(run, dense, pruned, items, wanted):
+    d = np.linspace(0.3, 1, 64)
+    swapped = d.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    base = dict(teacher=dense, strength=d, kd_weight=0.9)
+    for change in ({}, {"strength": d.copy()}, {"teacher": store.Model(dense.folder)}, {"teacher": pruned}, {"teacher": None},
+                   {"strength": swapped}, {"strength": 0.9}, {"strength": 0.8}, {"strength": None}, {"kd_weight": 0.5},
+                   {"start": dense}, {"weights": d}, {"weights": swapped}, {"gamma": 2.0}, {"gamma": 3.0}):
+        models.make(run, items, "truncated-1 + rmc", models.Extras(**base | change))
+    models.make(run, items, "truncated-1 + rmc_shuffled", models.Extras(**base))
+    models.make(run, items, "scratch-1 + rmc", models.Extras(**base))
+    assert wanted[0] == wanted[1] == wanted[2], "the same recipe"
+    assert len(set(wanted)) == len(wanted) - 2
+
+
+# --- the same bytes, and nothing half done
+
+def test_the_same_parameters_give_the_same_bytes_in_another_store(run, dense, items):
+    torch.rand(7), np.random.rand(7)
+    again = models.make(run.model_copy(update={"profile": "elsewhere"}), items, "dense", ALONG)
+    assert again.folder != dense.folder and again.record["key"] == dense.record["key"]
+    for name in ("predictions.parquet", "checkpoints.parquet", "log.csv", "model/model.safetensors"):
+        assert (again.folder / name).read_bytes() == (dense.folder / name).read_bytes(), name
+    assert again.record | {"profile": "smoke"} == dense.record
+
+
+@pytest.mark.parametrize("module, function", [(training, "fit"), (encoders, "save"), (pruning, "measured_sparsity")])
+def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monkeypatch, module, function):
+    place = run.model_copy(update={"profile": f"breaks-{function}", "epochs": 0.3})
+
+    def breaks(*args, **kwargs):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(module, function, breaks)
+    with pytest.raises(KeyboardInterrupt):
+        models.make(place, items, "truncated-1")
+    assert not list((place.outputs / "store").iterdir())
+    monkeypatch.undo()
+    assert models.make(place, items, "truncated-1").record["steps"] == 3
+
+
+# --- what does not fit is refused before training
+
+@pytest.mark.parametrize("name, match", [
+    ("truncated-1 + distil", "loss 'distil' needs teacher_logits"), ("dense + rmcc", "did you mean 'rmc'"),
+    ("truncated-2", "K is 1 to 1"), ("truncated-x", "write truncated-K"), ("dense + jtt", "'jtt' needs weights")])
+def test_names_and_inputs_that_do_not_fit(run, items, no_training, name, match):
+    place = run.model_copy(update={"profile": "refused"})
+    with pytest.raises(StudyError, match=match):
+        models.make(place, items, name)
+    assert not list((place.outputs / "store").glob("*"))
+
+
+def test_a_teacher_must_have_predicted_train(run, pruned, items, no_training):
+    with pytest.raises(StudyError, match="no prediction for guid .* of split 'train'"):
+        models.make(run, items, "truncated-1 + distil", models.Extras(teacher=pruned))
+
+
+def test_levels_beyond_the_run_are_refused(run, items, no_training):
+    with pytest.raises(StudyError, match="sparsity 0.6 is not on the way"):
+        models.make(run, items, "imp-50", models.Extras(run_levels=(0.3, 0.6), checkpoint_splits=("train",)))
