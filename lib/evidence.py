@@ -35,7 +35,7 @@ class Found:
             name = "dense" if model == contrasts.CHECKPOINTS else model
             chosen = next(m for m in self.models if (m.record["task"], m.record["seed"], m.name) == (task, seed, name))
             if model == contrasts.CHECKPOINTS:
-                rows = tables.trajectory_rows(chosen.checkpoints(), chosen.predictions(), items, tasks.get(task))
+                rows = tables.trajectory_rows(chosen.checkpoints(), items, tasks.get(task))
             else:
                 table = chosen.predictions()
                 rows = measures.rows(table[table["split"] != "train"], items, tasks.get(task))

@@ -195,24 +195,20 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
             ("the A V the B N", "N the A V the B", "N the B V the A"),
             ("N the A V the B", "the A V the B N", "the B V the A N"))),
         Subcase("temporal", 3, "overlap", (
-            ("the A S before the B T", "before the B T the A S", "before the A S the B T"),
-            ("before the B T the A S", "the A S before the B T", "the B T before the A S"))),
+            ("the A S before the B T", "before the B T the A S", "before the A S the B T"),)),
         Subcase("passive", 2, "overlap", (
-            (_AVB, "the B was V by the A", "the A was V by the B"),
-            ("the B was V by the A", _AVB, "the B V the A"))),
+            (_AVB, "the B was V by the A", "the A was V by the B"),)),
         Subcase("cleft", 3, "overlap", (
-            ("it was the A that V the B", _AVB, "the B V the A"),
-            ("it was the B that the A V", "it was the A that V the B", "it was the B that V the A"))),
+            (_AVB, "it was the A that V the B", "it was the B that V the A"),
+            (_AVB, "it was the B that the A V", "it was the A that the B V"))),
         Subcase("conjunction", 1, "overlap", (
             ("the A S and the B T", "the B T and the A S", "the B S and the A T"),)),
         Subcase("relative", 4, "overlap", (
-            ("the A that W the C V the B", "the A W the C and V the B", "the C W the A and V the B"),
-            ("the A W the C and V the B", "the A that W the C V the B", "the C that W the A V the B"))),
+            ("the A W the C and V the B", "the A that W the C V the B", "the C that W the A V the B"),)),
         Subcase("comparative", 2, "overlap", (
             ("the A was R than the B", "the B was Z than the A", "the A was Z than the B"),)),
         Subcase("synonym_passive", 3, "low_overlap", (
-            (_AVB, "the B was V by the A", "the A was V by the B"),
-            ("the B was V by the A", _AVB, "the B V the A"))),
+            (_AVB, "the B was V by the A", "the A was V by the B"),)),
         Subcase("dative", 3, "overlap", (
             ("the A sold the B the G", "the A sold the G to the B", "the B sold the G to the A"),
             ("the A sold the G to the B", "the A sold the B the G", "the B sold the A the G")), unseen=True),

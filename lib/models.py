@@ -32,7 +32,8 @@ class Extras:
 
     teacher: the dense model whose logits on train are the soft targets. strength: d [n_train] or one float.
     weights: loss weight of each train row [n_train]. kd_weight, gamma: of the loss. start: a finished model to
-    go on from (structured pruning). checkpoints: fractions of the steps at which the run is predicted.
+    go on from (structured pruning). checkpoints: fractions of the steps at which the run is predicted, its end
+    comes with them.
     run_levels: sparsities at which an IMP run is predicted. checkpoint_splits: what is predicted at both.
     epochs: in place of the run's own. predict_train: whether the finished model is predicted on train too.
     """
@@ -137,6 +138,8 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
     cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table)}
 
     store.write_predictions(folder / "predictions.parquet", table)
+    if extras.checkpoints:
+        along.append(table[table["split"].isin(extras.checkpoint_splits)].assign(step=steps))
     if along:
         store.write_predictions(folder / "checkpoints.parquet", pd.concat(along, ignore_index=True))
     is_magnitude = isinstance(pruner, pruning.MagnitudePruner)

@@ -122,7 +122,7 @@ def confidence(rows: dict[str, pd.DataFrame], shortcut: pd.DataFrame) -> pd.Data
     for name, frame in rows.items():
         test = frame[frame["split"] == "test"]
         is_easy = easy.loc[test["guid"]].to_numpy()
-        for part, chosen in (("easy", test[is_easy]), ("hard", test[~is_easy])):
+        for part, chosen in test.groupby(np.where(is_easy, "easy", "hard")):
             accuracy, sure = chosen["correct"].mean(), chosen["confidence"].mean()
             result.append({"model": name, "part": part, "n": len(chosen), "accuracy": accuracy, "confidence": sure,
                            "over_confidence": sure - accuracy, "ece": measures.ece(chosen)})

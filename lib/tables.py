@@ -93,13 +93,9 @@ def forgetting(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, s
     return table.assign(depth=table["subcase"].map(depth).fillna(0).astype(int))[columns]
 
 
-def trajectory_rows(checkpoints: pd.DataFrame, end: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Rows of the dense run at each checkpoint and at its end, with a column step; ID test and OOD only.
-
-    checkpoints: predictions with a column step; end: the finished model's predictions.
-    """
-    table = pd.concat([checkpoints, end.assign(step=checkpoints["step"].max() + 1)], ignore_index=True)
-    return measures.rows(table[table["split"].isin(["test", *ood_splits(task)])], items, task)
+def trajectory_rows(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Rows of the dense run along its steps (predictions with a column step, the end among them); ID test and OOD only."""
+    return measures.rows(checkpoints[checkpoints["split"].isin(["test", *ood_splits(task)])], items, task)
 
 
 def points(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:

@@ -114,9 +114,9 @@ def test_a_model_is_whole_and_its_tables_are_valid(run, dense, items):
     assert set(dense.predictions()["guid"]) == set(items["guid"])
     record = dense.record
     assert dense.folder == run.outputs / "store" / record["key"]
-    assert {k: record[k] for k in ("model", "compression", "loss", "task", "seed", "profile", "steps", "n_train", "epochs")} == {
-        "model": "dense", "compression": "dense", "loss": "vanilla", "task": "micro_nli", "seed": 0, "profile": "smoke",
-        "steps": STEPS, "n_train": 64, "epochs": 1.5}
+    expected = {"model": "dense", "compression": "dense", "loss": "vanilla", "task": "micro_nli", "seed": 0, "profile": "smoke",
+                "steps": STEPS, "n_train": 64, "epochs": 1.5}
+    assert {name: record[name] for name in expected} == expected
     assert record["sparsity_encoder"] < 0.001 and record["sparsity_target"] == 0
     assert len(pd.read_csv(dense.folder / "log.csv")) == STEPS and dense.cost["predicted_rows"] == len(items)
 
@@ -142,7 +142,7 @@ def test_a_model_loads_without_this_study_and_predicts_the_same(dense, items):
 def test_a_pruned_run_holds_the_zeros_it_tells_of(pruned):
     record = pruned.record
     model = AutoModelForSequenceClassification.from_pretrained(pruned.path)
-    weights = [w for layer in model.bert.encoder.layer for part in encoders.layer_parts(layer) for w in [part.weight]]
+    weights = [part.weight for layer in model.bert.encoder.layer for part in encoders.layer_parts(layer)]
     zeros, n = sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
     assert record["encoder_parameters"] == n and record["nonzero_encoder_parameters"] == n - zeros
     assert abs(zeros / n - 0.5) <= 1 / n and record["sparsity_encoder"] == zeros / n and record["sparsity_target"] == 0.5
@@ -206,16 +206,38 @@ def test_students_have_their_layers_their_teacher_and_their_own_weights(run, den
     assert torch.equal(embeddings[0], embeddings[1]) and not torch.allclose(embeddings[1], embeddings[2])
 
 
-def test_a_student_learns_its_teachers_labels_row_by_row(run, items, tmp_path):
-    """lambda = 1 and a teacher that is always wrong, its table in another order than the rows."""
-    train = items[items["split"] == "train"]
+@pytest.fixture(scope="module")
+def wrong_teacher(tmp_path_factory, items):
+    """Sure of the wrong label on every train row; its table in another order than the rows."""
+    train, folder = items[items["split"] == "train"], tmp_path_factory.mktemp("wrong")
     table = store.predictions_table(train, 4.0 * np.eye(2)[1 - train["label"]]).sample(frac=1, random_state=0)
-    store.write_predictions(tmp_path / "predictions.parquet", table)
-    store.write_json(tmp_path / "record.json", {"key": "wrong"})
+    store.write_predictions(folder / "predictions.parquet", table)
+    store.write_json(folder / "record.json", {"key": "wrong"})
+    return store.Model(folder)
+
+
+def test_teacher_strength_weights_and_gamma_reach_the_loss(run, items, wrong_teacher):
     longer = run.model_copy(update={"epochs": 12.0, "dropout": 0.0, "learning_rate": 0.005})
-    extras = models.Extras(teacher=store.Model(tmp_path), kd_weight=1.0, predict_train=True)
-    student = models.make(longer, items, "dense + distil", extras)
-    assert (student.logits(items, "train").argmax(1) == train["label"]).mean() < 0.2
+    label = items.loc[items["split"] == "train", "label"].to_numpy()
+
+    def made(name, **extras):
+        return models.make(longer, items, name, models.Extras(predict_train=True, **extras)).logits(items, "train")
+
+    def margin(logits):
+        return np.abs(logits[:, 0] - logits[:, 1]).mean()
+    distilled = made("dense + distil", teacher=wrong_teacher, kd_weight=1.0)
+    assert (distilled.argmax(1) == label).mean() < 0.2 and margin(distilled) > 1
+    for name, strength in (("dense + smooth", 0.0), ("dense + rmc", np.zeros(64))):  # uniform targets
+        assert margin(made(name, teacher=wrong_teacher, kd_weight=1.0, strength=strength)) < 0.5
+    one_sided = made("dense + jtt", weights=np.where(label == 1, 1.0, 1e-6))
+    assert (one_sided.argmax(1) == 1).mean() > 0.95
+
+
+def test_gamma_reaches_the_focal_loss(run, items):
+    plain, zero, five = (stored_logits(models.make(run, items, name, extras), items) for name, extras in (
+        ("dense", models.Extras()), ("dense + focal", models.Extras(gamma=0.0)), ("dense + focal", models.Extras(gamma=5.0))))
+    assert np.allclose(plain, zero, atol=1e-3), "gamma 0 is cross-entropy"
+    assert not np.allclose(plain, five, atol=1e-2)
 
 
 def test_a_compression_of_no_family_is_an_encoder_of_its_own(run, items, tmp_path):
