@@ -25,7 +25,9 @@ def bag_of_words(items: pd.DataFrame, task: Task) -> pd.DataFrame:
     train = items[items["split"] == "train"]
     model = make_pipeline(CountVectorizer(token_pattern=r"\S+", binary=True), LogisticRegression(max_iter=1000))
     model.fit(marked(train), train["label"])
-    return store.predictions_table(items, np.log(model.predict_proba(marked(items)) + 1e-9))
+    probabilities = np.zeros((len(items), len(task.labels)))
+    probabilities[:, model.classes_] = model.predict_proba(marked(items))
+    return store.predictions_table(items, np.log(probabilities + 1e-9))
 
 
 def shortcut_only(items: pd.DataFrame, task: Task, folds: int, seed: int) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from lib import batches, encoders, losses, progress, pruning, store, structured, tasks, training
+from lib.errors import StudyError
 
 TRAINING_SIDE = ("batches", "encoders", "losses", "models", "pruning", "structured", "training")
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
@@ -75,6 +76,8 @@ def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> stor
     """
     compression, loss = parse(name)
     kind = compression.split("-")[0]
+    if kind in ("heads", "ffn") and extras.start is None:
+        raise StudyError(f"model {name!r}: heads-* and ffn-* start from a finished dense model; hand it as extras.start")
     n_train = int((items["split"] == "train").sum())
     device = training.device(run.device)
     steps = 0 if kind == "untrained" else steps_of(extras.epochs or run.epochs, n_train, run.batch_size)

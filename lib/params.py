@@ -167,6 +167,10 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     for task in {*grid.tasks, *per_task, sections["common"].get("task", grid.tasks[0])}:
         for section in RUNS:
             profile.run(section, task, 0)
+        mitigation, kept = profile.run("mitigation", task, 0), profile.run("teacher", task, 0).checkpoints
+        if "jtt" in mitigation.losses and mitigation.jtt_checkpoint not in kept:
+            raise StudyError(f"{source}: mitigation.jtt_checkpoint = {mitigation.jtt_checkpoint} must be one of "
+                             f"teacher.checkpoints, which are {kept}")
     return profile
 
 

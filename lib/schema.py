@@ -144,12 +144,15 @@ class Distillation(Run):
     @field_validator("students")
     @classmethod
     def _students(cls, value: list[str]) -> list[str]:
-        return [_known_model(name) for name in value]
+        for name in value:
+            if _known_model(name).partition(" + ")[2] not in ("", "distil"):
+                raise ValueError(f"'{name}': a student is fine-tuned alone or with + distil; other losses are mitigation's")
+        return value
 
 
 class Pruning(Run):
     section = "pruning"
-    sparsity_levels: list[Inside]
+    sparsity_levels: Annotated[list[Inside], Field(min_length=1)]
     run_levels: list[Inside]
     head_fractions: list[Inside]
     ffn_fractions: list[Inside]
@@ -170,15 +173,15 @@ class Mitigation(Run):
     smooth: Share
     gamma: Annotated[float, Field(ge=0)]
     jtt_weight: Positive
-    jtt_checkpoint: Annotated[float, Field(gt=0, le=1)]
+    jtt_checkpoint: Inside
     difficulty: Literal["levels", "one_run"]
 
     @field_validator("bases")
     @classmethod
     def _bases(cls, value: list[str]) -> list[str]:
         for name in value:
-            if " + " in _known_model(name):
-                raise ValueError(f"'{name}' must be a compression without a loss, such as imp-70")
+            if " + " in _known_model(name) or name.split("-")[0] in ("dense", "heads", "ffn"):
+                raise ValueError(f"'{name}' must be imp-*, truncated-*, scratch-* or a hub id, without a loss, such as imp-70")
         return value
 
 

@@ -211,7 +211,9 @@ def add(store: Path, model_key: str, fill: Callable[[Path], None]) -> Model:
     temporary = Path(tempfile.mkdtemp(prefix=f".{model_key}-", dir=store))
     try:
         fill(temporary)
-        if not (store / model_key).exists():
+        temporary.chmod(0o755)
+        if find(store, model_key) is None:
+            shutil.rmtree(store / model_key, ignore_errors=True)  # what is there without a record is a torn copy
             os.replace(temporary, store / model_key)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -127,7 +127,7 @@ def test_train_is_predicted_only_where_asked(run, pruned, items):
 
 
 def test_checkpoints_hold_the_right_steps_and_splits(dense, items):
-    assert steps_and_splits(dense) == ([3, 6], ["train", "ood"])
+    assert steps_and_splits(dense) == ([3, 6, 12], ["train", "ood"])
     along = dense.checkpoints()
     first, second = (store.ordered_logits(along[along["step"] == step], items, "ood") for step in (3, 6))
     assert not np.allclose(first, second) and not np.allclose(second, dense.logits(items, "ood"))
