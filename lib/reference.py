@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import store
+from lib import notebooks, store
 from lib.errors import StudyError
-from lib.params import ROOT, STAGES
+from lib.schema import ROOT, STAGES
 
 FOLDER = ROOT / "outputs" / "reference"
 COPIED = ("*.csv", "figures/*.svg", "figures/*.csv", "models.json")
@@ -58,7 +58,7 @@ def collect(profile: str, root: Path = ROOT) -> Path:
     for folder in {source, *(path.parents[1] for path in runs)}:
         place = target / folder.relative_to(source)
         for notebook in folder.glob("*.ipynb"):
-            _copy(notebook, place / notebook.name)
+            notebooks.tidy_copy(notebook, place / notebook.name)
         for stage in STAGES.values():
             for pattern in COPIED:
                 for path in (folder / stage).glob(pattern):

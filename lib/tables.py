@@ -68,6 +68,18 @@ def scores(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1
     return pd.concat(frames, ignore_index=True)
 
 
+def by_heuristic(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
+    """OOD accuracy per heuristic and label: model | split | heuristic | label | value | low | high | n."""
+    frames = []
+    for name, frame in rows.items():
+        for split in ood_splits(task):
+            part = frame[frame["split"] == split]
+            names = dict(enumerate(task.classes(split)))
+            table = measures.by(part, ["heuristic", "label"], n_boot=n_boot, seed=seed).replace({"label": names})
+            frames.append(table.assign(model=name, split=split))
+    return pd.concat(frames, ignore_index=True)[["model", "split", "heuristic", "label", "value", "low", "high", "n"]]
+
+
 def relative(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
     """Every model against `dense`: model | measure | value | low | high | n | flag, differences as shares."""
     return pd.concat([measures.compare(frame, rows["dense"], task, n_boot=n_boot, seed=seed).assign(model=name)

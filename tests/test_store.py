@@ -1,3 +1,4 @@
+import nbformat
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -131,7 +132,7 @@ def test_the_reference_holds_predictions_and_no_text(tmp_path, items, table):
         reference.collect("mini", tmp_path)
     store.write_stage(seed / "02_teacher", [model])
     store.write_items(seed / "01_data" / "data.parquet", items)
-    (seed / "02_teacher.ipynb").write_text("{}")
+    nbformat.write(nbformat.v4.new_notebook(), seed / "02_teacher.ipynb")
     place = reference.collect("mini", tmp_path)
     kept, tables = reference.load("mini", "micro_nli", 0, tmp_path)
     assert list(tables) == ["imp-70 + rmc"] and set(kept["split"]) == {"dev", "ood"}

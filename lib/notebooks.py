@@ -1,0 +1,70 @@
+"""Executed notebooks fit to commit: run on their defaults, progress lines folded, nothing of one machine in them."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from lib import store
+from lib.schema import ROOT
+
+FOLDER = ROOT / "notebooks"
+
+
+def _last_state(text: str) -> str:
+    """Text as a terminal leaves it: of a line drawn over with carriage returns the last state."""
+    lines = ([part for part in line.split("\r") if part.strip()] or [""] for line in text.split("\n"))
+    return "\n".join(parts[-1] for parts in lines)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Fold streams into one output each and drop run times, widget state and papermill's marks; outputs stay."""
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type != "code":
+            continue
+        outputs: list = []
+        for output in cell.outputs:
+            before = outputs[-1] if outputs else None
+            if before and output.output_type == before.output_type == "stream" and output.name == before.name:
+                before.text += output.text
+            else:
+                outputs.append(output)
+        for output in outputs:
+            if output.output_type == "stream":
+                output.text = _last_state(output.text)
+        cell.outputs = [o for o in outputs if o.output_type != "stream" or o.text.strip()]
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                         "language_info": {"name": "python"}}
+    return notebook
+
+
+def tidy_copy(source: Path, target: Path) -> None:
+    """Write the tidied notebook of `source` to `target`, whole or not at all."""
+    notebook = tidy(nbformat.read(source, as_version=4))
+    with store.replacing(target) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def execute(path: Path) -> None:
+    """Run a notebook on its own defaults and write it back, tidied. A failing one raises and stays as it was."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / path.name
+        subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", str(path), str(run)], cwd=ROOT, check=True)
+        tidy_copy(run, path)
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m lib.notebooks [NAME ...]` executes the committed notebooks on smoke, in order, in place."""
+    parser = argparse.ArgumentParser(prog="python -m lib.notebooks", description=execute.__doc__)
+    parser.add_argument("names", nargs="*", help="such as 04_pruning; all where none is given")
+    names = parser.parse_args(arguments).names
+    for path in [FOLDER / f"{name}.ipynb" for name in names] or sorted(FOLDER.glob("[0-9]*.ipynb")):
+        execute(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
