@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lib.errors import StudyError, nearest
 from lib.sources import Table
@@ -62,7 +62,7 @@ class _TaskFile(_Section):
     labels: LabelMap
     columns: _Columns
     files: _Files
-    ood: dict[str, _OodFile] = {}
+    ood: Annotated[dict[str, _OodFile], Field(min_length=1)]
     shortcut: Literal["overlap", "b_only"]
     licence: str
     source: str = ""
