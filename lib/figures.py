@@ -106,6 +106,35 @@ def forgetting_curve(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = 
 
 
 @themed
+def subcase_dots(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
+    """OOD score of each subcase, a dot a model, where it is not known how many train rows teach a subcase (real sets).
+
+    frame: model, subcase, value, low, high (fractions). Subcases stand in the frame's order, first at the top.
+    """
+    check(frame, "subcase_dots", ["model", "subcase"], ["value", "low", "high"])
+    names, models = list(frame["subcase"].unique()), list(frame["model"].unique())
+    fig, ax = canvas("What does compression forget?", smoke, height=1.6 + 0.25 * len(names))
+    for i, model in enumerate(models):
+        rows = frame[frame["model"] == model].set_index("subcase").reindex(names)
+        y = np.arange(len(names)) + 0.6 * ((i + 0.5) / len(models) - 0.5)
+        ax.hlines(y, rows.low * 100, rows.high * 100, color=color_of(model), linewidth=1, alpha=0.5)
+        ax.plot(rows.value * 100, y, linestyle="", marker="o", markersize=4, color=color_of(model), label=label_of(model))
+    ax.axvline(chance * 100, color=GREY, linestyle=":", linewidth=1)
+    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set(xlabel="OOD " + ACCURACY, xlim=(-3, 103))
+    ax.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    fig.legend(loc="outside lower center", ncols=min(3, len(models)), frameon=False)
+    return fig
+
+
+def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
+    """`forgetting_curve` where the counts in train are known, else (all missing) `subcase_dots`."""
+    draw = subcase_dots if frame["count"].isna().all() else forgetting_curve
+    return draw(frame, chance, smoke=smoke)
+
+
+@themed
 def easy_hard_gap(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """Accuracy on easy and on hard rows against sparsity, one panel per method, with the gap in points below.
 

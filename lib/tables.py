@@ -1,5 +1,6 @@
 """The tables that several notebooks show: many models side by side, each from its rows of `measures.rows`."""
 
+import numpy as np
 import pandas as pd
 
 from lib import measures, microworld, store
@@ -90,19 +91,21 @@ def forgetting(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, s
                n_boot: int = 1000) -> pd.DataFrame:
     """The forgetting curves: model | subcase | count | depth | value | low | high | n over the OOD rows.
 
-    depth is 0 where the task does not grade its subcases.
+    A set without subcases is taken apart by its labels. count: failing rows in train, missing where the task does not
+    know the truth; depth is 0 where it grades nothing.
     """
     counts, depth = train_counts(items), depths(task)
     frames = []
     for name, frame in rows.items():
-        ood = frame[frame["split"].isin(list(task.ood)) & (frame["subcase"] != "")]
-        if len(ood):
-            frames.append(measures.forgetting(ood, counts, n_boot=n_boot, seed=seed).assign(model=name))
-    columns = ["model", "subcase", "count", "depth", "value", "low", "high", "n"]
-    if not frames:
-        return pd.DataFrame(columns=columns)
+        ood = frame[frame["split"].isin(list(task.ood))]
+        by_label = [f"{split}: {task.classes(split)[label]}" for split, label in zip(ood["split"], ood["label"])]
+        ood = ood.assign(subcase=ood["subcase"].where(ood["subcase"] != "", by_label))
+        frames.append(measures.forgetting(ood, counts, n_boot=n_boot, seed=seed).assign(model=name))
     table = pd.concat(frames, ignore_index=True)
-    return table.assign(depth=table["subcase"].map(depth).fillna(0).astype(int))[columns]
+    table = table.assign(depth=table["subcase"].map(depth).fillna(0).astype(int))
+    if items["is_shortcut"].isna().all():
+        table["count"] = np.nan
+    return table[["model", "subcase", "count", "depth", "value", "low", "high", "n"]]
 
 
 def trajectory_rows(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataFrame:
