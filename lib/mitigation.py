@@ -4,9 +4,18 @@ import numpy as np
 import pandas as pd
 
 from lib import difficulty, losses, models, shortcuts, store
-from lib.errors import StudyError
+from lib.errors import StudyError, nearest
 
 CONTROLS = {"rmc": ("smooth_matched", "smooth_entropy", "rmc_shuffled", "distil")}
+
+
+def bases(earlier: dict[str, store.Model], names: list[str]) -> dict[str, store.Model]:
+    """The compressed models to mend, by name. Raises StudyError for one that 03 and 04 have not made."""
+    for name in names:
+        if name not in earlier:
+            raise StudyError(f"mitigation.bases names {name!r}, which notebooks 03 and 04 have not made"
+                             f"{nearest(name, earlier)}; add it to distillation.students or pruning.sparsity_levels")
+    return {name: earlier[name] for name in names}
 
 
 def extras(loss: str, run, items: pd.DataFrame, dense: store.Model, base: store.Model,

@@ -366,7 +366,6 @@ def test_forgetting_is_by_subcase_rarest_first(rows, items):
     assert mine["count"].to_dict() == {"tail": 0, DEEPER: 1, EASIER: 2} and list(mine.index) == ["tail", DEEPER, EASIER]
     assert mine["value"].to_dict() == {"tail": 1, DEEPER: 0.5, EASIER: 0.25}  # ood4 to 7: label 0 right, label 1 wrong
     assert mine["depth"].to_dict() == {"tail": 0, DEEPER: tables.depths(TASK)[DEEPER], EASIER: tables.depths(TASK)[EASIER]}
-    assert tables.forgetting({"dense": rows["dense"].assign(subcase="")}, items, TASK, seed=0).empty
 
 
 def along_of(items):
@@ -534,3 +533,16 @@ def test_a_stage_that_is_missing_is_named(grid):
     (grid.folder("07_mitigation", "micro_nli", 0) / "models.json").unlink()
     with pytest.raises(StudyError, match="run notebooks/07_mitigation.ipynb"):
         evidence.collect(grid)
+
+
+def test_a_base_that_was_not_made_is_named_with_the_nearest(items):
+    with pytest.raises(StudyError, match="'imp-60'.*did you mean 'imp-70'.*sparsity_levels"):
+        mitigation.bases({"imp-70": None, "truncated-1": None}, ["imp-60"])
+    assert list(mitigation.bases({"imp-70": 1, "truncated-1": 2}, ["truncated-1"])) == ["truncated-1"]
+
+
+def test_real_sets_have_no_counts_and_labels_stand_in_for_subcases(rows, items):
+    unknown = items.assign(is_shortcut=pd.array([pd.NA] * len(items), dtype="boolean"))
+    blank = {name: frame.assign(subcase="") for name, frame in rows.items()}
+    table = tables.forgetting(blank, unknown, TASK, seed=0, n_boot=20)
+    assert table["count"].isna().all() and set(table["subcase"]) >= {"ood: entailment", "ood: non-entailment"}

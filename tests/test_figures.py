@@ -350,3 +350,21 @@ def test_mistakes_are_named():
         figures.difficulty_histogram(difficulty().assign(v=0.5))
     with pytest.raises(StudyError, match="no subcase has a count above 0"):
         figures.forgetting_curve(forgetting().query("count == 0"))
+
+
+def test_where_no_count_is_known_every_subcase_gets_a_dot_a_model():
+    frame = forgetting().assign(count=np.nan)
+    fig = figures.forgetting(frame, 0.5)
+    (ax,) = fig.axes
+    dots = {line.get_label(): line for line in ax.get_lines() if line.get_marker() == "o"}
+    assert set(dots) == {figures.label_of(m) for m in MODELS}
+    assert [t.get_text() for t in ax.get_yticklabels()] == [n.replace("_", " ") for n in frame["subcase"].unique()]
+    drawn = dots[figures.label_of("imp-85")].get_xdata()
+    assert np.allclose(drawn, frame[frame["model"] == "imp-85"]["value"] * 100)
+    plt.close(fig)
+
+
+def test_where_counts_are_known_the_curve_is_drawn():
+    with_counts, curve = figures.forgetting(forgetting()), figures.forgetting_curve(forgetting())
+    assert with_counts.axes[0].get_xlabel() == curve.axes[0].get_xlabel() and with_counts.axes[0].get_xscale() == "log"
+    plt.close("all")
