@@ -28,6 +28,15 @@ def echo(run) -> pd.DataFrame:
     return pd.DataFrame({"value": values})
 
 
+def caveats(run, task) -> None:
+    """Say what the task's data and the encoder are not."""
+    notes = [task.caveats]
+    if run.encoder == "offline":
+        notes.append("The offline encoder (all-MiniLM-L6-v2) is itself distilled, and its second training stage saw NLI "
+                     "pairs and Quora duplicates: NLI and QQP are not new to it.")
+    say("> **Caveats.** " + " ".join(note for note in notes if note))
+
+
 def say(markdown: str) -> None:
     """Show a sentence built from results."""
     display(Markdown(markdown))

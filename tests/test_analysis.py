@@ -546,3 +546,13 @@ def test_real_sets_have_no_counts_and_labels_stand_in_for_subcases(rows, items):
     blank = {name: frame.assign(subcase="") for name, frame in rows.items()}
     table = tables.forgetting(blank, unknown, TASK, seed=0, n_boot=20)
     assert table["count"].isna().all() and set(table["subcase"]) >= {"ood: entailment", "ood: non-entailment"}
+
+
+def test_caveats_are_those_of_the_task_and_of_the_encoder(monkeypatch):
+    said = []
+    monkeypatch.setattr(report, "say", said.append)
+    run = params.load("smoke").run("pruning", "micro_nli", 0)
+    report.caveats(run, TASK)
+    report.caveats(run.model_copy(update={"encoder": "bert-base-uncased"}), TASK)
+    assert TASK.caveats in said[0] and "itself distilled" in said[0]
+    assert TASK.caveats in said[1] and "distilled" not in said[1]
