@@ -42,7 +42,7 @@ def _unknown(key: str, where: str, section: str) -> StudyError:
     return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
 
 
-class _Loader(yaml.SafeLoader):
+class _SafeLoader(yaml.SafeLoader):
     """YAML in which 2e-4 is a number (YAML 1.1 reads a string) and a key written twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -52,12 +52,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def _yaml(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _SafeLoader)
     except StudyError as error:
         raise StudyError(f"{where}: {error}") from None
     except yaml.YAMLError as error:
