@@ -29,7 +29,6 @@ def extras(loss: str, run, items: pd.DataFrame, dense: store.Model, base: store.
     train = items[items["split"] == "train"]
     if not np.array_equal(train["guid"].to_numpy(), scores["guid"].to_numpy()):
         raise StudyError("difficulty.parquet is not of these train rows: run notebooks/06_shortcut_samples.ipynb again")
-    common = dict(kd_weight=run.kd_weight)
     if loss == "focal":
         return models.Extras(gamma=run.gamma)
     if loss == "jtt":
@@ -38,7 +37,8 @@ def extras(loss: str, run, items: pd.DataFrame, dense: store.Model, base: store.
     if loss == "confidence_regularisation":
         strength = difficulty.biased_strength(scores["shortcut_confidence"].to_numpy())
         return models.Extras(teacher=base, strength=strength, kd_weight=1.0)
-    return models.Extras(teacher=dense, strength=_strength(loss, run, train, dense.logits(items, "train"), scores), **common)
+    strength = _strength(loss, run, train, dense.logits(items, "train"), scores)
+    return models.Extras(teacher=dense, strength=strength, kd_weight=run.kd_weight)
 
 
 def _strength(loss: str, run, train: pd.DataFrame, teacher_logits: np.ndarray,

@@ -71,7 +71,7 @@ def collect(profile: str, root: Path = ROOT) -> Path:
 def load(profile: str, task: str, seed: int, root: Path = ROOT) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Items (without texts) and predictions by model name of a committed run; checkpoints as `<model>@checkpoints`.
 
-    Raises StudyError where that run is not in the reference.
+    Raises StudyError where that run is not in the reference, or a table of it is not valid.
     """
     place = root / "outputs" / "reference" / profile / task / f"seed{seed}"
     if not (place / "items.parquet").exists():
@@ -80,7 +80,11 @@ def load(profile: str, task: str, seed: int, root: Path = ROOT) -> tuple[pd.Data
         raise StudyError(f"{place} is not in the reference; it has {', '.join(known) or 'no run'}")
     tables = {path.stem.replace("+", " + ").replace("--", "/"): store.read_predictions(path)
               for path in sorted((place / "predictions").glob("*.parquet"))}
-    return pd.read_parquet(place / "items.parquet"), tables
+    items = pd.read_parquet(place / "items.parquet")
+    for name, table in tables.items():
+        if not name.endswith("@checkpoints"):
+            store.check_predictions(table, items, source=f"{place.relative_to(root)}: {name}")
+    return items, tables
 
 
 def main(arguments: list[str]) -> None:

@@ -141,3 +141,7 @@ def test_the_reference_holds_predictions_and_no_text(tmp_path, items, table):
     assert {"text_a", "text_b"}.isdisjoint(kept.columns)
     with pytest.raises(StudyError, match="it has mini/micro_nli/seed0"):
         reference.load("mini", "mnli", 0, tmp_path)
+    (path,) = place.glob("*/seed0/predictions/*.parquet")
+    store.write_predictions(path, tables["imp-70 + rmc"].assign(label=0))
+    with pytest.raises(StudyError, match=r"imp-70 \+ rmc: row 2 .*label differs"):
+        reference.load("mini", "micro_nli", 0, tmp_path)
