@@ -232,6 +232,26 @@ rule pruning:
         PAPERMILL
 
 
+rule quantization:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        f"{RUN}/02_teacher/models.json",
+        f"{RUN}/03_distillation/models.json",
+        f"{RUN}/04_pruning/models.json",
+        notebook=ancient("notebooks/05_quantization_and_replacing.ipynb"),
+    output:
+        f"{RUN}/05_quantization_and_replacing/models.json",
+    log:
+        f"{RUN}/05_quantization_and_replacing.ipynb",
+    params:
+        task=of_task, code=code("05_quantization_and_replacing"), **settings("quantization"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
 rule shortcut_samples:
     input:
         f"{RUN}/01_data/data.parquet",
@@ -272,13 +292,37 @@ rule mitigation:
         PAPERMILL
 
 
+rule loyalty:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        expand(f"{OUT}/{{{{task}}}}/seed{{seed}}/02_teacher/models.json", seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
+        f"{RUN}/03_distillation/models.json",
+        f"{RUN}/04_pruning/models.json",
+        f"{RUN}/05_quantization_and_replacing/models.json",
+        f"{RUN}/07_mitigation/models.json",
+        notebook=ancient("notebooks/08_loyalty_and_attacks.ipynb"),
+    output:
+        f"{RUN}/08_loyalty_and_attacks/attacks.parquet",
+    log:
+        f"{RUN}/08_loyalty_and_attacks.ipynb",
+    params:
+        task=of_task, code=code("08_loyalty_and_attacks"), **settings("loyalty"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
 rule claims:
     input:
         expand(f"{RUN}/02_teacher/models.json", task=TASKS, seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
         expand(f"{RUN}/03_distillation/models.json", task=TASKS, seed=GRID.seeds),
         expand(f"{RUN}/04_pruning/models.json", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/05_quantization_and_replacing/models.json", task=TASKS, seed=GRID.seeds),
         expand(f"{RUN}/06_shortcut_samples/difficulty.parquet", task=TASKS, seed=GRID.seeds),
         expand(f"{RUN}/07_mitigation/models.json", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/08_loyalty_and_attacks/attacks.parquet", task=TASKS, seed=GRID.seeds),
         notebook=ancient("notebooks/09_claims.ipynb"),
     output:
         f"{OUT}/09_claims/ledger.csv",

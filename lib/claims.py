@@ -24,7 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
-from lib.contrasts import OF_ROWS, UNITS, pairs
+from lib.contrasts import OF_ROWS, OF_SPLIT, UNITS, pairs
 from lib.errors import StudyError, nearest
 from lib.published import COUNTERPART, PRINTED, printed, published, strength
 
@@ -58,8 +58,8 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self):
-        if (self.split != "") != (self.measure == "score"):
-            raise ValueError("split belongs to the measure score, and score needs it")
+        if (self.split != "") != (self.measure in OF_SPLIT):
+            raise ValueError(f"split belongs to the measures {', '.join(OF_SPLIT)}, and these need it")
         if (not self.baselines) != (self.measure in OF_ROWS):
             raise ValueError(f"baselines must be named, and left empty for {' and '.join(OF_ROWS)}")
         if self.published and self.measure not in PRINTED:
@@ -114,7 +114,7 @@ def contrasts(claims: list[Claim], records: pd.DataFrame | list[dict]) -> pd.Dat
         names = list(dict.fromkeys(group["model"]))
         for claim in claims:
             found = pairs(claim.models, claim.baselines, names) if _applies(claim, task) else []
-            rows += [(claim.id, task, seed, measure, claim.split if measure == "score" else "", model, baseline)
+            rows += [(claim.id, task, seed, measure, claim.split if measure in OF_SPLIT else "", model, baseline)
                      for (model, baseline), measure in itertools.product(found, [claim.measure, *claim.beside])]
     return pd.DataFrame(rows, columns=CONTRAST)
 

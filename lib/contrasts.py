@@ -9,6 +9,11 @@ papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left 
 - easy_hard: accuracy on the easy minus that on the hard rows of test. overconfidence: mean confidence minus accuracy on
   the easy rows of test. Both in points; easy: the shortcut-only model is right.
 - matched_dev: OOD score minus that of the dense run when it was as good on test (`measures.matched_dev`), in points.
+- label_loyalty, probability_loyalty: of `split`, test or ood (`lib.loyalty`), each against the dense model of its seed; in
+  points. hidden_flips: share of `split` whose label differs from the dense model's, minus the absolute difference of the
+  two scores there: what the score does not show of it; in points, of the model alone (of the dense model it is 0).
+- after_attack: accuracy on the attacked rows of test after word substitution (`lib.attack`), each model under its own
+  attack; in points. Undefined where notebook 08 attacked one of the two models not.
 - agreement: on dev, rows split by the variance of their loss over the models (at the best threshold, chosen on
   the same rows, so never below 0) against easy and hard, minus the share of the larger class, in points.
 - auc: how well that variance finds the rows of dev on which the shortcut fails, minus 0.5.
@@ -24,10 +29,13 @@ from lib import bootstrap, difficulty, measures, tasks
 from lib.errors import StudyError
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
-         "overconfidence": "points", "matched_dev": "points", "agreement": "points", "auc": "AUC"}
+         "overconfidence": "points", "matched_dev": "points", "label_loyalty": "points", "probability_loyalty": "points",
+         "hidden_flips": "points", "after_attack": "points", "agreement": "points", "auc": "AUC"}
 OF_SCORES = ("score", "gap", "f_bias", "skill_kept")
 OF_ROWS = ("agreement", "auc")
+OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips")
 CHECKPOINTS = "dense checkpoints"
+OTHER_DENSE = "dense, other seed"
 
 
 def pairs(models: list[str], baselines: list[str], names: list[str]) -> list[tuple[str, str]]:
@@ -66,7 +74,8 @@ def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFr
 
     contrasts: columns task, seed, measure, split, model, baseline, as `claims.contrasts` makes them; a pair that several
     claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model and
-    seed, with a boolean column `easy` for easy_hard, overconfidence and agreement; asked for "dense checkpoints", those
+    seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and `probability_loyalty`
+    against the dense model for these, `after_attack` (missing: not attacked); asked for "dense checkpoints", those
     of the dense run's checkpoints, with their `step`, for matched_dev. Raises StudyError for an unknown measure.
     """
     keys = [c for c in contrasts.columns if c != "claim"]
@@ -97,6 +106,10 @@ def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot:
     elif kind == "overconfidence":
         result = measures.difference(*(_part(rows(m), True) for m in (contrast.model, contrast.baseline)),
                                      "overconfidence", n_boot, seed).iloc[0]
+    elif kind in ("label_loyalty", "probability_loyalty", "after_attack"):
+        result = _of_column(contrast, *(_splits(rows(name), contrast) for name in (contrast.model, contrast.baseline)), n_boot, seed)
+    elif kind == "hidden_flips":
+        result = _hidden_flips(*(_splits(rows(name), contrast) for name in (contrast.model, contrast.baseline)), n_boot, seed)
     else:
         result = _easy_hard(rows(contrast.model), rows(contrast.baseline), n_boot, seed)
     scale = 100 if UNITS[kind] == "points" else 1
@@ -147,6 +160,31 @@ def _part(rows: pd.DataFrame, easy: bool, split: str = "test") -> pd.DataFrame:
     if "easy" not in rows or rows["easy"].isna().any():
         raise StudyError(f"rows of {split} have no column 'easy': join notebook 06's shortcut-only model to them by guid")
     return rows[rows["easy"].astype(bool) == easy]
+
+
+def _splits(rows: pd.DataFrame, contrast) -> pd.DataFrame:
+    """The rows of a contrast's split; `ood` is every OOD set but the unseen subcases, after_attack the attacked rows."""
+    if contrast.measure == "after_attack":
+        return rows[rows["after_attack"].notna()]
+    is_ood = rows["split"].isin([s for s in tasks.get(contrast.task).ood if s != "unseen"])
+    return rows[is_ood if contrast.split == "ood" else rows["split"] == contrast.split]
+
+
+def _of_column(contrast, model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:
+    if not (len(model) and len(baseline)):
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+    kind = contrast.measure
+    frames = (part.assign(correct=part[kind].astype(float)) for part in (model, baseline))
+    return measures.difference(*frames, "accuracy", n_boot, seed).iloc[0]
+
+
+def _hidden_flips(model: pd.DataFrame, dense: pd.DataFrame, n_boot: int, seed: int) -> dict:
+    both, entry = bootstrap.paired(model, dense)
+    flipped = both.assign(correct=1 - both["label_loyalty"].astype(float))
+    frame = pd.concat([both, flipped[entry == 0]], ignore_index=True)
+    entry = np.concatenate([entry, np.full(len(model), 2)])
+    drawn = bootstrap.scores(frame, entry, ["accuracy"] * 3, n_boot, seed)
+    return bootstrap.estimate(drawn[:, 2] - np.abs(drawn[:, 0] - drawn[:, 1]), len(model))
 
 
 def _easy_hard(model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:

@@ -21,6 +21,8 @@ PALETTE = {
     "distil": "#e69f00", "smooth": "#56b4e9", "focal": "#c832d8", "jtt": "#661100", "rmc": "#009e73",
     "smooth_matched": "#b5e3f7", "smooth_entropy": "#117a8b", "rmc_shuffled": "#86dbc0",
     "confidence_regularisation": "#b9bb55",
+    "theseus": "#0000ff", "theseus-constant": "#7d8cff", "pkd": "#4bd287", "tinybert": "#4b0f1e",
+    "ptq8": "#ff4bc3", "qat8": "#873cff", "ptq4": "#b4874b",
 }  # fmt: skip
 LABELS = {
     "dense": "dense", "truncated": "truncated", "truncated-alternate": "alternate", "scratch": "from scratch",
@@ -28,13 +30,21 @@ LABELS = {
     "distil": "distil", "smooth": "smooth", "focal": "focal", "jtt": "JTT", "rmc": "RMC",
     "smooth_matched": "smooth (same mean)", "smooth_entropy": "smooth (same entropy)",
     "rmc_shuffled": "RMC (shuffled)", "confidence_regularisation": "conf. reg.",
+    "theseus": "Theseus", "theseus-constant": "Theseus const.", "pkd": "PKD", "tinybert": "TinyBERT",
+    "ptq8": "PTQ8", "qat8": "QAT8", "ptq4": "PTQ4",
     "train": "train", "dev": "dev (ID)", "test": "test (ID)", "ood": "OOD", "unseen": "OOD, unseen", "hans": "HANS",
     "sym1": "FEVER-Sym1", "sym2": "FEVER-Sym2", "paws_qqp": "PAWS-QQP", "paws_wiki": "PAWS-Wiki",
 }  # fmt: skip
-MARKERS = {"truncated": "^", "truncated-alternate": "v", "scratch": "X", "heads": "s", "ffn": "D", "other": "P"}
-DASHES = {"truncated": (0, (5, 1.5)), "truncated-alternate": (0, (1, 1)), "scratch": (0, (3, 1, 1, 1))}
+MARKERS = {
+    "truncated": "^", "truncated-alternate": "v", "scratch": "X", "heads": "s", "ffn": "D", "other": "P",
+    "theseus": "<", "theseus-constant": ">",
+}  # fmt: skip
+DASHES = {
+    "truncated": (0, (5, 1.5)), "truncated-alternate": (0, (1, 1)), "scratch": (0, (3, 1, 1, 1)),
+    "theseus": (0, (7, 1.5, 1, 1.5)), "theseus-constant": (0, (2, 1.5)),
+}  # fmt: skip
 TRUTH = {"shortcut holds": "#9a9a9a", "shortcut fails": "#b21b3f", "all": "#9a9a9a"}
-WORDS = {"model", "split", "part", "subcase", "loss", "is_shortcut"}
+WORDS = {"model", "split", "part", "subcase", "loss", "is_shortcut", "found_on"}
 GREY = "#444444"
 
 
@@ -64,9 +74,9 @@ def themed(draw):
     return wrapper
 
 
-def canvas(title: str, smoke: bool, height: float = 3.8, panels: int = 1) -> tuple:
+def canvas(title: str, smoke: bool, height: float = 3.8, panels: int = 1, rows: int = 1) -> tuple:
     """Figure and axes 6 inches wide, titled and, for a smoke run, marked."""
-    fig, axes = plt.subplots(1, panels, sharey=True, figsize=(6, height), layout="constrained")
+    fig, axes = plt.subplots(rows, panels, sharey=True, figsize=(6, height), layout="constrained")
     fig.suptitle(title, x=0.012, ha="left", weight="bold", fontsize=11)
     if smoke:
         fig.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
@@ -91,30 +101,33 @@ def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -
         raise StudyError(f"{figure}: two rows for {where}; average over seeds first")
 
 
-def parts_of(model: str) -> tuple[str, int | None, str]:
-    """(family, level, loss) of a model name; a family that has no name here is "other"."""
-    compression, _, loss = model.partition(" + ")
-    found = re.fullmatch(r"([a-z]+)-(\d+)(-alternate)?", compression)
-    family = found[1] + (found[3] or "") if found else compression
-    return (family, int(found[2]) if found else None, loss) if family in LABELS else ("other", None, loss)
+def parts_of(model: str) -> tuple[str, float | None, tuple[str, ...]]:
+    """(family, level, steps) of a model name; steps: its loss and quantisation. A family unknown here is "other"."""
+    structure, *steps = model.split(" + ")
+    found = re.fullmatch(r"([a-z]+)-(\d+(?:\.\d+)?)(-alternate|-constant)?", structure)
+    family = found[1] + (found[3] or "") if found else structure
+    return (family, float(found[2]) if found else None, tuple(steps)) if family in LABELS else ("other", None, tuple(steps))
 
 
 def color_of(model: str) -> str:
-    """Hex colour of a model name ("imp-70", "imp-70 + rmc"); the more is pruned, the darker. Unknown names: "other"."""
-    family, level, loss = parts_of(model)
-    if loss in PALETTE:
-        return PALETTE[loss]
+    """Hex colour of a model name: that of its last step ("imp-70 + rmc": rmc), else of its structure.
+
+    The more is pruned, the darker. Unknown names: "other".
+    """
+    family, level, steps = parts_of(model)
+    if steps and steps[-1] in PALETTE:
+        return PALETTE[steps[-1]]
     white = 0.7 * (1 - (min(level, 85) / 85) ** 2) if family == "imp" and level is not None else 0.0
     return to_hex(white + (1 - white) * np.array(to_rgb(PALETTE[family])))
 
 
 def label_of(model: str) -> str:
     """A model's name as figures print it: "imp-70 + rmc" -> "IMP 70 % + RMC"."""
-    family, level, loss = parts_of(model)
+    family, level, steps = parts_of(model)
     name = LABELS.get(family, model.partition(" + ")[0])
     if level is not None:
-        name += f" {level} %" if family in ("imp", "heads", "ffn") else f" {level}"
-    return name + (f" + {LABELS.get(loss, loss)}" if loss else "")
+        name += f" {level:g} %" if family in ("imp", "heads", "ffn") else f" {level:g}"
+    return " + ".join([name, *(LABELS.get(step, step) for step in steps)])
 
 
 def style_of(model: str) -> dict:
@@ -134,7 +147,8 @@ def ink(color: str) -> str:
 
 def by_method(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Rows by method ("imp", "imp + rmc"), the dense rows at the head of each; dense alone if there is nothing else."""
-    methods = frame.model.map(lambda model: " + ".join(filter(None, parts_of(model)[::2])))
+    parts = frame.model.map(parts_of)
+    methods = parts.map(lambda part: " + ".join([part[0], *part[2]]))
     dense = frame[frame.model == "dense"]
     others = [method for method in methods.unique() if method != "dense"]
     return {method: pd.concat([dense, frame[methods == method]]) for method in others} or {"dense": dense}
@@ -156,17 +170,17 @@ def level_line(ax, line: pd.DataFrame, method: str, solid: bool, name: str) -> t
     return line.sparsity.iloc[-1] * 100, line.value.iloc[-1] * 100, name, style["color"]
 
 
-def cross(ax, row) -> list[list[tuple]]:
+def cross(ax, row) -> list[np.ndarray]:
     """One model (model, dev, ood and their _low and _high) as a point with the intervals that its row holds.
 
-    Returns the intervals' segments (fractions), which `labels.point_labels` keeps clear of.
+    Returns the intervals' segments (percent), which `labels.point_labels` keeps clear of.
     """
-    segments = [[(row.dev, row.ood_low), (row.dev, row.ood_high)]]
+    segments = [100 * np.array([(row.dev, row.ood_low), (row.dev, row.ood_high)])]
     if hasattr(row, "dev_low"):
-        segments.append([(row.dev_low, row.ood), (row.dev_high, row.ood)])
+        segments.append(100 * np.array([(row.dev_low, row.ood), (row.dev_high, row.ood)]))
     color = color_of(row.model)
     for segment in segments:
-        ax.plot(*np.transpose(segment) * 100, color=color, alpha=0.5, linewidth=1.1)
+        ax.plot(*segment.T, color=color, alpha=0.5, linewidth=1.1)
     ax.plot(row.dev * 100, row.ood * 100, color=color, marker=style_of(row.model)["marker"], markersize=7, zorder=3)
     return segments
 

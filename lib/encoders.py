@@ -213,14 +213,14 @@ def sizes(model: PreTrainedModel) -> dict[str, int]:
 
     parameters: all of them, embeddings included. encoder_parameters: the linear weights of attention and feed-forward
     in the encoder's layers, no biases: what is pruned, and what sparsity is a share of. nonzero_parameters,
-    nonzero_encoder_parameters: those of the two that are not 0. bytes: all parameters, dense, in fp32.
+    nonzero_encoder_parameters: those of the two that are not 0.
     """
     everything, encoder = list(model.parameters()), _linear_weights(model)
     parameters = sum(p.numel() for p in everything)
     return {
         "parameters": parameters, "encoder_parameters": sum(w.numel() for w in encoder),
         "nonzero_parameters": sum(int(p.count_nonzero()) for p in everything),
-        "nonzero_encoder_parameters": sum(int(w.count_nonzero()) for w in encoder), "bytes": 4 * parameters,
+        "nonzero_encoder_parameters": sum(int(w.count_nonzero()) for w in encoder),
     }
 
 

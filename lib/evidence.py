@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from lib import contrasts, floors, measures, shortcuts, store, tables, tasks
+from lib import contrasts, floors, loyalty, measures, shortcuts, store, tables, tasks
+from lib.errors import StudyError
 
-MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "07_mitigation")
+MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "05_quantization_and_replacing", "07_mitigation")
 FOLDS = 5
 
 
@@ -27,20 +28,42 @@ class Found:
             self._items[task, seed] = items, shortcuts.easy_rows(shortcut)
         return self._items[task, seed]
 
+    def model(self, task: str, seed: int, name: str) -> store.Model:
+        """The finished model of that name; `contrasts.OTHER_DENSE` is the dense one of the first other seed."""
+        if name == contrasts.OTHER_DENSE:
+            seed, name = min(s for s in self.dense_seeds(task) if s != seed), "dense"
+        return next(m for m in self.models if (m.record["task"], m.record["seed"], m.name) == (task, seed, name))
+
+    def dense_seeds(self, task: str) -> list[int]:
+        return [m.record["seed"] for m in self.models if (m.record["task"], m.name) == (task, "dense")]
+
+    def records(self) -> list[dict]:
+        """The models' records, and one for the dense model of another seed beside each seed, where there is one."""
+        records = [m.record for m in self.models]
+        dense = [r for r in records if r["model"] == "dense" and len(self.dense_seeds(r["task"])) > 1]
+        return records + [r | {"model": contrasts.OTHER_DENSE} for r in dense]
+
     def rows_of(self, task: str, seed: int, model: str) -> pd.DataFrame:
-        """`measures.rows` of a model on all splits but train, with a column easy; `contrasts.CHECKPOINTS` gives those
-        of the dense run with a column step."""
+        """`measures.rows` of a model on all splits but train, with the columns easy, label_loyalty, probability_loyalty
+        and after_attack of `contrasts`; `contrasts.CHECKPOINTS` gives those of the dense run with a column step."""
         if (task, seed, model) not in self._rows:
             items, easy = self.items(task, seed)
-            name = "dense" if model == contrasts.CHECKPOINTS else model
-            chosen = next(m for m in self.models if (m.record["task"], m.record["seed"], m.name) == (task, seed, name))
             if model == contrasts.CHECKPOINTS:
-                rows = tables.trajectory_rows(chosen.checkpoints(), items, tasks.get(task))
+                rows = tables.trajectory_rows(self.model(task, seed, "dense").checkpoints(), items, tasks.get(task))
             else:
-                table = chosen.predictions()
-                rows = measures.rows(table[table["split"] != "train"], items, tasks.get(task))
+                table, dense = (_evaluated(self.model(task, seed, name)) for name in (model, "dense"))
+                followed = loyalty.rows(table, dense).drop(columns=["seed", "kl"])
+                rows = measures.rows(followed, items, tasks.get(task))
+                rows = rows.assign(after_attack=rows["guid"].map(self._after_attack(task, seed, model)))
             self._rows[task, seed, model] = rows.assign(easy=rows["guid"].map(easy))
         return self._rows[task, seed, model]
+
+    def _after_attack(self, task: str, seed: int, model: str) -> dict[str, bool]:
+        path = self.run.folder("08_loyalty_and_attacks", task, seed) / "attacks.parquet"
+        if not path.exists():
+            raise StudyError(f"{path} is not there: run notebooks/08_loyalty_and_attacks.ipynb with the same parameters first")
+        found = pd.read_parquet(path).query("model == @model")
+        return dict(zip(found["guid"], found["correct"] & ~found["success"]))
 
     def by_run(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
         """(task, seed) -> model -> rows."""
@@ -63,6 +86,11 @@ class Found:
                 frames.append(measures.flips(self.rows_of(task, seed, name), dense).assign(task=task, model=shown))
         columns = ["task", "model", "split", "value", "low", "high", "lost", "gained"]
         return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _evaluated(model: store.Model) -> pd.DataFrame:
+    table = model.predictions()
+    return table[table["split"] != "train"]
 
 
 def collect(run) -> Found:

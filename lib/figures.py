@@ -208,12 +208,12 @@ def mitigation_plane(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
         blocked += cross(ax, row)
         base, color = row.model.partition(" + ")[0], color_of(row.model)
         name = label_of(row.model) if row.loss == "vanilla" else LABELS.get(row.loss, row.loss)
-        points.append((row.dev, row.ood, name, color))
+        points.append((row.dev * 100, row.ood * 100, name, color))
         if row.loss != "vanilla" and base in vanilla.index:
-            start = (vanilla.dev[base], vanilla.ood[base])
+            start, end = (vanilla.dev[base] * 100, vanilla.ood[base] * 100), (row.dev * 100, row.ood * 100)
             arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.5, "shrinkA": 4, "shrinkB": 4}
-            ax.annotate("", (row.dev * 100, row.ood * 100), tuple(100 * s for s in start), arrowprops=arrow)
-            blocked.append([start, (row.dev, row.ood)])
+            ax.annotate("", end, start, arrowprops=arrow)
+            blocked.append([start, end])
     ax.set(xlabel="ID " + ACCURACY, ylabel="OOD " + ACCURACY)
     ax.margins(0.12)
     point_labels(ax, points, blocked)
@@ -258,11 +258,11 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     fig, ax = canvas("Is it more than an early stop of the dense model?", smoke, height=4.4)
     ax.set_title("below the line: more OOD lost than the ID score tells", color=GREY)
     ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", zorder=2)
-    path = list(zip(line.dev, line.ood))
+    path = list(zip(line.dev * 100, line.ood * 100))
     points, blocked = [], [list(pair) for pair in zip(path, path[1:])]
     for row in models.itertuples():
         blocked += cross(ax, row)
-        points.append((row.dev, row.ood, label_of(row.model), color_of(row.model)))
+        points.append((row.dev * 100, row.ood * 100, label_of(row.model), color_of(row.model)))
     # Only the stretch of the run that the models can be compared with: the early steps would squeeze it to nothing.
     ids = models.filter(like="dev")
     low, high = logit(ids.min(axis=None)), logit(max(ids.max(axis=None), line.dev.max()))
@@ -273,6 +273,7 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     ys = [*models.ood_low, *models.ood_high, *shown.ood]
     ax.set_ylim((min(ys) - 0.04) * 100, (max(ys) + 0.04) * 100)
     steps = shown.iloc[np.unique(np.linspace(0, len(shown) - 2, 3).round().astype(int))] if len(shown) > 1 else shown
-    points += [(row.dev, row.ood, f"dense at step {row.step:g}", PALETTE["dense"]) for row in steps.itertuples()]
+    for row in steps.itertuples():
+        points.append((row.dev * 100, row.ood * 100, f"dense at step {row.step:g}", PALETTE["dense"]))
     point_labels(ax, points, blocked)
     return fig

@@ -27,22 +27,24 @@ def end_labels(ax, ends: list[tuple[float, float, str, str]]) -> None:
 
 
 def point_labels(ax, points: list[tuple], blocked: list[list[tuple]]) -> None:
-    """Names beside their points (x, y, text, colour; fractions), clear of each other and of the `blocked` segments.
+    """Names beside their points (x, y, text, colour), clear of each other and of the `blocked` segments.
+
+    Points and segments are in the units of the axes.
 
     Points that coincide share one label of a line a name: at most 3 of them, then how many more.
     """
     ax.figure.get_layout_engine().execute(ax.figure)
     inside, unit = ax.get_window_extent(), ax.figure.dpi / 72
     points = _clusters(ax, points, apart=4 * unit)
-    spots = ax.transData.transform([(x * 100, y * 100) for x, y, *_ in points])
-    segments = [ax.transData.transform(np.array(segment) * 100) for segment in blocked]
+    spots = ax.transData.transform([(x, y) for x, y, *_ in points])
+    segments = [ax.transData.transform(segment) for segment in blocked]
     dots = np.vstack([np.linspace(*segment, 60) for segment in segments] + [spots])
     angles = np.deg2rad([0, 180, 90, 270, 35, 145, 215, 325, 15, 165, 195, 345])
     sides = np.round(np.column_stack([np.cos(angles), np.sin(angles)]), 6)
     taken: list[Bbox] = []
     for (x, y, text, color), at in zip(points, spots):
         place = {"xytext": (0, 0), "textcoords": "offset points", "va": "bottom"}
-        artist = ax.annotate(text, (x * 100, y * 100), **place, color=ink(color), fontsize=9)
+        artist = ax.annotate(text, (x, y), **place, color=ink(color), fontsize=9)
         size, candidates = artist.get_window_extent().size, []
         for radius, side in itertools.product((7, 14, 24, 36, 50, 66), sides):
             box = Bbox.from_bounds(*(at + radius * side * unit - size * (1 - np.sign(side)) / 2), *size)
@@ -64,7 +66,7 @@ def _clusters(ax, points: list[tuple], apart: float) -> list[tuple]:
     """The points with those less than `apart` pixels from an earlier one joined to it; mixed colours become grey."""
     groups: list[tuple[np.ndarray, list[tuple]]] = []
     for point in points:
-        at = ax.transData.transform((point[0] * 100, point[1] * 100))
+        at = ax.transData.transform(point[:2])
         near = next((group for head, group in groups if np.hypot(*(at - head)) < apart), None)
         if near is None:
             groups.append((at, [point]))
@@ -86,6 +88,11 @@ def subcase_name(rows: pd.DataFrame) -> str:
     return f"{names.subcase.iloc[0].replace('_', ' ')} ({names.depth.iloc[0]:g})"
 
 
+def case_name(subcase: str, count: float) -> str:
+    """A subcase with its rows in train, where they are known: "role swap (5 rows)"."""
+    return subcase.replace("_", " ") + ("" if pd.isna(count) else f" ({count:g} rows)")
+
+
 def largest_loss(frame: pd.DataFrame) -> str:
     """The subcase on which a model falls furthest below dense, or that no interval leaves that of dense."""
     dense = frame[frame.model == "dense"][["subcase", "count", "value", "low"]]
@@ -97,7 +104,7 @@ def largest_loss(frame: pd.DataFrame) -> str:
         return "no model's interval lies below that of the dense model on any subcase"
     worst = apart.loc[(apart.value_dense - apart.value).idxmax()]
     points = 100 * (worst.value_dense - worst.value)
-    where = f"{worst.subcase.replace('_', ' ')} ({worst['count']:g} rows)"
+    where = case_name(worst.subcase, worst["count"])
     return f"largest loss against dense: {label_of(worst.model)} on {where}, {points:.0f} points"
 
 

@@ -6,14 +6,13 @@ d a row's strength, s its softened target, lambda the weight of the distillation
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.errors import StudyError
+from lib.errors import StudyError, nearest
 
 DISTILLED = (
     "distil", "smooth", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled", "confidence_regularisation",
@@ -25,9 +24,7 @@ FIXED_STRENGTH = {"distil": 1.0, "smooth": 0.9}
 def check(loss: str) -> None:
     """Raise StudyError, with the nearest name, if there is no loss of that name."""
     if loss not in NAMES:
-        near = difflib.get_close_matches(loss, NAMES, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(NAMES)}"
-        raise StudyError(f"unknown loss {loss!r}: {advice}")
+        raise StudyError(f"unknown loss {loss!r}{nearest(loss, NAMES)}")
 
 
 def soft_targets(teacher_logits: Tensor, strength: Tensor | float) -> Tensor:

@@ -1,13 +1,14 @@
 """Make one model of the study, or load it if it is finished: build, train, predict, save.
 
-A name says what a model is: `imp-70 + rmc` is a compression and a loss. Everything a model depends on
-goes into its key, so a finished model is never trained twice and a changed one never passes for the old.
+A name says what a model is (`lib.names`). Everything a model depends on goes into its key, so a finished model is never
+trained twice and a changed one never passes for the old.
 """
 
 import math
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +17,28 @@ import pandas as pd
 import torch
 import transformers
 
-from lib import batches, encoders, losses, progress, pruning, store, structured, tasks, training
+from lib import (
+    batches, encoders, losses, names, progress, pruning, quantization, replacing, store, structured, tasks, training,
+    transfer,
+)
 from lib.errors import StudyError
 
-TRAINING_SIDE = ("batches", "encoders", "losses", "models", "pruning", "structured", "training")
+TRAINING_SIDE = ("batches", "encoders", "losses", "models", "training")
+OF_FAMILY = {"imp": ("pruning",), "heads": ("pruning", "structured"), "ffn": ("structured",), "theseus": ("replacing",)}
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
               "batch_size", "learning_rate", "warmup", "weight_decay", "seed", "threads")
-PRUNING_FIELDS = ("prune_warmup", "prune_cooldown", "mask_interval")
+FIELDS_OF_FAMILY = {"imp": ("prune_warmup", "prune_cooldown", "mask_interval"),
+                    "theseus": ("replace_start", "replace_rate", "replace_share")}
 PRUNED = ("imp", "heads", "ffn")
-FAMILIES = ("dense", "untrained", "truncated", "scratch", *PRUNED)
 
 
 @dataclass(frozen=True)
 class Extras:
     """What a recipe needs beside the run's parameters.
 
-    teacher: the dense model whose logits on train are the soft targets. strength: d [n_train] or one float.
-    weights: loss weight of each train row [n_train]. kd_weight, gamma: of the loss. start: a finished model to
-    go on from (structured pruning). checkpoints: fractions of the steps at which the run is predicted, its end
+    teacher: the dense model whose logits on train are the soft targets (pkd and tinybert run it). strength: d [n_train]
+    or one float. weights: loss weight of each train row [n_train]. kd_weight, transfer_weight, gamma: of the loss.
+    start: a finished model to go on from (structured pruning, replacing, quantisation). checkpoints: fractions of the steps at which the run is predicted, its end
     comes with them.
     run_levels: sparsities at which an IMP run is predicted. checkpoint_splits: what is predicted at both.
     epochs: in place of the run's own. predict_train: whether the finished model is predicted on train too.
@@ -43,6 +48,7 @@ class Extras:
     strength: np.ndarray | float | None = None
     weights: np.ndarray | None = None
     kd_weight: float | None = None
+    transfer_weight: float | None = None
     gamma: float | None = None
     start: store.Model | None = None
     checkpoints: tuple[float, ...] = ()
@@ -50,12 +56,6 @@ class Extras:
     run_levels: tuple[float, ...] = ()
     epochs: float | None = None
     predict_train: bool = False
-
-
-def parse(name: str) -> tuple[str, str]:
-    """Compression and loss of a model's name; a name without a loss is `vanilla`."""
-    compression, _, loss = name.partition(" + ")
-    return compression, loss or "vanilla"
 
 
 def percent(prefix: str, fraction: float) -> str:
@@ -74,68 +74,87 @@ def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> stor
     run: a checked run of `lib.params`. items: the task's rows. Raises StudyError for a name or an extra that
     does not fit, before any training.
     """
-    compression, loss = parse(name)
-    kind = compression.split("-")[0]
-    if kind in ("heads", "ffn") and extras.start is None:
-        raise StudyError(f"model {name!r}: heads-* and ffn-* start from a finished dense model; hand it as extras.start")
+    found = names.parse(name)
+    family, stage = found.family, found.quantization or found.family
+    if stage in ("heads", "ffn", "theseus", *names.QUANTIZATIONS) and extras.start is None:
+        raise StudyError(f"model {name!r}: {stage} starts from a finished model; hand it as extras.start")
     n_train = int((items["split"] == "train").sum())
     device = training.device(run.device)
-    steps = 0 if kind == "untrained" else steps_of(extras.epochs or run.epochs, n_train, run.batch_size)
-    encoder, revision = (run.encoder, run.encoder_revision) if kind in FAMILIES else (compression, "")
+    trains = family != "untrained" and not found.quantization.startswith("ptq")
+    own = family not in names.FAMILIES
+    encoder, revision = (found.structure, "") if own else (run.encoder, run.encoder_revision)
+    sources = (*TRAINING_SIDE, *OF_FAMILY.get(family, ()), *(("transfer",) if found.loss in names.TRANSFERS else ()),
+               *(("pruning", "quantization") if found.quantization else ()))
     ingredients = {
-        "model": name, "task": run.task, "data": tasks.fingerprint(items), "steps": steps,
-        "dtype": training.dtype(run.dtype, device), "device": device, "source": store.source_hash(*TRAINING_SIDE),
+        "model": name, "task": run.task, "data": tasks.fingerprint(items),
+        "steps": steps_of(extras.epochs or run.epochs, n_train, run.batch_size) if trains else 0,
+        "dtype": training.dtype(run.dtype, device), "device": device, "source": store.source_hash(*sources),
         "encoder_files": encoders.identity(encoder, revision),
         "teacher": extras.teacher.record["key"] if extras.teacher else None,
         "start": extras.start.record["key"] if extras.start else None,
         "strength": store.array_hash(np.asarray(extras.strength)) if extras.strength is not None else None,
-        "weights": store.array_hash(extras.weights), "kd_weight": extras.kd_weight, "gamma": extras.gamma,
+        "weights": store.array_hash(extras.weights), "kd_weight": extras.kd_weight,
+        "transfer_weight": extras.transfer_weight, "gamma": extras.gamma,
         "checkpoints": extras.checkpoints, "checkpoint_splits": extras.checkpoint_splits,
         "run_levels": extras.run_levels, "predict_train": extras.predict_train,
-    } | {field: getattr(run, field) for field in RUN_FIELDS + (PRUNING_FIELDS if kind == "imp" else ())}
+    } | {field: getattr(run, field) for field in RUN_FIELDS + FIELDS_OF_FAMILY.get(stage, ())}
     model_key = store.key(ingredients)
-    found = store.find(run.outputs / "store", model_key)
-    if found:
-        return found
-    recipe = ingredients | {"key": model_key, "compression": compression, "loss": loss, "profile": run.profile}
+    finished = store.find(run.outputs / "store", model_key)
+    if finished:
+        return finished
+    recipe = ingredients | {"key": model_key, "compression": found.structure, "loss": found.loss,
+                            "quantization": found.quantization, "profile": run.profile}
     return store.add(run.outputs / "store", model_key, lambda folder: _train(run, items, recipe, extras, folder))
 
 
+def load(model: store.Model) -> transformers.PreTrainedModel:
+    """A finished model, ready for use, in eval mode on the CPU: heads cut for real, quantised weights quantised."""
+    if quantization.is_quantized(model.path):
+        return quantization.load(model.path)
+    n_labels = len(tasks.get(model.record["task"]).labels)
+    loaded = encoders.load_classifier(str(model.path), n_labels, seed=0).eval()
+    return structured.cut_heads(loaded) if names.parse(model.name).family == "heads" else loaded
+
+
 def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) -> None:
-    kind, steps, device, dtype = recipe["compression"].split("-")[0], recipe["steps"], recipe["device"], recipe["dtype"]
+    name, steps, device, dtype = names.parse(recipe["model"]), recipe["steps"], recipe["device"], recipe["dtype"]
     training.deterministic(run.seed, run.threads)
-    encoder, revision = (run.encoder, run.encoder_revision) if kind in FAMILIES else (recipe["compression"], "")
+    own = name.family not in names.FAMILIES
+    encoder, revision = (name.structure, "") if own else (run.encoder, run.encoder_revision)
     tokenizer = encoders.load_tokenizer(encoder, revision)
     encoded = {split: batches.encode(tokenizer, part, run.max_length)
                for split, part in items.groupby("split", sort=False)}
     train = encoded["train"]
-    model = _build(run, recipe["compression"], encoder, revision, extras.start).to(device)
-    pruner = _pruner(run, recipe["compression"], model, train, steps, device)
+    model = _build(run, name, encoder, revision, extras.start).to(device)
+    change = _change(run, name, model, train, steps, device)
 
     def predict(splits: Iterable[str]) -> pd.DataFrame:
         tables = []
         for split in splits:
-            logits = training.predict(model, encoded[split], dtype=dtype, device=device)
+            logits = training.predict(model, encoded[split], dtype="fp32" if name.quantization else dtype, device=device)
             tables.append(store.predictions_table(items[items["split"] == split], logits))
         return pd.concat(tables, ignore_index=True)
 
     along: list[pd.DataFrame] = []
-    levels = pruner.steps_at(extras.run_levels) if extras.run_levels else {}
+    levels = change.steps_at(extras.run_levels) if extras.run_levels else {}
     stops = sorted({round(f * steps) for f in extras.checkpoints} | set(levels))
     cost = {}
     if steps:
-        objective = losses.objective(
-            recipe["loss"], torch.as_tensor(train.labels), strength=_tensor(extras.strength), weights=_tensor(extras.weights),
-            teacher_logits=torch.as_tensor(extras.teacher.logits(items, "train")) if extras.teacher else None,
-            **{name: value for name, value in (("kd_weight", extras.kd_weight), ("gamma", extras.gamma)) if value is not None})
         plan = training.Plan(steps=steps, batch_size=run.batch_size, learning_rate=run.learning_rate, warmup=run.warmup,
                              weight_decay=run.weight_decay, dtype=dtype, device=device, seed=run.seed)
-        with progress.bar(steps, recipe["model"]) as bar:
+        with _objective(name.loss, items, train, model, extras, device) as objective, \
+                progress.bar(steps, recipe["model"]) as bar:
             log, cost = training.fit(
-                model, train, objective, plan, progress=bar, after_step=pruner.after_step if pruner else None,
+                model, train, objective, plan, progress=bar, after_step=change.after_step if change else None,
                 checkpoints={stop: lambda stop=stop: along.append(predict(extras.checkpoint_splits).assign(step=stop))
                              for stop in stops})
         store.write_csv(folder / "log.csv", log)
+    if isinstance(change, replacing.Replacer):
+        model = change.successor()
+    length = round(float(encoded["test"].lengths.mean()))
+    counted = encoders.sizes(model) | pruning.measured_sparsity(model) | {"flops_per_example": encoders.flops(model, length)}
+    if name.quantization:
+        model = quantization.quantize(model, name.quantization)
     started = time.perf_counter()
     table = predict(split for split in encoded if split != "train" or extras.predict_train)
     cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table)}
@@ -145,47 +164,71 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
         along.append(table[table["split"].isin(extras.checkpoint_splits)].assign(step=steps))
     if along:
         store.write_predictions(folder / "checkpoints.parquet", pd.concat(along, ignore_index=True))
-    is_magnitude = isinstance(pruner, pruning.MagnitudePruner)
+    is_magnitude = isinstance(change, pruning.MagnitudePruner)
     if is_magnitude:
-        store.write_csv(folder / "sparsity_per_layer.csv", pruner.per_layer())
-    encoders.save(model, tokenizer, folder / "model")
+        store.write_csv(folder / "sparsity_per_layer.csv", change.per_layer())
+    (quantization if name.quantization else encoders).save(model, tokenizer, folder / "model")
     store.write_json(folder / "cost.json", cost)
-    store.write_json(folder / "record.json", recipe | encoders.sizes(model) | pruning.measured_sparsity(model) | {
+    store.write_json(folder / "record.json", recipe | counted | {
+        "bytes": (folder / "model" / "model.safetensors").stat().st_size,
         "n_train": len(train.labels), "epochs": steps * run.batch_size / len(train.labels),
-        "sparsity_target": pruner.sparsity_target if is_magnitude else 0.0,
-        "checkpoint_sparsity": {str(step): pruner.history[step] for step in levels},
-        "flops_per_example": encoders.flops(model, round(float(encoded["test"].lengths.mean()))),
+        "sparsity_target": change.sparsity_target if is_magnitude else 0.0,
+        "checkpoint_sparsity": {str(step): change.history[step] for step in levels},
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__}, "machine": platform.machine(),
     })
 
 
-def _build(run, compression: str, encoder: str, revision: str, start: store.Model | None) -> transformers.PreTrainedModel:
-    task, kind = tasks.get(run.task), compression.split("-")[0]
-    frozen = run.freeze_embeddings or kind in PRUNED  # as in the paper, whatever the dense model does
+def _build(run, name: names.Name, encoder: str, revision: str, start: store.Model | None) -> transformers.PreTrainedModel:
+    task = tasks.get(run.task)
+    frozen = run.freeze_embeddings or name.family in PRUNED  # as in the paper, whatever the dense model does
     common = dict(seed=run.seed, dropout=run.dropout, freeze_embeddings=frozen, labels=task.labels)
     if start is not None:
         return encoders.load_classifier(str(start.path), len(task.labels), **common)
     whole = encoders.depth(encoder, revision)
-    if kind not in FAMILIES:
+    if name.family not in names.FAMILIES:
         return encoders.load_classifier(encoder, len(task.labels), revision=revision, **common)
-    layers = encoders.layers_for(compression, min(run.encoder_layers or whole, whole))
-    return encoders.load_classifier(encoder, len(task.labels), layers=layers, from_scratch=kind == "scratch",
+    layers = encoders.layers_for(name.structure, min(run.encoder_layers or whole, whole))
+    return encoders.load_classifier(encoder, len(task.labels), layers=layers, from_scratch=name.family == "scratch",
                                     revision=revision, **common)
 
 
-def _pruner(run, compression: str, model, train: batches.Encoded, steps: int, device: str):
-    """The pruner of a compression, None where there is none to call after each step."""
-    kind, _, level = compression.partition("-")
-    if kind == "imp":
+def _change(run, name: names.Name, model, train: batches.Encoded, steps: int, device: str):
+    """What changes the model while it trains, an object with `after_step`; None where nothing is to be called."""
+    if name.quantization:
+        if name.quantization != "qat8":
+            return None
+        quantization.prepare(model)
+        return pruning.ZeroHolder(model)
+    level = name.structure.partition("-")[2]
+    if name.family == "imp":
         return pruning.MagnitudePruner(model, float(level) / 100, steps=steps, warmup=run.prune_warmup,
                                        cooldown=run.prune_cooldown, interval=run.mask_interval)
-    if kind == "heads":
+    if name.family == "heads":
         importance = structured.head_importance(model, train, train.labels, device)
         return structured.HeadPruner(model, importance, float(level) / 100)
-    if kind == "ffn":
+    if name.family == "ffn":
         structured.cut_ffn(model, structured.ffn_importance(model), float(level) / 100)
+    if name.family == "theseus":
+        successors, _, constant = level.partition("-")
+        return replacing.Replacer(model, int(successors), schedule=constant or "linear", start=run.replace_start,
+                                  rate=run.replace_rate, share=run.replace_share, steps=steps, seed=run.seed)
     return None
+
+
+@contextmanager
+def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, extras: Extras, device: str) -> Iterator:
+    """The training loss; one that copies hidden states is distillation plus what it copies from the teacher, as it runs."""
+    given = {name: value for name, value in (("kd_weight", extras.kd_weight), ("gamma", extras.gamma)) if value is not None}
+    base = losses.objective(
+        "distil" if loss in names.TRANSFERS else loss, torch.as_tensor(train.labels), strength=_tensor(extras.strength),
+        teacher_logits=torch.as_tensor(extras.teacher.logits(items, "train")) if extras.teacher else None,
+        weights=_tensor(extras.weights), **given)
+    if loss not in names.TRANSFERS:
+        yield base
+        return
+    with transfer.objective(base, model, load(extras.teacher).to(device), loss, extras.transfer_weight) as objective:
+        yield objective
 
 
 def _tensor(values: np.ndarray | float | None) -> torch.Tensor | float | None:

@@ -32,7 +32,7 @@ def _own(section: str) -> set[str]:
         return set(Grid.model_fields)
     if section == "common":
         return set(Run.model_fields)
-    return set(RUNS[section].model_fields) - set(IDENTITY) - (set(Grid.model_fields) if section == "claims" else set())
+    return set(RUNS[section].model_fields) - set(IDENTITY) - set(Grid.model_fields)
 
 
 def _unknown(key: str, where: str, section: str) -> StudyError:
@@ -110,8 +110,7 @@ class Profile:
             raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
         layers = [(self.source, self.sections["common"]), (self.source, self.sections[section])]
         layers += [(f"{self.source}, per_task {task}", _for_task(self.per_task, task, section))]
-        if section == "claims":
-            layers.append((self.source, self.grid.model_dump()))
+        layers.append((self.source, _grid_of(section, self.grid.model_dump())))
         return _validate(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
 
     def flat(self, section: str, task: str, seed: int) -> dict[str, Any]:
@@ -122,6 +121,11 @@ class Profile:
         """The whole profile as nested plain values, to be written as YAML and given to `papermill -f`."""
         per_task = {"per_task": self.per_task} if self.per_task else {}
         return {"grid": self.grid.model_dump(), **self.sections, **per_task}
+
+
+def _grid_of(section: str, grid: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the grid that this section's notebook is handed: those that look over several tasks or seeds."""
+    return {key: value for key, value in grid.items() if key in RUNS[section].model_fields}
 
 
 def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:
@@ -264,8 +268,7 @@ def check(section: str, namespace: Mapping[str, Any]) -> Run:
         task = flat.get("task", raw["common"].get("task", namespace.get("task")))
         layers += [(injector, raw["common"]), (injector, raw.get(section, {})),
                    (f"{injector}, per_task {task}", _for_task(raw.get("per_task", {}), task, section))]
-        if section == "claims":
-            layers.append((injector, raw.get("grid", {})))
+        layers.append((injector, _grid_of(section, raw.get("grid", {}))))
     return _validate(model, section, [*layers, (f"{notebook}, injected parameters", flat)])
 
 

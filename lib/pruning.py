@@ -115,6 +115,19 @@ class MagnitudePruner:
         self._keep.copy_(keep)
 
 
+class ZeroHolder:
+    """Holds the zeros of a finished model's encoder weights while it trains on, such as under fake quantisation."""
+
+    def __init__(self, model: PreTrainedModel):
+        self._zeros = [(w, w == 0) for w in _weights(model)[1]]
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Call after each optimizer step."""
+        for weight, zero in self._zeros:
+            weight.masked_fill_(zero, 0)
+
+
 def measured_sparsity(model: PreTrainedModel) -> dict[str, float]:
     """Sparsity of any model, counted in its weights: sparsity_encoder and sparsity_model.
 

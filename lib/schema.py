@@ -4,23 +4,24 @@ The section names are those of the profiles in params/; lib.params reads, merges
 """
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from lib import names
 from lib.errors import StudyError, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distillation", "pruning": "04_pruning",
-          "shortcut_samples": "06_shortcut_samples", "mitigation": "07_mitigation", "claims": "09_claims"}
+          "quantization": "05_quantization_and_replacing", "shortcut_samples": "06_shortcut_samples",
+          "mitigation": "07_mitigation", "loyalty": "08_loyalty_and_attacks", "claims": "09_claims"}
 TASKS = ("micro_nli", "micro_facts", "micro_paraphrase", "mnli", "fever", "qqp")
-FAMILY = re.compile(r"dense|truncated-\d+(-alternate)?|scratch-\d+|(imp|heads|ffn)-\d+(\.\d+)?")
 
-Loss = Literal["vanilla", "distil", "smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entropy",
-               "rmc_shuffled", "confidence_regularisation"]
+Loss = Literal["distil", "smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled",
+               "confidence_regularisation"]
+Source = Literal["synonyms", "wordnet", "vectors", "characters"]
+Runtime = Literal["eager", "compiled", "onnx_int8"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,16 +31,6 @@ Inside = Annotated[float, Field(gt=0, lt=1)]
 def _known_task(name: str) -> str:
     if name not in TASKS and not name.endswith((".yaml", ".yml")):
         raise ValueError(f"'{name}' is no task and no task file (*.yaml){nearest(name, TASKS)}")
-    return name
-
-
-def _known_model(name: str) -> str:
-    compression, plus, loss = name.partition(" + ")
-    if plus and loss not in Loss.__args__:
-        raise ValueError(f"'{name}' ends in no loss of this study{nearest(loss, Loss.__args__)}")
-    stem, families = compression.split("-")[0], ("dense", "truncated", "scratch", "imp", "heads", "ffn")
-    if not FAMILY.fullmatch(compression) and (stem in families or difflib.get_close_matches(stem, families, 1, 0.8)):
-        raise ValueError(f"'{name}' is not a model name such as truncated-3, imp-70 or a hub id{nearest(stem, families)}")
     return name
 
 
@@ -92,6 +83,9 @@ class Run(Strict):
     prune_warmup: Share
     prune_cooldown: Share
     mask_interval: Annotated[int, Field(ge=1)]
+    kd_weight: Share
+    pkd_weight: Positive
+    tinybert_weight: Positive
 
     @field_validator("task")
     @classmethod
@@ -139,14 +133,18 @@ class Teacher(Run):
 class Distillation(Run):
     section = "distillation"
     students: list[str]
-    kd_weight: Share
 
     @field_validator("students")
     @classmethod
     def _students(cls, value: list[str]) -> list[str]:
         for name in value:
-            if _known_model(name).partition(" + ")[2] not in ("", "distil"):
-                raise ValueError(f"'{name}': a student is fine-tuned alone or with + distil; other losses are mitigation's")
+            found = names.parse(name)
+            if found.family in ("dense", "untrained", "theseus", "imp", "heads", "ffn") or found.quantization:
+                raise ValueError(f"'{name}': a student is truncated-*, scratch-* or a hub id; pruned models are made in "
+                                 "pruning, replaced and quantised ones in quantization.recipes")
+            if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
+                raise ValueError(f"'{name}': a student is fine-tuned alone or with + {', + '.join(names.STUDENT_LOSSES)}; "
+                                 "other losses are mitigation's")
         return value
 
 
@@ -159,6 +157,26 @@ class Pruning(Run):
     recovery_epochs: Positive
 
 
+class Quantization(Run):
+    section = "quantization"
+    recipes: list[str]
+    qat_epochs: Positive
+    replace_start: Share
+    replace_rate: Inside
+    replace_share: Inside
+
+    @field_validator("recipes")
+    @classmethod
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in value:
+            found = names.parse(name)
+            if found.family == "untrained" or name == "dense":
+                raise ValueError(f"'{name}' is made in 02_teacher: name a compression of it, such as dense + ptq8")
+            if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
+                raise ValueError(f"'{name}': recipes take + {', + '.join(names.STUDENT_LOSSES)}; other losses are mitigation's")
+        return value
+
+
 class ShortcutSamples(Run):
     section = "shortcut_samples"
     folds: Annotated[int, Field(ge=2)]
@@ -168,7 +186,6 @@ class Mitigation(Run):
     section = "mitigation"
     bases: list[str]
     losses: list[Loss]
-    kd_weight: Share
     alpha: Share
     smooth: Share
     gamma: Annotated[float, Field(ge=0)]
@@ -180,8 +197,37 @@ class Mitigation(Run):
     @classmethod
     def _bases(cls, value: list[str]) -> list[str]:
         for name in value:
-            if " + " in _known_model(name) or name.split("-")[0] in ("dense", "heads", "ffn"):
+            found = names.parse(name)
+            if " + " in name or found.family in ("dense", "untrained", "theseus", "heads", "ffn"):
                 raise ValueError(f"'{name}' must be imp-*, truncated-*, scratch-* or a hub id, without a loss, such as imp-70")
+        return value
+
+
+class Loyalty(Run):
+    section = "loyalty"
+    seeds: list[Count]
+    dense_seeds: list[Count]
+    n_attack: Annotated[int, Field(ge=1)]
+    attack_source: Source
+    attack_changed: Annotated[float, Field(gt=0, le=1)]
+    attack_candidates: Annotated[int, Field(ge=1)]
+    attack_stop_words: bool
+    attack_pos: bool
+    attack_cosine: Share
+    wordnet: str
+    vectors: str
+    cost_paths: Annotated[list[Runtime], Field(min_length=1)]
+    cost_runs: Annotated[int, Field(ge=1)]
+    max_bytes: Count
+    max_latency: Annotated[float, Field(ge=0)]
+    min_dev: Share
+    n_boot: Annotated[int, Field(ge=100)]
+
+    @field_validator("vectors")
+    @classmethod
+    def _vectors(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("attack_source") == "vectors" and not value:
+            raise ValueError("attack_source 'vectors' needs a file of word vectors: set loyalty.vectors to its path")
         return value
 
 
@@ -191,4 +237,5 @@ class Claims(Run, Grid):
 
 
 RUNS: dict[str, type[Run]] = {
-    run.section: run for run in (Data, Teacher, Distillation, Pruning, ShortcutSamples, Mitigation, Claims)}
+    run.section: run for run in (Data, Teacher, Distillation, Pruning, Quantization, ShortcutSamples, Mitigation,
+                                 Loyalty, Claims)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from lib import batches, losses
+from lib import batches, losses, training
 from lib.encoders import encoder_layers, layer_parts
 from lib.errors import StudyError
 from lib.pruning import check_fraction
@@ -32,7 +32,7 @@ def head_importance(model: PreTrainedModel, encoded: batches.Encoded, objective:
     if not callable(objective):
         objective = losses.objective("vanilla", objective)
     model.to(device)
-    heads, total, training = model.config.num_attention_heads, 0.0, model.training
+    heads, total, was_training = model.config.num_attention_heads, 0.0, model.training
     gates: list[Tensor] = []
 
     def gate(module: nn.Module, inputs: tuple) -> tuple:
@@ -46,9 +46,7 @@ def head_importance(model: PreTrainedModel, encoded: batches.Encoded, objective:
     try:
         for rows in batches.eval_batches(encoded.lengths, 64):
             gates.clear()
-            inputs = batches.collate(encoded, rows, device)
-            if getattr(model.config, "type_vocab_size", 1) < 2:
-                inputs.pop("token_type_ids", None)
+            inputs = training.inputs(model, encoded, rows, device)
             with sdpa_kernel(SDPBackend.MATH):  # fused attention's backward pass is not repeatable on CUDA
                 loss = objective(model(**inputs).logits.float(), torch.as_tensor(rows))
                 gradients = torch.autograd.grad(loss * len(rows), gates)  # of the sum: a row's gradient is its own
@@ -56,7 +54,7 @@ def head_importance(model: PreTrainedModel, encoded: batches.Encoded, objective:
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
+        model.train(was_training)
     importance = total / len(encoded.lengths)
     norm = np.linalg.norm(importance, axis=1, keepdims=True)
     return importance / np.where(norm > 0, norm, 1.0)

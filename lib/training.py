@@ -105,7 +105,7 @@ def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, T
             group["lr"] = rates[-1]
         with _repeatable(plan.device):
             with _precision(model, plan):
-                logits = model(**_inputs(model, encoded, rows, plan.device)).logits
+                logits = model(**inputs(model, encoded, rows, plan.device)).logits
             loss = objective(logits.float(), torch.from_numpy(rows))
             loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -141,12 +141,12 @@ def predict(model: PreTrainedModel, encoded: Encoded, *, dtype: str, device: str
     batch_size: in rows of 64 tokens, see `batches.eval_batches`. progress: a bar of n rows.
     """
     training = model.training
-    worker = (_bf16_copy(model) if dtype == "bf16" else model).to(device).eval()
+    worker = (bf16_copy(model) if dtype == "bf16" else model).to(device).eval()
     logits = np.zeros((len(encoded.lengths), model.config.num_labels), np.float32)
     try:
         with torch.inference_mode():
             for rows in eval_batches(encoded.lengths, batch_size):
-                logits[rows] = worker(**_inputs(worker, encoded, rows, device)).logits.float().cpu().numpy()
+                logits[rows] = worker(**inputs(worker, encoded, rows, device)).logits.float().cpu().numpy()
                 if progress is not None:
                     progress.update(len(rows))
     finally:
@@ -186,12 +186,12 @@ def _rate(step: int, plan: Plan) -> float:
     return plan.learning_rate * (plan.steps - step + 1) / (plan.steps - rising)
 
 
-def _inputs(model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: str) -> dict[str, Tensor]:
-    """The batch, without token types where the model knows one type or none."""
-    inputs = collate(encoded, rows, device)
+def inputs(model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: str) -> dict[str, Tensor]:
+    """The batch of these rows as the model takes it, without token types where the model knows one type or none."""
+    batch = collate(encoded, rows, device)
     if getattr(model.config, "type_vocab_size", 1) < 2:
-        inputs.pop("token_type_ids", None)
-    return inputs
+        batch.pop("token_type_ids", None)
+    return batch
 
 
 @contextmanager
@@ -233,7 +233,8 @@ def _call(checkpoint: Callable[[], None], model: PreTrainedModel, device: str) -
         model.train()
 
 
-def _bf16_copy(model: PreTrainedModel) -> PreTrainedModel:
+def bf16_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy with the encoder in bf16 and the classifier in fp32, for predictions."""
     worker = copy.deepcopy(model).to(torch.bfloat16)
     for head in worker.children():
         if head is not worker.base_model:

@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import figures
+from lib import figures, planes
 from lib.errors import StudyError
 
 MODELS = ["dense", "truncated-3", "truncated-3 + distil", "imp-40", "imp-70", "imp-85"]
 MODELS += ["imp-70 + distil", "imp-70 + rmc"]
+FAMILIES = ["dense", "truncated-3", "truncated-3 + distil", "truncated-3 + pkd", "truncated-3 + tinybert", "imp-70"]
+FAMILIES += ["heads-20", "dense + ptq8", "dense + qat8", "theseus-3", "theseus-3-constant"]
+FAMILIES += [f"{structure} + distil + ptq8" for structure in ("truncated-3", "theseus-3", "imp-60")]
 COUNTS = [100, 60, 40, 25, 15, 10, 7, 5]
 
 
@@ -64,6 +67,31 @@ def trajectory() -> pd.DataFrame:
     return pd.DataFrame({"step": [24, 96, 192, 384], "dev": [0.7, 0.96, 0.99, 1.0], "ood": [0.47, 0.62, 0.83, 0.97]})
 
 
+def loyal(models: list[str] = FAMILIES[1:]) -> pd.DataFrame:
+    rows = [(m, s, "label_loyalty", top - 0.01 * k) for k, m in enumerate(models)
+            for s, top in {"dev": 0.99, "test": 0.98, "ood": 0.9, "unseen": 0.8}.items()]  # fmt: skip
+    rows += [(m, "test", "kl", 3.0) for m in models]
+    return scored(rows, ["model", "split", "measure"])
+
+
+def null() -> pd.DataFrame:
+    return loyal(["one", "two"]).drop(columns="model")
+
+
+def carried(models: list[str] = FAMILIES) -> pd.DataFrame:
+    rows = [(a, b, abs(i - j) / len(models)) for i, a in enumerate(models) for j, b in enumerate(models)]
+    return pd.DataFrame(rows, columns=["found_on", "model", "value"])
+
+
+def costly() -> pd.DataFrame:
+    small = [m.endswith("ptq8") or m.endswith("qat8") for m in FAMILIES]
+    few = ["-3" in m for m in FAMILIES]
+    frame = pd.DataFrame({"model": FAMILIES, "ood": [0.97, 0.6, 0.72, 0.75, 0.79, 0.8, 0.93, 0.95, 0.96, 0.74, 0.7, 0.66, 0.69, 0.64]})
+    frame["bytes"] = 90.9e6 * np.where(small, 0.64, 1) * np.where(few, 0.77, 1)
+    frame["latency_ms"] = 6.0 * np.where(small, 0.5, 1) * np.where(few, 0.52, 1) * np.linspace(0.98, 1.02, len(FAMILIES))
+    return frame.assign(ood_low=frame.ood - 0.02, ood_high=frame.ood + 0.02, after_attack=frame.ood - 0.4)
+
+
 DRAW = {
     "sparsity_curve": lambda **k: figures.sparsity_curve(levels("split", ("test", "ood")), chance=0.5, **k),
     "forgetting_curve": lambda **k: figures.forgetting_curve(forgetting(), **k),
@@ -72,6 +100,9 @@ DRAW = {
     "mitigation_plane": lambda **k: figures.mitigation_plane(plane(), **k),
     "dynamics_map": lambda **k: figures.dynamics_map(dynamics(), **k),
     "dense_trajectory": lambda **k: figures.dense_trajectory(trajectory(), plane(), **k),
+    "loyalty_figure": lambda **k: planes.loyalty_figure(loyal(), null(), **k),
+    "attack_matrix": lambda **k: planes.attack_matrix(carried(), **k),
+    "practitioner_plane": lambda **k: planes.practitioner_plane(costly(), **k),
 }
 
 
@@ -278,6 +309,74 @@ def test_one_colour_and_one_name_per_method():
     assert figures.label_of("distilbert-base-uncased") == "distilbert-base-uncased"
 
 
+def test_a_chain_of_steps_has_the_colour_of_its_last_and_the_marker_of_its_structure():
+    for kind in ("ptq8", "qat8", "ptq4", "pkd", "tinybert"):
+        assert figures.color_of(f"dense + {kind}") == figures.color_of(f"imp-60 + distil + {kind}") == figures.PALETTE[kind]
+    assert figures.color_of("theseus-3") == figures.PALETTE["theseus"] != figures.color_of("theseus-3-constant")
+    assert figures.color_of("heads-19.5") == figures.PALETTE["heads"]
+    chains = ["truncated-3 + distil + ptq8", "theseus-3 + distil + ptq8", "imp-60 + distil + ptq8"]
+    assert len({figures.style_of(model)["marker"] for model in chains}) == 3
+    names = ["truncated 3 + distil + PTQ8", "Theseus 3 + distil + PTQ8", "IMP 60 % + distil + PTQ8"]
+    assert [figures.label_of(model) for model in chains] == names
+    assert figures.label_of("theseus-3-constant") == "Theseus const. 3"
+    assert figures.label_of("heads-19.5") == "heads cut 19.5 %"
+    assert figures.label_of("google/some-bert + ptq8") == "google/some-bert + PTQ8"
+    assert len({figures.label_of(model) for model in FAMILIES}) == len(FAMILIES)
+
+
+def test_loyalty_figure_has_a_panel_a_split_a_dot_a_model_and_the_null_band():
+    fig = drawn("loyalty_figure")
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["test (ID)", "OOD", "OOD, unseen"]
+    for ax, top in zip(fig.axes, (98, 90, 80)):
+        dots = [line for line in ax.lines if line.get_marker() not in ("", "None")]
+        assert np.allclose([dot.get_xdata()[0] for dot in dots], top - np.arange(13))
+        (band,) = [patch for patch in ax.patches if patch.get_width() > 0]
+        assert np.allclose([band.get_x(), band.get_x() + band.get_width()], [top - 3, min(top + 2, 100)])
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()][:2] == ["truncated 3", "truncated 3 + distil"]
+    alone = planes.loyalty_figure(loyal())
+    assert not alone.axes[0].patches and not [text for text in words(alone) if "grey band" in text]
+
+
+def test_attack_matrix_has_the_attacked_in_rows_and_leaves_unknown_pairs_blank():
+    ax = drawn("attack_matrix").axes[0]
+    assert len(ax.texts) == len(FAMILIES) ** 2
+    some = carried(["dense", "imp-70", "imp-85"]).query("found_on == 'dense' or model == 'imp-85'")
+    ax = planes.attack_matrix(some).axes[0]
+    assert sorted((t.get_position(), t.get_text()) for t in ax.texts) == [
+        ((0, 0), "0"), ((1, 0), "33"), ((2, 0), "67"), ((2, 1), "33"), ((2, 2), "0")]  # fmt: skip
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["dense", "IMP 70 %", "IMP 85 %"]
+
+
+def test_practitioner_plane_draws_the_front_of_each_cost_and_says_what_was_not_measured():
+    assert len(drawn("practitioner_plane").axes) == 2
+    rows = [("dense", 0.9, 8e6, 4.0), ("imp-70", 0.8, 8e6, np.nan), ("truncated-3", 0.7, 4e6, 2.0), ("scratch-3", 0.6, 4e6, 1.0)]
+    table = pd.DataFrame(rows, columns=["model", "ood", "bytes", "latency_ms"])
+    size, time = planes.practitioner_plane(table).axes
+    fronts = [next(line for line in ax.lines if len(line.get_xdata()) > 2) for ax in (size, time)]
+    assert np.allclose(fronts[0].get_data(), [[4, 8, 8, size.get_xlim()[1]], [70, 70, 90, 90]])
+    assert np.allclose(fronts[1].get_data(), [[1, 2, 2, 4, 4, time.get_xlim()[1]], [60, 60, 70, 70, 90, 90]])
+    assert "not measured: IMP 70 %" in time.get_title(loc="left") and "not measured" not in size.get_title(loc="left")
+    assert "IMP 70 %" in [t.get_text() for t in size.texts] and "IMP 70 %" not in [t.get_text() for t in time.texts]
+    assert not [text for text in words(size.figure) if "after the attack" in text]
+    assert len(planes.practitioner_plane(table.assign(latency_ms=np.nan)).axes) == 1
+
+
+def test_practitioner_plane_stays_readable_where_costs_hardly_differ():
+    for costs in ([8e6, 8e6], [8e6, 8.1e6], [8e6, 8e9]):
+        table = pd.DataFrame({"model": ["dense", "imp-70"], "ood": [0.9, 0.8], "bytes": costs})
+        ax = planes.practitioner_plane(table).axes[0]
+        left, right = ax.get_xlim()
+        assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 2
+
+
+def test_a_point_is_as_large_as_its_accuracy_after_the_attack_and_hollow_without():
+    table = costly()[:3].assign(after_attack=[0.2, 0.8, np.nan])
+    ax = planes.practitioner_plane(table).axes[0]
+    low, high, unknown = [line for line in ax.lines if line.get_marker() not in ("", "None")]
+    assert low.get_markersize() < high.get_markersize()
+    assert unknown.get_markerfacecolor() == "white" != low.get_markerfacecolor()
+
+
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 SIGHT = {
     "full": np.eye(3),
@@ -316,7 +415,7 @@ def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
     assert sorted(path.name for path in first[0].parent.iterdir()) == ["curve.csv", "curve.svg"]
 
 
-@pytest.mark.parametrize("name", ["difficulty_histogram", "dynamics_map", "dense_trajectory", "mitigation_plane"])
+@pytest.mark.parametrize("name", ["difficulty_histogram", "dynamics_map", "dense_trajectory", "mitigation_plane", "attack_matrix"])
 def test_the_bytes_of_dots_and_arrows_repeat_too(name, tmp_path):
     a, _ = figures.save(drawn(name), plane(), tmp_path / "a")
     with plt.rc_context({"font.size": 20, "svg.fonttype": "path"}):
@@ -348,6 +447,12 @@ def test_mistakes_are_named():
         figures.sparsity_curve(pd.concat([frame, frame]))
     with pytest.raises(StudyError, match="column 'v' must hold variances"):
         figures.difficulty_histogram(difficulty().assign(v=0.5))
+    with pytest.raises(StudyError, match="loyalty_figure: two rows for"):
+        planes.loyalty_figure(pd.concat([loyal(), loyal()]))
+    with pytest.raises(StudyError, match="attack_matrix: column 'value' holds nan"):
+        planes.attack_matrix(carried().assign(value=np.nan))
+    with pytest.raises(StudyError, match="practitioner_plane: no model has bytes or latency_ms"):
+        planes.practitioner_plane(costly().assign(bytes=np.nan).drop(columns="latency_ms"))
     with pytest.raises(StudyError, match="no subcase has a count above 0"):
         figures.forgetting_curve(forgetting().query("count == 0"))
 

@@ -162,7 +162,7 @@ def test_every_loss_falls_when_it_is_followed(batch, loss):
 
 @pytest.mark.parametrize(("loss", "inputs", "says"), [
     ("rmcc", {}, "did you mean 'rmc'"),
-    ("nonsense", {}, "choose one of vanilla"),
+    ("nonsense", {}, "choose from vanilla"),
     ("jtt", {}, "needs weights"),
     ("distil", {}, "needs teacher_logits"),
     ("rmc", {"teacher_logits": torch.zeros(N, CLASSES)}, "needs strength"),

@@ -98,9 +98,7 @@ def stored_logits(model, items):
 
 # --- names and sizes
 
-def test_names_say_what_a_model_is():
-    assert models.parse("imp-70") == ("imp-70", "vanilla")
-    assert models.parse("truncated-1 + distil") == ("truncated-1", "distil")
+def test_names_and_steps_of_levels():
     assert [models.percent("heads", f) for f in (0.195, 0.29, 0.7)] == ["heads-19.5", "heads-29", "heads-70"]
     assert [models.steps_of(*a) for a in ((2, 64, 32), (1, 65, 32), (0.01, 8, 8))] == [4, 3, 1]
 
@@ -366,7 +364,7 @@ def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monk
 
 @pytest.mark.parametrize("name, match", [
     ("truncated-1 + distil", "loss 'distil' needs teacher_logits"), ("dense + rmcc", "did you mean 'rmc'"),
-    ("truncated-2", "K is 1 to 1"), ("truncated-x", "write truncated-K"), ("dense + jtt", "'jtt' needs weights")])
+    ("truncated-2", "K is 1 to 1"), ("truncated-x", "did you mean 'truncated'"), ("dense + jtt", "'jtt' needs weights")])
 def test_names_and_inputs_that_do_not_fit(run, items, no_training, name, match):
     place = run.model_copy(update={"profile": "refused"})
     with pytest.raises(StudyError, match=match):

@@ -55,7 +55,7 @@ def test_smoke_names_every_key_with_a_comment():
     text = (ROOT / "params" / "smoke.yaml").read_text()
     raw = yaml.safe_load(text)
     for section, model in RUNS.items():
-        own = set(model.model_fields) - set(params.Run.model_fields) - (set(params.Grid.model_fields) if section == "claims" else set())
+        own = set(model.model_fields) - set(params.Run.model_fields) - set(params.Grid.model_fields)
         assert set(raw[section]) == own
     assert set(raw["common"]) == set(params.Run.model_fields)
     silent = [line for line in text.splitlines() if re.match(r"  \w+:", line) and "#" not in line]
@@ -80,6 +80,11 @@ def test_a_section_may_set_a_common_key_for_its_own_notebook():
     assert profile.flat("teacher", "micro_nli", 0)["epochs"] == 6.0
 
 
+def test_loyalty_is_handed_the_seeds_of_the_grid():
+    run = params.load("mini").run("loyalty", "micro_nli", 0)
+    assert (run.seeds, run.dense_seeds) == ([0], [0, 1]) and not hasattr(run, "tasks")
+
+
 def test_claims_is_handed_the_grid():
     run = params.load("mini").run("claims", "micro_nli", 0)
     assert (run.tasks, run.seeds, run.dense_seeds) == (["micro_nli"], [0], [0, 1])
@@ -102,6 +107,14 @@ def test_claims_is_handed_the_grid():
     ("common.device=quantum", "no choice is called 'quantum'; choose from auto, cpu, cuda, mps"),
     ("mitigation.losses=[rcm]", "did you mean 'rmc'"),
     ("mitigation.bases=[imp-70 + rmc]", "without a loss"),
+    ("distillation.students=[truncated-3 + rmc]", "other losses are mitigation's"),
+    ("distillation.students=[truncated-3 + ptq8]", "quantised ones in quantization.recipes"),
+    ("quantization.recipes=[dense + ptq9]", "did you mean 'ptq8'"),
+    ("quantization.recipes=[dense]", "made in 02_teacher"),
+    ("quantization.recipes=[imp-70 + rmc + ptq8]", "other losses are mitigation's"),
+    ("loyalty.attack_source=vectors", "set loyalty.vectors to its path"),
+    ("loyalty.attack_source=wordnt", "did you mean 'wordnet'"),
+    ("loyalty.seeds=[1]", "'seeds' belongs to section 'grid'"),
     ("distillation.students=[truncated3]", "did you mean 'truncated'"),
     ("distillation.students=[truncated-3 + distill]", "did you mean 'distil'"),
     ("pruning.sparsity_levels=[70]", "pruning.sparsity_levels = [70]"),
@@ -163,7 +176,7 @@ def test_flat_names_win_over_sections_and_text_is_read_as_yaml():
     run = params.check("pruning", session("pruning", injection("mini", sparsity_levels="[0.5]", learning_rate="2e-5", epochs=2)))
     assert (run.sparsity_levels, run.learning_rate, run.epochs, run.batch_size, run.profile) == ([0.5], 2e-5, 2.0, 32, "mini")
     alone = params.check("pruning", session("pruning", "sparsity_levels = '[0.5]'"))
-    assert (alone.sparsity_levels, alone.profile, alone.encoder_layers) == ([0.5], "smoke", 2)
+    assert (alone.sparsity_levels, alone.profile, alone.encoder_layers) == ([0.5], "smoke", 3)
 
 
 @pytest.mark.parametrize("injected, says", [

@@ -1,0 +1,328 @@
+"""What a model really costs: its size, and its speed beside all others in one run.
+
+Paths, by which a model can be run on a CPU:
+- eager: transformers as it is. A model of torchao rounds its numbers there but multiplies floats, which is no speed
+  of an int8 model: its path reads `eager (not a speed)`.
+- compiled: torch.compile of the encoder's layers (PyTorch's regional compilation: a layer is compiled once for its
+  shape and serves all layers and all models of that shape); embeddings, pooler and classifier stay eager.
+- onnx_fp32, onnx_int8: onnxruntime on the exported float graph; int8 after its own dynamic quantisation (weights int8
+  per output channel, activations uint8 per tensor) of the layers' linear maps. For a float model the int8 row is what
+  quantising it would bring, no speed of its own. A quantised model's graph is made of its rounded weights.
+A mask of zeros speeds nothing up: masked models are timed like any other.
+"""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lib import batches, encoders, quantization, structured
+from lib.errors import StudyError, nearest
+
+PATHS = ("eager", "compiled", "onnx_fp32", "onnx_int8")
+NO_SPEED = "eager (not a speed)"
+COLUMNS = ["model", "path", "batch", "latency_ms", "low", "high", "rows_per_s", "speed", "agreement", "note"]
+SAMPLE = 0.03  # seconds that one sample lasts at least, in up to CALLS calls
+CALLS = 10
+TOLERANCE = 1e-3  # largest difference of a logit between torch and onnxruntime, both fp32
+# a shape too many would fall back to eager and be timed as compiled
+LIMITS = {"recompile_limit": 256, "accumulated_recompile_limit": 1024, "fail_on_recompile_limit_hit": True}
+Call = Callable[[int], np.ndarray]  # batch size -> logits
+
+
+def table(models: Mapping[str, PreTrainedModel], folders: Mapping[str, Path], length: int) -> pd.DataFrame:
+    """Size of each model: model | parameters | nonzero_parameters | bytes | flops.
+
+    bytes: on disk, of all safetensors files in the model's folder. flops: of one forward pass over one example of
+    `length` tokens, after zeroed heads are cut (see `encoders.flops`). StudyError: a folder without weights.
+    """
+    found = []
+    for name, model in models.items():
+        files = list(Path(folders[name]).glob("*.safetensors"))
+        if not files:
+            raise StudyError(f"model {name!r}: {folders[name]} holds no model.safetensors: make the model again")
+        sizes = (quantization if _quantized(model) else encoders).sizes(model)
+        found.append({"model": name, "parameters": sizes["parameters"], "nonzero_parameters": sizes["nonzero_parameters"],
+                      "bytes": sum(file.stat().st_size for file in files),
+                      "flops": encoders.flops(_as_used(model)[0], length)})
+    return pd.DataFrame(found, columns=["model", "parameters", "nonzero_parameters", "bytes", "flops"])
+
+
+def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int, batch_sizes: Sequence[int] = (1, 32),
+            paths: Sequence[str] = PATHS, runs: int = 5, encoded: batches.Encoded | None = None) -> pd.DataFrame:
+    """Speed of all models on the CPU, side by side: one row for each model, path and batch size.
+
+    Columns: model | path | batch | latency_ms | low | high | rows_per_s | speed | agreement | note. latency_ms: median
+    over `runs` rounds, milliseconds per batch of rows of `length` tokens; low, high: fastest and slowest round. Each
+    round runs through all models, paths and batches, so that a slow minute hits all. speed: whether the row is a speed
+    of this very model (see the module). agreement: on onnx_int8, share of the rows of `encoded` that get the label the
+    eager model gives them. NaN with the reason in note: a path that could not be run.
+
+    Eager, each model is timed itself. Compiled and in onnxruntime models of one graph (same shapes, same quantisation)
+    have one time, and the note names the model that was timed. Heads in `config.zeroed_heads` are cut before. The
+    models come back unchanged. StudyError: an unknown path, a number below 1.
+    """
+    for path in paths:
+        if path not in PATHS:
+            raise StudyError(f"path {path!r} is not known{nearest(path, PATHS)}")
+    if min(length, threads, runs, *batch_sizes) < 1:
+        raise StudyError("length, threads, runs and batch_sizes must be 1 or more")
+    for name, model in models.items():
+        if length > model.config.max_position_embeddings:
+            raise StudyError(f"length {length}: {name} has {model.config.max_position_embeddings} positions: lower it")
+    before, modes = torch.get_num_threads(), {name: model.training for name, model in models.items()}
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad(), tempfile.TemporaryDirectory() as folder, torch._dynamo.config.patch(LIMITS):
+            bench = _Bench({name: model.eval() for name, model in models.items()}, length, threads, Path(folder), encoded)
+            for path in paths:
+                for name in models:
+                    bench.add(name, path, batch_sizes)
+            bench.run(runs)
+            return bench.frame()
+    finally:
+        torch.set_num_threads(before)
+        for name, model in models.items():
+            model.train(modes[name])
+        if "compiled" in paths:
+            torch.compiler.reset()
+
+
+def fastest(found: pd.DataFrame) -> pd.DataFrame:
+    """Per model and batch size the fastest of its own paths, of a table by `measure`: model | batch | path |
+    latency_ms | rows_per_s, in the table's order. A quantised model's are compiled and onnx_int8, never eager; a float
+    model's are all but onnx_int8. A model with no such path that ran has path "" and NaN."""
+    times = found["latency_ms"].where(found["speed"])
+    best = times.fillna(np.inf).groupby([found["model"], found["batch"]], sort=False).idxmin()
+    kept = found.loc[best, ["model", "batch", "path", "latency_ms", "rows_per_s"]].reset_index(drop=True)
+    none = times.loc[best].isna().to_numpy()
+    kept.loc[none, ["latency_ms", "rows_per_s"]] = np.nan
+    kept.loc[none, "path"] = ""
+    return kept
+
+
+class _Bench:
+    """All calls to be timed, each known by the graph it runs, and the rows of the table that they serve."""
+
+    def __init__(self, models: Mapping[str, PreTrainedModel], length: int, threads: int, folder: Path,
+                 encoded: batches.Encoded | None):
+        self._models = {name: _as_used(model) for name, model in models.items()}
+        self._length, self._threads, self._folder, self._encoded = length, threads, folder, encoded
+        self._floats: dict[tuple, tuple[str, Path]] = {}  # exported float graphs
+        self._calls: dict[tuple, tuple[str, Call | None, str, float]] = {}  # who is timed, how, or why not, agreement
+        self._rows: list[tuple[str, str, int, tuple]] = []
+        self._times: dict[tuple, list[float]] = {}
+
+    def add(self, name: str, path: str, batch_sizes: Sequence[int]) -> None:
+        model, _ = self._models[name]
+        key = (path, name if path == "eager" else _graph(_float(model) if path.startswith("onnx") else model))
+        if key not in self._calls:
+            agreement, call, reason = np.nan, None, ""
+            try:
+                with _quiet():
+                    call, agreement = self._make(name, path)
+                    for batch in batch_sizes:
+                        call(batch)  # compiles for this size
+            except Exception as error:  # whatever a compiler or exporter raises: the row says so, the others go on
+                call, reason = None, _reason(path, error)
+            self._calls[key] = name, call, reason, agreement
+        self._rows += [(name, path, batch, key) for batch in batch_sizes]
+
+    def run(self, runs: int) -> None:
+        jobs = {(key, batch): call for _, _, batch, key in self._rows if (call := self._calls[key][1])}
+        self._times = {job: [] for job in jobs}
+        for _ in range(runs):
+            for (key, batch), call in jobs.items():
+                self._times[key, batch].append(_sample(call, batch))
+
+    def frame(self) -> pd.DataFrame:
+        found = []
+        for name, path, batch, key in self._rows:
+            model, cut = self._models[name]
+            timed, _, reason, agreement = self._calls[key]
+            times = 1e3 * np.array(self._times.get((key, batch), [np.nan]))
+            own, notes = True, [reason, cut, f"timed on {timed}, the same graph" if timed != name and not reason else ""]
+            if path == "eager" and _quantized(model):
+                path, own = NO_SPEED, False
+                notes.append("torchao rounds, then multiplies floats")
+            elif path == "onnx_int8" and not _quantized(model):
+                own = False
+                notes.append("of its int8 version, not of this model")
+            elif path == "onnx_fp32" and _quantized(model):
+                own = False
+                notes.append("its rounded weights in floats")
+            latency = float(np.median(times))
+            found.append([name, path, batch, latency, times.min(), times.max(), 1e3 * batch / latency, own,
+                          agreement if timed == name else np.nan, "; ".join(filter(None, notes))])
+        return pd.DataFrame(found, columns=COLUMNS)
+
+    def _make(self, name: str, path: str) -> tuple[Call, float]:
+        model, _ = self._models[name]
+        if path.startswith("onnx"):
+            return self._onnx(name, path)
+        if path == "compiled":
+            model = copy.deepcopy(model)
+            for layer in encoders.encoder_layers(model):
+                layer.compile(dynamic=False)
+        inputs = {}
+
+        def call(batch: int) -> np.ndarray:
+            if batch not in inputs:
+                inputs[batch] = example(model, batch, self._length)
+            with torch.inference_mode():
+                return model(**inputs[batch]).logits.numpy()
+
+        return call, np.nan
+
+    def _onnx(self, name: str, path: str) -> tuple[Call, float]:
+        if missing := [package for package in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(package)]:
+            raise StudyError(f"{missing[-1]} is not installed: pip install '.[onnx]'")
+        model = _float(self._models[name][0])
+        key = _graph(model)
+        if key not in self._floats:
+            file = self._folder / f"{len(self._floats)}.onnx"
+            _export(model, file)
+            self._floats[key] = name, file
+            inputs = example(model, 3, 12)
+            inputs["attention_mask"][0, 5:] = 0
+            gap = float(np.abs(_session(file, self._threads)(inputs) - model(**inputs).logits.numpy()).max())
+            if not gap <= TOLERANCE:  # NaN too
+                file.unlink()
+                raise StudyError(f"onnxruntime's logits are {gap:.1g} from torch's")
+        owner, file = self._floats[key]
+        if not file.exists():
+            raise StudyError(f"the graph of {owner} failed, see onnx_fp32")
+        agreement = np.nan
+        if path == "onnx_int8":
+            file = _int8(file)
+        session = _session(file, self._threads)
+        if path == "onnx_int8" and self._encoded is not None and owner == name:
+            agreement = _agreement(self._models[name][0], session, self._encoded)
+        inputs: dict[int, dict] = {}
+
+        def call(batch: int) -> np.ndarray:
+            if batch not in inputs:
+                inputs[batch] = example(model, batch, self._length)
+            return session(inputs[batch])
+
+        return call, agreement
+
+
+def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor]:
+    """Inputs of one batch, int64 [batch, length]: token ids drawn at random, no padding."""
+    ids = torch.randint(2, model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if getattr(model.config, "type_vocab_size", 1) > 1:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    return inputs
+
+
+def _as_used(model: PreTrainedModel) -> tuple[PreTrainedModel, str]:
+    """The model as one would run it, its zeroed heads cut, and a note where they cannot be."""
+    if not any(getattr(model.config, "zeroed_heads", None) or []):
+        return model, ""
+    if _quantized(model):
+        return model, "its zeroed heads are not cut: cut them before quantising"
+    return structured.cut_heads(model), ""
+
+
+def _quantized(model: PreTrainedModel) -> bool:
+    return any(hasattr(p, "qdata") for p in model.parameters())
+
+
+def _float(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, or of a quantised one a copy with its rounded weights in fp32."""
+    if not _quantized(model):
+        return model
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if hasattr(getattr(module, "weight", None), "qdata"):
+            module.weight = nn.Parameter(module.weight.dequantize().float(), requires_grad=False)
+    return model
+
+
+def _graph(model: PreTrainedModel) -> tuple:
+    """What two models have in common if one's time is the other's."""
+    config = model.config
+    return (type(model).__name__, config.num_attention_heads, str(getattr(config, "hidden_act", "")),
+            tuple((name, type(p).__name__, str(getattr(p, "target_dtype", p.dtype)), tuple(p.shape))
+                  for name, p in model.named_parameters()))
+
+
+def _export(model: PreTrainedModel, file: Path) -> None:
+    """Write the float graph with free batch size and length."""
+    inputs = example(model, 2, 16)
+    free = {name: {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")} for name in inputs}
+    torch.onnx.export(model, (), str(file), kwargs=inputs, dynamo=True, dynamic_shapes=free, input_names=list(inputs),
+                      output_names=["logits"], external_data=False, verbose=False)
+
+
+def _int8(file: Path) -> Path:
+    """The graph with int8 weights in the encoder layers' linear maps, its only matrix products with a fixed side."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    target = file.with_suffix(".int8.onnx")
+    model = onnx.load(file)
+    del model.graph.value_info[:]  # torch leaves shapes from before its own rewriting
+    quantize_dynamic(model, target, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+    return target
+
+
+def _session(file: Path, threads: int) -> Callable[[dict[str, Tensor]], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # waiting threads would slow what is timed next
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["logits"], {name: x.numpy() for name, x in inputs.items()})[0]
+
+
+def _agreement(model: PreTrainedModel, session: Callable, encoded: batches.Encoded) -> float:
+    """Share of rows that both give the same label."""
+    names, same = example(model, 1, 2), 0
+    for rows in batches.eval_batches(encoded.lengths, 64):
+        inputs = {name: x for name, x in batches.collate(encoded, rows, "cpu").items() if name in names}
+        same += int((session(inputs).argmax(1) == model(**inputs).logits.numpy().argmax(1)).sum())
+    return same / len(encoded.lengths) if len(encoded.lengths) else np.nan
+
+
+def _sample(call: Call, batch: int) -> float:
+    """Seconds of one call, the median of as many as fill SAMPLE."""
+    times: list[float] = []
+    while not times or (sum(times) < SAMPLE and len(times) < CALLS):
+        start = time.perf_counter()
+        call(batch)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def _reason(path: str, error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0] if isinstance(error, StudyError) else f"{path} failed ({type(error).__name__}: {lines[0][:160]})"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporter, quantiser and compiler tell of much that is no news; what they raise is told in the note."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

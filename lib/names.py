@@ -1,0 +1,58 @@
+"""The names of models, which are their recipes: STRUCTURE [+ LOSS] [+ QUANTISATION].
+
+`truncated-3 + distil + ptq8` is the first three layers, distilled, then quantised after training. A structure that is
+none of the families below is an encoder of its own: a hub id or a folder.
+"""
+
+import difflib
+import re
+from typing import NamedTuple
+
+from lib.errors import StudyError, nearest
+
+FAMILIES = ("dense", "untrained", "truncated", "scratch", "theseus", "imp", "heads", "ffn")
+TRANSFERS = ("pkd", "tinybert")  # copy hidden states too
+STUDENT_LOSSES = ("distil", *TRANSFERS)
+MITIGATIONS = ("smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled",
+               "confidence_regularisation")
+LOSSES = (*STUDENT_LOSSES, *MITIGATIONS)
+QUANTIZATIONS = ("ptq8", "qat8", "ptq4")  # after training, while training on, weights alone to 4 bits
+_FORM = re.compile(r"dense|untrained|truncated-\d+(-alternate)?|scratch-\d+|theseus-\d+(-constant)?|"
+                   r"(imp|heads|ffn)-\d+(\.\d+)?")
+
+
+class Name(NamedTuple):
+    """A model's recipe; `loss` is "vanilla" and `quantization` "" where the name says none."""
+
+    structure: str
+    loss: str
+    quantization: str
+
+    @property
+    def family(self) -> str:
+        """`imp` of imp-70; the structure itself where it is an encoder of its own."""
+        stem = self.structure.split("-")[0]
+        return stem if stem in FAMILIES else self.structure
+
+    @property
+    def float_name(self) -> str:
+        """The name of the model before it was quantised."""
+        return self.structure if self.loss == "vanilla" else f"{self.structure} + {self.loss}"
+
+
+def parse(name: str) -> Name:
+    """A name taken apart. Raises StudyError, with the nearest valid word, for one that is no recipe."""
+    structure, *steps = name.split(" + ")
+    stem = structure.split("-")[0]
+    alike = difflib.get_close_matches(stem, FAMILIES, 1, 0.8)
+    if not _FORM.fullmatch(structure) and (not structure.strip() or stem in FAMILIES or alike):
+        raise StudyError(f"'{name}' is not a model name such as truncated-3, imp-70, theseus-3 or a hub id"
+                         f"{nearest(stem, FAMILIES)}")
+    for step in steps:
+        if step not in (*LOSSES, *QUANTIZATIONS):
+            raise StudyError(f"'{name}': '{step}' is no loss and no quantisation of this study"
+                             f"{nearest(step, (*LOSSES, *QUANTIZATIONS))}")
+    losses, kinds = ([step for step in steps if step in known] for known in (LOSSES, QUANTIZATIONS))
+    if len(losses) > 1 or len(kinds) > 1 or steps != losses + kinds:
+        raise StudyError(f"'{name}' must read STRUCTURE [+ LOSS] [+ QUANTISATION], such as truncated-3 + distil + ptq8")
+    return Name(structure, losses[0] if losses else "vanilla", kinds[0] if kinds else "")

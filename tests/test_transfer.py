@@ -1,0 +1,240 @@
+"""Transfer losses: numbers worked out by hand, 0 for a teacher's copy, and training through `fit`."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import (
+    BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification, RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from lib import batches, encoders, names, training, transfer
+from lib.errors import StudyError
+
+LAYERS = 4
+PLAN = training.Plan(steps=30, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.0, dtype="fp32",
+                     device="cpu", seed=0)
+
+
+def tiny(family="bert", layers=LAYERS, width=16, heads=2, dropout=0.0):
+    torch.manual_seed(0)
+    common = dict(vocab_size=40, max_position_embeddings=40, num_labels=2, pad_token_id=0)
+    if family == "distilbert":
+        model = DistilBertForSequenceClassification(DistilBertConfig(
+            dim=width, hidden_dim=24, n_heads=heads, n_layers=layers, dropout=dropout, attention_dropout=dropout,
+            seq_classif_dropout=dropout, **common))
+    else:
+        kind, make = {"bert": (BertForSequenceClassification, BertConfig),
+                      "roberta": (RobertaForSequenceClassification, RobertaConfig)}[family]
+        model = kind(make(hidden_size=width, intermediate_size=24, num_attention_heads=heads, num_hidden_layers=layers,
+                          hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+                          type_vocab_size=1 if family == "roberta" else 2, **common))
+    with torch.no_grad():  # the usual start (0.02) leaves the layers next to no effect
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "embeddings" not in name:
+                parameter.normal_(0, 0.3)
+    return model.eval()
+
+
+def student_of(teacher, layers=2):
+    return encoders.keep_layers(copy.deepcopy(teacher), list(range(layers)))
+
+
+@pytest.fixture(params=["bert", "roberta", "distilbert"])
+def teacher(request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def encoded():
+    draw = np.random.default_rng(0)
+    ids = [np.concatenate([[1], draw.integers(4, 40, draw.integers(2, 9)), [2]]) for _ in range(32)]
+    return batches.Encoded(ids, None, draw.integers(0, 2, 32), np.array([len(row) for row in ids]), 0)
+
+
+def nothing(logits, rows):
+    return 0 * logits.sum()
+
+
+def cross_entropy(encoded):
+    labels = torch.as_tensor(encoded.labels)
+    return lambda logits, rows: F.cross_entropy(logits, labels[rows])
+
+
+def loss_of(student, teacher, encoded, kind, weight=1.0, base=nothing):
+    rows = np.arange(len(encoded.labels))
+    with transfer.objective(base, student, teacher, kind, weight) as total:
+        logits = student.train()(**batches.collate(encoded, rows, "cpu")).logits
+        return total(logits, torch.as_tensor(rows))
+
+
+def same_weights(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+# --- the formulas
+
+def test_patient_compares_directions_of_the_first_token():
+    student = torch.tensor([[[3.0, 4.0], [9.0, 9.0]], [[0.0, 2.0], [1.0, 0.0]]])
+    teacher = torch.tensor([[[6.0, 8.0], [0.0, 1.0]], [[5.0, 0.0], [1.0, 7.0]]])
+    assert transfer.patient(student, teacher).item() == pytest.approx((0 + 2) / 2)  # same direction; at a right angle
+    assert transfer.patient(student, -student).item() == pytest.approx(4)
+
+
+def test_hidden_mse_is_over_real_tokens_and_width():
+    student = torch.tensor([[[1.0, 2.0], [3.0, 0.0]], [[0.0, 4.0], [50.0, 50.0]]])
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    assert transfer.hidden_mse(student, torch.zeros_like(student), mask).item() == pytest.approx((1 + 4 + 9 + 16) / 6)
+
+
+def test_attention_scores_are_those_of_each_head_before_the_softmax():
+    query = torch.tensor([[[1.0, 2.0, 1.0, 0.0], [0.0, 1.0, 3.0, 3.0]]])  # two heads of size 2
+    key = torch.tensor([[[2.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 2.0]]])
+    expected = torch.tensor([[[[2.0, 3.0], [0.0, 1.0]], [[1.0, 0.0], [6.0, 6.0]]]]) / 2**0.5
+    assert torch.allclose(transfer.attention_scores(query, key, 2), expected)
+
+
+def test_attention_mse_is_over_heads_and_pairs_of_real_tokens():
+    student = torch.tensor([[[[1.0, 9.0], [9.0, 9.0]], [[3.0, 9.0], [9.0, 9.0]]],
+                            [[[1.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [2.0, 1.0]]]])  # [2 rows, 2 heads, 2, 2]
+    mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    expected = ((1 + 9) / 2 + (1 + 4 + 4 + 1) / 2) / 5  # one pair of the first row, four of the second
+    assert transfer.attention_mse(student, torch.zeros_like(student), mask).item() == pytest.approx(expected)
+
+
+# --- what of the models is compared
+
+def test_the_losses_are_those_of_the_models_own_states(teacher, encoded):
+    student = student_of(teacher)
+    with torch.no_grad():
+        inputs = batches.collate(encoded, np.arange(32), "cpu")
+        if teacher.config.model_type != "bert":
+            inputs.pop("token_type_ids", None)
+        states = [model(**inputs, output_hidden_states=True).hidden_states for model in (student, teacher)]
+    mask = inputs["attention_mask"].float()
+    s, t = states  # number 0 is the embeddings
+    assert loss_of(student, teacher, encoded, "pkd").item() == pytest.approx(transfer.patient(s[1], t[2]).item())
+
+    def scores(model, layer, states):
+        parts = encoders.layer_parts(encoders.encoder_layers(model)[layer])
+        with torch.no_grad():
+            return transfer.attention_scores(parts.query(states[layer]), parts.key(states[layer]), 2)
+    expected = sum(transfer.hidden_mse(s[m], t[g], mask)
+                   + transfer.attention_mse(scores(student, m - 1, s), scores(teacher, g - 1, t), mask)
+                   for m, g in ((1, 2), (2, 4)))
+    assert loss_of(student, teacher, encoded, "tinybert").item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("layers, pkd, tinybert", [(2, {1}, {1, 3}), (3, {0, 1}, {0, 1, 3}), (4, {0, 1, 2}, {0, 1, 2, 3})])
+def test_every_nth_layer_of_the_teacher_is_matched(encoded, layers, pkd, tinybert):
+    """Shown by what changes the loss: the output of a matched layer, and nothing of a layer that is not."""
+    shift = torch.arange(16) % 3
+    for kind, matched in (("pkd", pkd), ("tinybert", tinybert)):
+        teacher = tiny()
+        student = student_of(teacher, layers)
+        usual = loss_of(student, teacher, encoded, kind)
+        for place in range(LAYERS):
+            changed = copy.deepcopy(teacher)
+            layers_of = encoders.encoder_layers(changed)
+            layers_of[place].register_forward_hook(lambda _, args, output: output + shift)
+            for following in layers_of[place + 1:place + 2]:  # reads what it read before
+                following.register_forward_pre_hook(lambda _, args: (args[0] - shift, *args[1:]))
+            same = torch.isclose(loss_of(student, changed, encoded, kind), usual, rtol=1e-4)
+            assert same.item() is (place not in matched), (kind, place)
+
+
+@pytest.mark.parametrize("kind", names.TRANSFERS)
+def test_a_copy_of_the_teacher_has_nothing_to_learn(teacher, encoded, kind):
+    assert loss_of(copy.deepcopy(teacher), teacher, encoded, kind).item() == 0
+    assert loss_of(student_of(teacher), teacher, encoded, kind).item() > 0
+
+
+def test_the_loss_is_added_with_its_weight(encoded):
+    teacher = tiny()
+    student = student_of(teacher)
+    plain = loss_of(student, teacher, encoded, "pkd")
+    total = loss_of(student, teacher, encoded, "pkd", weight=2.5, base=lambda logits, rows: logits.sum() * 0 + 7)
+    assert total.item() == pytest.approx(7 + 2.5 * plain.item())
+
+
+@pytest.mark.parametrize("kind", names.TRANSFERS)
+def test_padding_changes_nothing(encoded, kind):
+    teacher = tiny()
+    student = student_of(teacher)
+    inputs = batches.collate(encoded, np.arange(32), "cpu")
+    longer = {name: F.pad(values, (0, 5)) for name, values in inputs.items()}
+    losses = []
+    for batch in (inputs, longer):
+        with transfer.objective(nothing, student.train(), teacher, kind, 1.0) as total:
+            losses.append(total(student(**batch).logits, torch.arange(32)).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_predictions_between_forward_and_loss_do_not_count(encoded):
+    teacher = tiny()
+    student = student_of(teacher)
+    usual = loss_of(student, teacher, encoded, "tinybert")
+    rows = np.arange(32)
+    with transfer.objective(nothing, student.train(), teacher, "tinybert", 1.0) as total:
+        logits = student(**batches.collate(encoded, rows, "cpu")).logits
+        training.predict(student, encoded, dtype="fp32", device="cpu", batch_size=1)
+        assert total(logits, torch.as_tensor(rows)).item() == usual.item()
+
+
+# --- in training
+
+@pytest.mark.parametrize("kind", names.TRANSFERS)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_students_come_nearer_to_their_teacher(teacher, encoded, kind, dtype):
+    student, before = student_of(teacher), copy.deepcopy(teacher)
+    with transfer.objective(nothing, student, teacher, kind, 1.0) as total:
+        log, _ = training.fit(student, encoded, total, dataclasses.replace(PLAN, dtype=dtype))
+    assert log["loss"].tail(4).mean() < 0.8 * log["loss"].head(4).mean()
+    assert same_weights(teacher, before) and all(p.grad is None for p in teacher.parameters())
+
+
+def test_looking_changes_nothing(encoded):
+    """With weight 0, dropout and checkpoints, the run is the plain one byte by byte."""
+    runs = []
+    for kind in (None, *names.TRANSFERS):
+        teacher = tiny(dropout=0.1).train()
+        student = student_of(teacher)
+        plan = dataclasses.replace(PLAN, steps=6)
+        for_all = {"checkpoints": {3: lambda: training.predict(student, encoded, dtype="bf16", device="cpu")}}
+        if kind is None:
+            training.fit(student, encoded, cross_entropy(encoded), plan, **for_all)
+        else:
+            with transfer.objective(cross_entropy(encoded), student, teacher, kind, 0.0) as total:
+                training.fit(student, encoded, total, plan, **for_all)
+        runs.append(student)
+    assert same_weights(runs[0], runs[1]) and same_weights(runs[0], runs[2])
+
+
+def test_the_teacher_runs_for_training_alone_and_hooks_go(encoded):
+    teacher, calls = tiny(), []
+    student = student_of(teacher)
+    counter = teacher.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises(RuntimeError), transfer.objective(cross_entropy(encoded), student, teacher, "tinybert", 1.0) as total:
+        training.fit(student, encoded, total, dataclasses.replace(PLAN, steps=5), checkpoints={
+            2: lambda: [training.predict(student, encoded, dtype=d, device="cpu") for d in ("fp32", "bf16")]})
+        raise RuntimeError
+    counter.remove()
+    assert len(calls) == 5
+    assert not any(m._forward_hooks or m._forward_pre_hooks for model in (student, teacher) for m in model.modules())
+
+
+def test_what_cannot_be_is_refused():
+    teacher = tiny()
+    for student, kind, weight, match in (
+            (student_of(teacher), "tinybrt", 1.0, "unknown transfer 'tinybrt'; did you mean 'tinybert'"),
+            (student_of(teacher), "pkd", -1.0, "weight is -1.0"),
+            (tiny(layers=5), "tinybert", 1.0, "student has 5 layers, its teacher 4"),
+            (student_of(teacher, 1), "pkd", 1.0, "one layer"),
+            (tiny(width=32), "pkd", 1.0, "width is 32, its teacher's 16"),
+            (tiny(heads=4), "tinybert", 1.0, "number of heads is 4, its teacher's 2")):
+        with pytest.raises(StudyError, match=match), transfer.objective(nothing, student, teacher, kind, weight):
+            pass
