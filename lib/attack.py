@@ -16,7 +16,7 @@ from scipy.special import softmax
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lib import bootstrap, training
+from lib import bootstrap, encoders, training
 from lib.batches import encode
 from lib.candidates import STOP_WORDS, Source
 from lib.errors import StudyError
@@ -28,7 +28,7 @@ COLUMNS = ["guid", "label", "correct", "success", "queries", "words", "changed",
 class Victim:
     """A model that is asked for logits and remembers its answers.
 
-    `queries` counts the pairs asked, `forwards` those that really ran. dtype "bf16" keeps one bf16 copy of the model
+    `queries` counts the pairs asked, `forwards` those that really ran, `flops` what these cost without padding. dtype "bf16" keeps one bf16 copy of the model
     for the victim's life. batch_size: in rows of 64 tokens, see `batches.eval_batches`; 16, about 1,000 tokens, keeps
     a CPU's caches, an accelerator wants more.
     """
@@ -37,7 +37,7 @@ class Victim:
                  device: str, batch_size: int = 16):
         self.model = training.bf16_copy(model) if dtype == "bf16" else model
         self.tokenizer, self.max_length, self.device, self.batch_size = tokenizer, max_length, device, batch_size
-        self.queries = self.forwards = 0
+        self.queries = self.forwards = self.flops = 0
         self._known: dict[tuple[str, str], np.ndarray] = {}
 
     def logits(self, text_a: Sequence[str], text_b: Sequence[str]) -> np.ndarray:
@@ -49,6 +49,8 @@ class Victim:
         if new:
             frame = pd.DataFrame(new, columns=["text_a", "text_b"]).assign(label=0)
             encoded = encode(self.tokenizer, frame, self.max_length)
+            for length, count in zip(*np.unique(encoded.lengths, return_counts=True)):
+                self.flops += int(count) * encoders.flops(self.model, int(length))
             logits = training.predict(self.model, encoded, dtype="fp32", device=self.device, batch_size=self.batch_size)
             self._known.update(zip(new, logits))
         if not pairs:

@@ -154,7 +154,7 @@ class _WordNet:
         return [word for word in found if word]
 
     def _readings(self, word: str, pos: str) -> list[tuple[int, str, str]]:
-        """Count of the most frequent sense, base form and ending of each way to read the word as that part of speech."""
+        """Count of the commonest sense, base form and ending of each way to read the word as that part of speech."""
         found = []
         for base in dict.fromkeys((word, self.reader.morphy(word, pos), *self._stems(word, pos))):
             senses = self.reader.synsets(base, pos, check_exceptions=False) if base else []
@@ -199,6 +199,12 @@ def _regular(base: str, ending: str) -> str:
     if re.fullmatch("[^aeiou]*[aeiou][^aeiouwxy]", base):  # stop, stopped
         return base + base[-1] + ending
     return base + ending
+
+
+def _lexnames() -> str:
+    """The file `lexnames`: number, name, number of the part of speech (noun, verb, adj, adv) a line."""
+    numbers = {name: i for i, name in enumerate(POS.values(), start=1)}
+    return "".join(f"{i:02d}\t{name}\t{numbers[name.split('.')[0]]}\n" for i, name in enumerate(LEXNAMES))
 
 
 def _open_wordnet(folder: str):

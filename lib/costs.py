@@ -4,10 +4,12 @@ Paths, by which a model can be run on a CPU:
 - eager: transformers as it is. A model of torchao rounds its numbers there but multiplies floats, which is no speed
   of an int8 model: its path reads `eager (not a speed)`.
 - compiled: torch.compile of the encoder's layers (PyTorch's regional compilation: a layer is compiled once for its
-  shape and serves all layers and all models of that shape); embeddings, pooler and classifier stay eager.
+  shape and serves all layers and all models of that shape; where layers differ, as with heads cut, the encoder is
+  compiled whole); pooler and classifier stay eager.
 - onnx_fp32, onnx_int8: onnxruntime on the exported float graph; int8 after its own dynamic quantisation (weights int8
-  per output channel, activations uint8 per tensor) of the layers' linear maps. For a float model the int8 row is what
-  quantising it would bring, no speed of its own. A quantised model's graph is made of its rounded weights.
+  per output channel, activations uint8 per tensor) of the layers' linear maps, whose logits are close to torchao's
+  but not the same. For a float model the int8 row is what quantising it would bring, no speed of its own, and so it is
+  for one whose weights alone are quantised. A quantised model's graph is made of its rounded weights.
 A mask of zeros speeds nothing up: masked models are timed like any other.
 """
 
@@ -32,6 +34,7 @@ from lib import batches, encoders, quantization, structured
 from lib.errors import StudyError, nearest
 
 PATHS = ("eager", "compiled", "onnx_fp32", "onnx_int8")
+ONNX = ("onnx", "onnxscript", "onnxruntime")
 NO_SPEED = "eager (not a speed)"
 COLUMNS = ["model", "path", "batch", "latency_ms", "low", "high", "rows_per_s", "speed", "agreement", "note"]
 SAMPLE = 0.03  # seconds that one sample lasts at least, in up to CALLS calls
@@ -39,7 +42,8 @@ CALLS = 10
 TOLERANCE = 1e-3  # largest difference of a logit between torch and onnxruntime, both fp32
 # a shape too many would fall back to eager and be timed as compiled
 LIMITS = {"recompile_limit": 256, "accumulated_recompile_limit": 1024, "fail_on_recompile_limit_hit": True}
-Call = Callable[[int], np.ndarray]  # batch size -> logits
+Inputs = dict[str, Tensor]
+Forward = Callable[[Inputs], np.ndarray]  # to logits [batch, classes]
 
 
 def table(models: Mapping[str, PreTrainedModel], folders: Mapping[str, Path], length: int) -> pd.DataFrame:
@@ -53,7 +57,7 @@ def table(models: Mapping[str, PreTrainedModel], folders: Mapping[str, Path], le
         files = list(Path(folders[name]).glob("*.safetensors"))
         if not files:
             raise StudyError(f"model {name!r}: {folders[name]} holds no model.safetensors: make the model again")
-        sizes = (quantization if _quantized(model) else encoders).sizes(model)
+        sizes = (quantization if _kind(model) != "float" else encoders).sizes(model)
         found.append({"model": name, "parameters": sizes["parameters"], "nonzero_parameters": sizes["nonzero_parameters"],
                       "bytes": sum(file.stat().st_size for file in files),
                       "flops": encoders.flops(_as_used(model)[0], length)})
@@ -85,7 +89,7 @@ def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int,
     before, modes = torch.get_num_threads(), {name: model.training for name, model in models.items()}
     torch.set_num_threads(threads)
     try:
-        with torch.no_grad(), tempfile.TemporaryDirectory() as folder, torch._dynamo.config.patch(LIMITS):
+        with torch.no_grad(), tempfile.TemporaryDirectory() as folder, torch._dynamo.config.patch(LIMITS), _quiet():
             bench = _Bench({name: model.eval() for name, model in models.items()}, length, threads, Path(folder), encoded)
             for path in paths:
                 for name in models:
@@ -102,8 +106,9 @@ def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int,
 
 def fastest(found: pd.DataFrame) -> pd.DataFrame:
     """Per model and batch size the fastest of its own paths, of a table by `measure`: model | batch | path |
-    latency_ms | rows_per_s, in the table's order. A quantised model's are compiled and onnx_int8, never eager; a float
-    model's are all but onnx_int8. A model with no such path that ran has path "" and NaN."""
+    latency_ms | rows_per_s, in the table's order. An int8 model's are compiled and onnx_int8, never eager; a float
+    model's all but onnx_int8; with int4 weights compiled and onnx_fp32. A model none of whose own paths ran has path ""
+    and NaN."""
     times = found["latency_ms"].where(found["speed"])
     best = times.fillna(np.inf).groupby([found["model"], found["batch"]], sort=False).idxmin()
     kept = found.loc[best, ["model", "batch", "path", "latency_ms", "rows_per_s"]].reset_index(drop=True)
@@ -121,7 +126,8 @@ class _Bench:
         self._models = {name: _as_used(model) for name, model in models.items()}
         self._length, self._threads, self._folder, self._encoded = length, threads, folder, encoded
         self._floats: dict[tuple, tuple[str, Path]] = {}  # exported float graphs
-        self._calls: dict[tuple, tuple[str, Call | None, str, float]] = {}  # who is timed, how, or why not, agreement
+        # who is timed, how, on what, or why not, agreement
+        self._calls: dict[tuple, tuple[str, Forward | None, dict[int, Inputs], str, float]] = {}
         self._rows: list[tuple[str, str, int, tuple]] = []
         self._times: dict[tuple, list[float]] = {}
 
@@ -129,65 +135,40 @@ class _Bench:
         model, _ = self._models[name]
         key = (path, name if path == "eager" else _graph(_float(model) if path.startswith("onnx") else model))
         if key not in self._calls:
-            agreement, call, reason = np.nan, None, ""
+            inputs = {batch: example(model, batch, self._length) for batch in batch_sizes}
+            forward, agreement, reason = None, np.nan, ""
             try:
-                with _quiet():
-                    call, agreement = self._make(name, path)
-                    for batch in batch_sizes:
-                        call(batch)  # compiles for this size
+                forward, agreement = self._onnx(name, path) if path.startswith("onnx") else (_torch(model, path), np.nan)
+                for batch in batch_sizes:
+                    forward(inputs[batch])  # compiles for this size
             except Exception as error:  # whatever a compiler or exporter raises: the row says so, the others go on
-                call, reason = None, _reason(path, error)
-            self._calls[key] = name, call, reason, agreement
+                forward, reason = None, _reason(path, error)
+            self._calls[key] = name, forward, inputs, reason, agreement
         self._rows += [(name, path, batch, key) for batch in batch_sizes]
 
     def run(self, runs: int) -> None:
-        jobs = {(key, batch): call for _, _, batch, key in self._rows if (call := self._calls[key][1])}
-        self._times = {job: [] for job in jobs}
+        self._times = {(key, batch): [] for _, _, batch, key in self._rows if self._calls[key][1]}
         for _ in range(runs):
-            for (key, batch), call in jobs.items():
-                self._times[key, batch].append(_sample(call, batch))
+            for (key, batch), times in self._times.items():
+                _, forward, inputs, _, _ = self._calls[key]
+                times.append(_sample(forward, inputs[batch]))
 
     def frame(self) -> pd.DataFrame:
         found = []
         for name, path, batch, key in self._rows:
             model, cut = self._models[name]
-            timed, _, reason, agreement = self._calls[key]
+            timed, _, _, reason, agreement = self._calls[key]
             times = 1e3 * np.array(self._times.get((key, batch), [np.nan]))
-            own, notes = True, [reason, cut, f"timed on {timed}, the same graph" if timed != name and not reason else ""]
-            if path == "eager" and _quantized(model):
-                path, own = NO_SPEED, False
-                notes.append("torchao rounds, then multiplies floats")
-            elif path == "onnx_int8" and not _quantized(model):
-                own = False
-                notes.append("of its int8 version, not of this model")
-            elif path == "onnx_fp32" and _quantized(model):
-                own = False
-                notes.append("its rounded weights in floats")
+            if not reason and timed != name:
+                reason = f"timed on {timed}, the same graph"
+            shown, own, about = _honest(path, _kind(model))
             latency = float(np.median(times))
-            found.append([name, path, batch, latency, times.min(), times.max(), 1e3 * batch / latency, own,
-                          agreement if timed == name else np.nan, "; ".join(filter(None, notes))])
+            found.append([name, shown, batch, latency, times.min(), times.max(), 1e3 * batch / latency, own,
+                          agreement if timed == name else np.nan, "; ".join(filter(None, [reason, cut, about]))])
         return pd.DataFrame(found, columns=COLUMNS)
 
-    def _make(self, name: str, path: str) -> tuple[Call, float]:
-        model, _ = self._models[name]
-        if path.startswith("onnx"):
-            return self._onnx(name, path)
-        if path == "compiled":
-            model = copy.deepcopy(model)
-            for layer in encoders.encoder_layers(model):
-                layer.compile(dynamic=False)
-        inputs = {}
-
-        def call(batch: int) -> np.ndarray:
-            if batch not in inputs:
-                inputs[batch] = example(model, batch, self._length)
-            with torch.inference_mode():
-                return model(**inputs[batch]).logits.numpy()
-
-        return call, np.nan
-
-    def _onnx(self, name: str, path: str) -> tuple[Call, float]:
-        if missing := [package for package in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(package)]:
+    def _onnx(self, name: str, path: str) -> tuple[Forward, float]:
+        if missing := [package for package in ONNX if not importlib.util.find_spec(package)]:
             raise StudyError(f"{missing[-1]} is not installed: pip install '.[onnx]'")
         model = _float(self._models[name][0])
         key = _graph(model)
@@ -210,17 +191,10 @@ class _Bench:
         session = _session(file, self._threads)
         if path == "onnx_int8" and self._encoded is not None and owner == name:
             agreement = _agreement(self._models[name][0], session, self._encoded)
-        inputs: dict[int, dict] = {}
-
-        def call(batch: int) -> np.ndarray:
-            if batch not in inputs:
-                inputs[batch] = example(model, batch, self._length)
-            return session(inputs[batch])
-
-        return call, agreement
+        return session, agreement
 
 
-def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor]:
+def example(model: PreTrainedModel, batch: int, length: int) -> Inputs:
     """Inputs of one batch, int64 [batch, length]: token ids drawn at random, no padding."""
     ids = torch.randint(2, model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -229,22 +203,50 @@ def example(model: PreTrainedModel, batch: int, length: int) -> dict[str, Tensor
     return inputs
 
 
+def _torch(model: PreTrainedModel, path: str) -> Forward:
+    if path == "compiled":
+        model = copy.deepcopy(model)
+        layers = encoders.encoder_layers(model)
+        for part in layers if len({_shapes(layer) for layer in layers}) == 1 else [model.base_model]:
+            part.compile(dynamic=False)
+
+    @torch.inference_mode()
+    def forward(inputs: Inputs) -> np.ndarray:
+        return model(**inputs).logits.numpy()
+
+    return forward
+
+
 def _as_used(model: PreTrainedModel) -> tuple[PreTrainedModel, str]:
     """The model as one would run it, its zeroed heads cut, and a note where they cannot be."""
     if not any(getattr(model.config, "zeroed_heads", None) or []):
         return model, ""
-    if _quantized(model):
+    if _kind(model) != "float":
         return model, "its zeroed heads are not cut: cut them before quantising"
     return structured.cut_heads(model), ""
 
 
-def _quantized(model: PreTrainedModel) -> bool:
-    return any(hasattr(p, "qdata") for p in model.parameters())
+def _kind(model: PreTrainedModel) -> str:
+    """float, weights (only those are quantised) or int8 (activations too)."""
+    whole = [p for p in model.parameters() if hasattr(p, "qdata")]
+    return "float" if not whole else "int8" if whole[0].activation_quantization else "weights"
+
+
+def _honest(path: str, kind: str) -> tuple[str, bool, str]:
+    """The path as the table shows it, whether its time is a speed of a model of this kind, and a note."""
+    if path == "eager" and kind != "float":
+        return NO_SPEED, False, "torchao multiplies floats"
+    if path == "onnx_fp32" and kind != "float":
+        return path, kind == "weights", "its rounded weights in floats"
+    if path == "onnx_int8":
+        own = kind == "int8"
+        return path, own, "rounded by onnxruntime" if own else "of an int8 version, not of this model"
+    return path, True, ""
 
 
 def _float(model: PreTrainedModel) -> PreTrainedModel:
     """The model itself, or of a quantised one a copy with its rounded weights in fp32."""
-    if not _quantized(model):
+    if _kind(model) == "float":
         return model
     model = copy.deepcopy(model)
     for module in model.modules():
@@ -256,9 +258,12 @@ def _float(model: PreTrainedModel) -> PreTrainedModel:
 def _graph(model: PreTrainedModel) -> tuple:
     """What two models have in common if one's time is the other's."""
     config = model.config
-    return (type(model).__name__, config.num_attention_heads, str(getattr(config, "hidden_act", "")),
-            tuple((name, type(p).__name__, str(getattr(p, "target_dtype", p.dtype)), tuple(p.shape))
-                  for name, p in model.named_parameters()))
+    return type(model).__name__, config.num_attention_heads, str(getattr(config, "hidden_act", "")), _shapes(model)
+
+
+def _shapes(module: nn.Module) -> tuple:
+    return tuple((name, type(p).__name__, str(getattr(p, "target_dtype", p.dtype)), tuple(p.shape))
+                 for name, p in module.named_parameters())
 
 
 def _export(model: PreTrainedModel, file: Path) -> None:
@@ -281,7 +286,7 @@ def _int8(file: Path) -> Path:
     return target
 
 
-def _session(file: Path, threads: int) -> Callable[[dict[str, Tensor]], np.ndarray]:
+def _session(file: Path, threads: int) -> Forward:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -291,7 +296,7 @@ def _session(file: Path, threads: int) -> Callable[[dict[str, Tensor]], np.ndarr
     return lambda inputs: session.run(["logits"], {name: x.numpy() for name, x in inputs.items()})[0]
 
 
-def _agreement(model: PreTrainedModel, session: Callable, encoded: batches.Encoded) -> float:
+def _agreement(model: PreTrainedModel, session: Forward, encoded: batches.Encoded) -> float:
     """Share of rows that both give the same label."""
     names, same = example(model, 1, 2), 0
     for rows in batches.eval_batches(encoded.lengths, 64):
@@ -300,12 +305,12 @@ def _agreement(model: PreTrainedModel, session: Callable, encoded: batches.Encod
     return same / len(encoded.lengths) if len(encoded.lengths) else np.nan
 
 
-def _sample(call: Call, batch: int) -> float:
+def _sample(forward: Forward, inputs: Inputs) -> float:
     """Seconds of one call, the median of as many as fill SAMPLE."""
     times: list[float] = []
     while not times or (sum(times) < SAMPLE and len(times) < CALLS):
         start = time.perf_counter()
-        call(batch)
+        forward(inputs)
         times.append(time.perf_counter() - start)
     return float(np.median(times))
 

@@ -1,6 +1,7 @@
 """The rows that claims are decided on: every model of a profile, over tasks and seeds (notebook 09)."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
@@ -58,11 +59,18 @@ class Found:
             self._rows[task, seed, model] = rows.assign(easy=rows["guid"].map(easy))
         return self._rows[task, seed, model]
 
+    def final_table(self) -> pd.DataFrame:
+        """Notebook 08's table of every task and model, the mean of its numbers over the seeds: task | model | seeds | ..."""
+        numbers = ["dev", "ood", "label_loyalty", "loyalty_ood", "after_attack", "bytes", "nonzero_parameters", "latency_ms"]
+        frames = [pd.read_csv(_of_stage(self.run, task, seed, "plane.csv")).assign(task=task)
+                  for task in self.run.tasks for seed in self.run.seeds]
+        by_model = pd.concat(frames, ignore_index=True).groupby(["task", "model"], sort=False)
+        return by_model[numbers].mean().assign(seeds=by_model.size()).reset_index()
+
     def _after_attack(self, task: str, seed: int, model: str) -> dict[str, bool]:
-        path = self.run.folder("08_loyalty_and_attacks", task, seed) / "attacks.parquet"
-        if not path.exists():
-            raise StudyError(f"{path} is not there: run notebooks/08_loyalty_and_attacks.ipynb with the same parameters first")
-        found = pd.read_parquet(path).query("model == @model")
+        if seed not in self.run.seeds:
+            return {}
+        found = pd.read_parquet(_of_stage(self.run, task, seed, "attacks.parquet")).query("model == @model")
         return dict(zip(found["guid"], found["correct"] & ~found["success"]))
 
     def by_run(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
@@ -88,6 +96,13 @@ class Found:
         return pd.concat(frames, ignore_index=True)[columns]
 
 
+def _of_stage(run, task: str, seed: int, name: str) -> Path:
+    path = run.folder("08_loyalty_and_attacks", task, seed) / name
+    if not path.exists():
+        raise StudyError(f"{path} is not there: run notebooks/08_loyalty_and_attacks.ipynb with the same parameters first")
+    return path
+
+
 def _evaluated(model: store.Model) -> pd.DataFrame:
     table = model.predictions()
     return table[table["split"] != "train"]
@@ -95,10 +110,10 @@ def _evaluated(model: store.Model) -> pd.DataFrame:
 
 def collect(run) -> Found:
     """Every finished model of the grid. Raises StudyError where a stage has not run."""
-    models = []
+    models: dict[tuple, store.Model] = {}  # a model that two notebooks ask for counts once
     for task in run.tasks:
         for seed in sorted({*run.seeds, *run.dense_seeds}):
             stages = MODEL_STAGES if seed in run.seeds else MODEL_STAGES[:1]
             for stage in stages:
-                models += store.read_stage(run.folder(stage, task, seed)).values()
-    return Found(run, models)
+                models |= {(task, seed, name): m for name, m in store.read_stage(run.folder(stage, task, seed)).items()}
+    return Found(run, list(models.values()))

@@ -13,6 +13,30 @@ from lib.errors import StudyError, nearest
 from lib.labels import case_name
 
 
+FRONT = {"dev": "high", "ood": "high", "label_loyalty": "high", "after_attack": "high", "bytes": "low", "latency_ms": "low"}
+SHOWN = ["dev", "ood", "label_loyalty", "loyalty_ood", "after_attack", "bytes", "latency_ms", "path", "front"]
+
+
+def combine(points: pd.DataFrame, loyal: pd.DataFrame, broken: pd.DataFrame, sizes: pd.DataFrame, fastest: pd.DataFrame,
+            ood: Iterable[str]) -> pd.DataFrame:
+    """The final table, a row for each model of `points` (`tables.points`).
+
+    loyal: `loyalty.table` with a column model (dense follows itself: 1); label_loyalty is that on test, loyalty_ood the
+    mean over the splits `ood`. broken: `attack.summary` with a column model. sizes: `costs.table`, indexed by model.
+    fastest: `costs.fastest`, of which batch 1 counts; path says how. front: on the Pareto front of all of FRONT.
+    """
+    followed = loyal[loyal["measure"] == "label_loyalty"].pivot(index="model", columns="split", values="value")
+    followed.loc["dense"] = 1.0
+    after = broken[broken["measure"] == "after_attack_accuracy"].set_index("model")["value"]
+    one = fastest[fastest["batch"] == 1].set_index("model")
+    by_model = points["model"].map
+    table = points.assign(label_loyalty=by_model(followed["test"]), loyalty_ood=by_model(followed[list(ood)].mean(axis=1)),
+                          after_attack=by_model(after), bytes=by_model(sizes["bytes"]),
+                          nonzero_parameters=by_model(sizes["nonzero_parameters"]),
+                          latency_ms=by_model(one["latency_ms"]), path=by_model(one["path"]))
+    return table.assign(front=front(table, FRONT))
+
+
 def front(table: pd.DataFrame, better: Mapping[str, str]) -> pd.Series:
     """The Pareto front, a boolean a row: True where no row is as good in every column and better in one.
 

@@ -16,7 +16,7 @@ from lib.drawing import GREY, LABELS, canvas, check, color_of, label_of, style_o
 from lib.errors import StudyError
 from lib.labels import point_labels
 
-COSTS = {"bytes": (1e-6, "bytes on disk, MB"), "latency_ms": (1, "latency, ms a batch")}  # column: scale, name
+COSTS = {"bytes": (1e-6, "bytes on disk, MB"), "latency_ms": (1, "latency of one example, ms")}  # column: scale, name
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 

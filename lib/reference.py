@@ -17,7 +17,7 @@ from lib.errors import StudyError
 from lib.schema import ROOT, STAGES
 
 FOLDER = ROOT / "outputs" / "reference"
-COPIED = ("*.csv", "figures/*.svg", "figures/*.csv", "models.json")
+COPIED = ("*.csv", "attacks.parquet", "figures/*.svg", "figures/*.csv", "models.json")
 TEXT = ["text_a", "text_b"]
 
 

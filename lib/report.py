@@ -6,7 +6,9 @@ from importlib.metadata import version
 import pandas as pd
 from IPython.display import Markdown, display
 
-PACKAGES = ("torch", "transformers", "datasets", "pandas", "scikit-learn", "seaborn")
+from lib import microworld
+
+PACKAGES = ("torch", "transformers", "torchao", "datasets", "pandas", "scikit-learn", "seaborn")
 
 
 def versions() -> pd.DataFrame:
@@ -76,3 +78,34 @@ def losses(table: pd.DataFrame) -> str:
         say_id, say_ood = (interval(*by.loc[f"{name}_difference", ["value", "low", "high"]]) for name in ("id", "ood"))
         lines.append(f"- **{model}**: {say_id} points ID, {say_ood} points OOD against dense")
     return "\n".join(lines)
+
+
+def label_kept(task, attacks: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Whether the attacked pairs keep their true label, as far as that can be known. rows: the originals, with text_a."""
+    pairs = attacks[attacks["success"]].merge(rows[["guid", "text_a"]], on="guid")
+    if task.name not in microworld.TASKS:
+        return f"{len(pairs)} pairs were found. Whether they keep their label nobody has checked: only the micro-world can tell."
+    labels = [microworld.label_of(task.name, a, b) for a, b in zip(pairs["text_a"], pairs["adversarial"])]
+    kept = sum(found == true for found, true in zip(labels, pairs["label"]))
+    unread = sum(found is None for found in labels)
+    said = f"By the grammar **{kept} of {len(pairs)}** adversarial pairs keep their true label"
+    return said + (f"; {unread} hold a word that the grammar does not know." if unread else ".")
+
+
+def side_by_side(task, attacks: pd.DataFrame, rows: pd.DataFrame, n: int = 6) -> pd.DataFrame | None:
+    """Originals beside what broke them, one of each model in turn. Texts of real sets are not shown: their terms forbid it."""
+    if task.name not in microworld.TASKS:
+        say("Texts of this set may not be shown here. In your own run they stand in `08_loyalty_and_attacks/attacks/*.parquet`.")
+        return None
+    pairs = attacks[attacks["success"]].merge(rows[["guid", "text_a"]], on="guid").drop_duplicates(["guid", "adversarial"])
+    pairs = pairs.assign(turn=pairs.groupby("model", sort=False).cumcount()).sort_values("turn", kind="stable").head(n)
+    pairs = pairs.assign(label=[task.labels[label] for label in pairs["label"]])
+    names = {"text_a": task.text_a, "text_b": task.text_b}
+    return pairs[["model", "text_a", "text_b", "adversarial", "label"]].rename(columns=names).set_index("model")
+
+
+def notes(table: pd.DataFrame) -> str:
+    """One line for each different note of `costs.measure`, with the models it is about."""
+    lines = [f"- {path}: {note} ({', '.join(group['model'])})"
+             for (path, note), group in table.groupby(["path", "note"], sort=False)]
+    return "\n".join(lines) or "Every path ran for every model."

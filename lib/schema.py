@@ -21,7 +21,7 @@ TASKS = ("micro_nli", "micro_facts", "micro_paraphrase", "mnli", "fever", "qqp")
 Loss = Literal["distil", "smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled",
                "confidence_regularisation"]
 Source = Literal["synonyms", "wordnet", "vectors", "characters"]
-Runtime = Literal["eager", "compiled", "onnx_int8"]
+Runtime = Literal["eager", "compiled", "onnx_fp32", "onnx_int8"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

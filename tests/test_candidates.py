@@ -36,7 +36,8 @@ def tiny(tmp_path):
     for pos, name in candidates.POS.items():
         (tmp_path / f"data.{name}").write_text(data[pos])
         (tmp_path / f"index.{name}").write_text("".join(
-            f"{w} {pos} {len(at)} 0 {len(at)} 0 {' '.join(f'{o:08d}' for o in at)}  \n" for w, at in sorted(index[pos].items())))
+            f"{word} {pos} {len(at)} 0 {len(at)} 0 {' '.join(f'{o:08d}' for o in at)}  \n"
+            for word, at in sorted(index[pos].items())))
         (tmp_path / f"{name}.exc").write_text("".join(f"{line}\n" for line in sorted(IRREGULAR.get(name, []))))
     (tmp_path / "cntlist.rev").write_text("".join(f"{line}\n" for line in sorted(counts)))
     return str(tmp_path)

@@ -1,0 +1,148 @@
+"""Every model of a run under attack: by its own attack, by those found on the others, and what batching the attack brings."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import attack, batches, candidates, encoders, models, names, progress, store, training
+
+RELEASED = ["model", "guid", "label", "correct", "success", "queries", "words", "changed"]  # no text of a real set
+PEAK_SIDES = (1024, 2048)
+
+
+def chosen_rows(items: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The rows under attack: `n` of test, drawn once for all models and seeds."""
+    test = items[items["split"] == "test"]
+    return test.sample(min(n, len(test)), random_state=0).sort_index()
+
+
+def source_of(run) -> candidates.Source:
+    """Where the run's attack takes its words from. Raises StudyError where that is absent."""
+    return candidates.source(run.attack_source, limit=run.attack_candidates, pos=run.attack_pos, wordnet=run.wordnet,
+                             vectors=run.vectors, min_cosine=run.attack_cosine)
+
+
+def victim(model: store.Model, run, batch_size: int = 16) -> attack.Victim:
+    """A finished model, ready to be asked, in the precision that its predictions have."""
+    device = training.device(run.device)
+    quantized = names.parse(model.name).quantization
+    dtype = "fp32" if quantized else training.dtype(run.dtype, device)
+    return attack.Victim(models.load(model), encoders.load_tokenizer(str(model.path)), run.max_length, dtype,
+                         "cpu" if quantized else device, batch_size)
+
+
+def attacks(finished: dict[str, store.Model], run, rows: pd.DataFrame, source: candidates.Source) -> pd.DataFrame:
+    """The table of `attack.attack` for every model, with a column `model` in front.
+
+    Each model's part is kept in the stage's folder as it is found, so that a run that breaks loses one model at most.
+    """
+    parts = []
+    for name, model in finished.items():
+        path = run.folder(run.stage) / "attacks" / f"{_key(model, run, rows)}.parquet"
+        if not path.exists():
+            with progress.bar(len(rows), f"attack {name}") as bar:
+                found = attack.attack(victim(model, run), rows, source, max_changed=run.attack_changed, progress=bar,
+                                      max_candidates=run.attack_candidates, stop_words=run.attack_stop_words)
+            with store.replacing(path) as temporary:
+                found.to_parquet(temporary, index=False)
+        parts.append(pd.read_parquet(path).assign(model=name))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["model", *table.columns.drop("model")]]
+
+
+def _key(model: store.Model, run, rows: pd.DataFrame) -> str:
+    settings = {key: value for key, value in run.model_dump().items() if key.startswith("attack_")}
+    files = [str(Path(file).stat().st_mtime_ns) for file in (run.wordnet, run.vectors) if file and Path(file).exists()]
+    return store.key(settings | {
+        "model": model.record["key"], "rows": rows["guid"].tolist(), "files": [run.wordnet, run.vectors, *files],
+        "source": store.source_hash("attack", "candidates", "grammar")})
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write the released part of an attacks table: which rows broke, no text."""
+    with store.replacing(path) as temporary:
+        table[RELEASED].to_parquet(temporary, index=False, compression="zstd")
+
+
+def summary(table: pd.DataFrame, items: pd.DataFrame, n_boot: int, seed: int) -> pd.DataFrame:
+    """`attack.summary` of every model: model | measure | value | low | high | n."""
+    parts = [attack.summary(part.drop(columns="model"), items, n_boot, seed).assign(model=name)
+             for name, part in table.groupby("model", sort=False)]
+    return pd.concat(parts, ignore_index=True)[["model", "measure", "value", "low", "high", "n"]]
+
+
+def transfers(finished: dict[str, store.Model], run, table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Attacks found on one model replayed on another: found_on | model | value (accuracy there) | n (pairs).
+
+    Only pairs that the model judged had right before they were changed, so that a failure is the attack's. Models with
+    no successful attack, and pairs of models without such rows, are left out.
+    """
+    right = {name: set(part.loc[part["correct"], "guid"]) for name, part in table.groupby("model", sort=False)}
+    found_on = {name: part for name, part in table[table["success"]].groupby("model", sort=False)}
+    result = []
+    with progress.bar(len(finished), "transfer") as bar:
+        for name, model in finished.items():
+            asked = victim(model, run)
+            for source, found in found_on.items():
+                found = found[found["guid"].isin(right[name])]
+                if source != name and len(found):
+                    kept = attack.replay(asked, found, items)
+                    result.append({"found_on": source, "model": name, "value": float(kept.mean()), "n": len(kept)})
+            bar.update()
+    return pd.DataFrame(result, columns=["found_on", "model", "value", "n"])
+
+
+def batching(model: store.Model, run, rows: pd.DataFrame, source: candidates.Source) -> pd.DataFrame:
+    """The same attack on the same rows, all queries of a round at once and one query at a time, in one run.
+
+    how | queries | forwards (not remembered) | seconds | queries_per_s | gflops (of the forwards, without padding, a
+    second) | of_peak (share of the fastest square matrix product in that precision, measured in between).
+    """
+    def run_with(batched: bool) -> dict:
+        asked = victim(model, run) if batched else _OneByOne(victim(model, run, batch_size=1))
+        seconds = -time.perf_counter()
+        for part in [rows] if batched else [rows.iloc[[i]] for i in range(len(rows))]:
+            attack.attack(asked, part, source, max_changed=run.attack_changed, max_candidates=run.attack_candidates,
+                          stop_words=run.attack_stop_words)
+        seconds += time.perf_counter()
+        inner = asked if batched else asked.victim
+        return {"how": "batched" if batched else "one by one", "queries": inner.queries, "forwards": inner.forwards,
+                "seconds": seconds, "queries_per_s": inner.queries / seconds, "gflops": inner.flops / seconds / 1e9}
+
+    torch.set_num_threads(run.threads)
+    run_with(batched=True)  # warms up
+    first, dtype = run_with(batched=True), "fp32" if names.parse(model.name).quantization else model.record["dtype"]
+    peak = matrix_peak(dtype, training.device(run.device))
+    table = pd.DataFrame([first, run_with(batched=False)])
+    return table.assign(of_peak=table["gflops"] / peak)
+
+
+class _OneByOne:
+    """A victim that is asked one pair at a time."""
+
+    def __init__(self, inner: attack.Victim):
+        self.victim = inner
+
+    def logits(self, text_a: list[str], text_b: list[str]) -> np.ndarray:
+        return np.concatenate([self.victim.logits([a], [b]) for a, b in zip(text_a, text_b, strict=True)])
+
+
+def matrix_peak(dtype: str, device: str, seconds: float = 0.5) -> float:
+    """GFLOP/s of the fastest square matrix product of this machine in that precision."""
+    best = 0.0
+    for side in PEAK_SIDES:
+        a = torch.ones(side, side, dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[dtype], device=device)
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            start = time.perf_counter()
+            float((a @ a)[0, 0])  # waits for an accelerator
+            best = max(best, 2 * side**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def token_length(model: store.Model, run, rows: pd.DataFrame) -> int:
+    """Mean tokens of these rows, rounded: the length at which speed is measured."""
+    return round(float(batches.encode(encoders.load_tokenizer(str(model.path)), rows, run.max_length).lengths.mean()))
