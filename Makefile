@@ -49,8 +49,8 @@ $(READY): pyproject.toml requirements.lock
 		echo "No CPU build of torch could be had; taking the one of the package index."; \
 	fi
 	@echo "Installing the study's packages ..."
-	@$(BIN)/python -m pip install -q -e '.[test]' -c requirements.lock || { \
+	@$(BIN)/python -m pip install -q -e '.[test,onnx]' -c requirements.lock || { \
 		echo "The tested versions (requirements.lock) cannot all be had here: installing the newest that pyproject.toml admits."; \
-		$(BIN)/python -m pip install -q -e '.[test]'; }
+		$(BIN)/python -m pip install -q -e '.[test,onnx]'; }
 	@$(BIN)/python -m ipykernel install --prefix $(VENV) --name python3 --display-name "Python 3 (study)" >/dev/null
 	@touch $(READY)

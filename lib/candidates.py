@@ -222,10 +222,7 @@ def _open_wordnet(folder: str):
             return None
 
         def open(self, file):
-            if file == "lexnames":
-                numbers = {name: i for i, name in enumerate(POS.values(), start=1)}
-                return io.StringIO("".join(f"{i:02d}\t{n}\t{numbers[n.split('.')[0]]}\n" for i, n in enumerate(LEXNAMES)))
-            return super().open(file)
+            return io.StringIO(_lexnames()) if file == "lexnames" else super().open(file)
 
     def own():
         for name in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):

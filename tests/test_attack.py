@@ -1,4 +1,4 @@
-"""The attack: greedy in the right order, within its budget, batched without changing a result, and true to the label."""
+"""The attack: greedy in the right order, within its budget, batched at no change of a result, true to the label."""
 
 import numpy as np
 import pandas as pd
@@ -90,11 +90,9 @@ def test_words_change_one_after_the_other_and_a_candidate_that_helps_nothing_is_
 
 @pytest.mark.parametrize("share, budget", [(0.0, 1), (0.49, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
 def test_the_budget_is_a_share_of_the_words_and_at_least_one(share, budget):
-    words = {w: 1 for w in "abcd"} | {w: 0.9 for w in "ABCD"}
-    found = attack(Scored(words), items(["p q r s"]), of(), max_changed=share, max_candidates=5)
-    assert found.loc[0, "changed"] == 0 and found.loc[0, "queries"] == 5
     victim = Scored({w: 1 for w in "pqrs"} | {w: 0.9 for w in "wxyz"})
-    found = attack(victim, items(["p q r s"]), of(p=["w"], q=["x"], r=["y"], s=["z"]), max_changed=share, max_candidates=5)
+    search = of(p=["w"], q=["x"], r=["y"], s=["z"])
+    found = attack(victim, items(["p q r s"]), search, max_changed=share, max_candidates=5)
     assert found.loc[0, "changed"] == budget and not found.loc[0, "success"] and found.loc[0, "adversarial"] == ""
 
 
@@ -125,6 +123,7 @@ def test_nothing_to_attack():
     wrong = attack(Scored({}, bias=-1), items(["dog"]), of(dog=["cur"]), **LOOSE)
     assert not wrong["correct"].any() and wrong["queries"].tolist() == [0]
     assert attack(Scored({}, bias=1), items(["..."]), of(), **LOOSE).loc[0, "words"] == 0
+    assert attack(Scored({}, bias=1), items(["p q"]), of(), **LOOSE).loc[0, ["queries", "changed"]].tolist() == [3, 0]
 
 
 def test_the_bar_counts_the_rows(capsys):
@@ -167,6 +166,8 @@ def test_the_victim_answers_as_predict_does_and_runs_no_pair_twice(tokenizer, dt
     twice = victim.logits(["new", "new", rows["text_a"][0]], ["pair", "pair", rows["text_b"][0]])
     assert np.array_equal(twice[0], twice[1]) and np.allclose(twice[2], expected[0], atol=tolerance)
     assert victim.queries == 2 * len(rows) + 3 and victim.forwards == len(rows) + 1
+    lengths = batches.encode(tokenizer, pd.concat([rows, items(["pair"]).assign(text_a="new")]), 64).lengths
+    assert victim.flops == sum(encoders.flops(model, int(length)) for length in lengths)
     assert victim.logits([], []).shape == (0, 2) and {p.dtype for p in model.parameters()} == {torch.float32}
 
 

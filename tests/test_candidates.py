@@ -28,7 +28,8 @@ def tiny(tmp_path):
         names = [w.partition("(")[0] for w in words]
         offset = len(data[pos].encode())
         listed = " ".join(f"{name} 0" for name in names)
-        data[pos] += f"{offset:08d} 03 {pos} {len(names):02x} {listed} 000 {'01 + 02 00 ' if pos == 'v' else ''}| a gloss\n"
+        frames = "01 + 02 00 " if pos == "v" else ""
+        data[pos] += f"{offset:08d} 03 {pos} {len(names):02x} {listed} 000 {frames}| a gloss\n"
         for word, name in zip(words, names):
             index[pos][name.lower()].append(offset)
             if "(" in word:
