@@ -92,7 +92,7 @@ def attack(victim: Victim, items: pd.DataFrame, source: Source, *, max_changed: 
 
     source: candidates of a word, see `lib.candidates.source`; the first `max_candidates` are tried. max_changed: share
     of text_b's words that may be replaced, at least one word. stop_words: leave `candidates.STOP_WORDS` as they are.
-    victim: anything with `logits(text_a, text_b)`. progress: a bar of len(items) rows.
+    victim: anything with `logits(text_a, text_b)`. progress: a bar that is moved on by len(items) rows.
 
     guid | label | correct (before) | success | queries | words (of text_b) | changed | text_b | adversarial ("" unless
     success). queries: texts asked about the row (itself, without each word, its candidates), whether remembered or
@@ -115,10 +115,12 @@ def attack(victim: Victim, items: pd.DataFrame, source: Source, *, max_changed: 
     for row, before in zip(active, p[correct]):
         row.p, row.queries, row.budget = before, 1, max(1, int(max_changed * len(row.words) + 1e-9))
     _rank(victim, active, source, max_candidates, stop_words)
+    done = 0
     while True:
         left = [row for row in active if row.todo and row.changed < row.budget and not row.success]
         if progress is not None:
-            progress.update(len(rows) - len(left) - progress.n)
+            progress.update(len(rows) - len(left) - done)
+        done = len(rows) - len(left)
         if not left:
             break
         _substitute(victim, left)

@@ -64,7 +64,7 @@ def source(kind: str, *, limit: int, pos: bool = True, wordnet: str = "", vector
     if limit < 1:
         raise StudyError(f"attack_candidates is {limit}; give 1 or more")
     if kind == "synonyms":
-        find = lambda word: SYNONYMS.get(word, ())  # noqa: E731
+        find = _synonyms
     elif kind == "characters":
         find = _misspellings
     elif kind == "wordnet":
@@ -77,6 +77,10 @@ def source(kind: str, *, limit: int, pos: bool = True, wordnet: str = "", vector
         found = dict.fromkeys(c for c in find(word) if c != word and c not in STOP_WORDS)
         return tuple(found)[:limit]
     return lambda word: list(known(word.lower()))
+
+
+def _synonyms(word: str) -> tuple[str, ...]:
+    return SYNONYMS.get(word, ())
 
 
 def _misspellings(word: str) -> list[str]:

@@ -25,7 +25,7 @@ def source_of(run) -> candidates.Source:
                              vectors=run.vectors, min_cosine=run.attack_cosine)
 
 
-def victim(model: store.Model, run, batch_size: int = 16) -> attack.Victim:
+def victim(model: store.Model, run, batch_size: int | None = None) -> attack.Victim:
     """A finished model, ready to be asked, in the precision that its predictions have."""
     device = training.device(run.device)
     quantized = names.parse(model.name).quantization
@@ -40,15 +40,18 @@ def attacks(finished: dict[str, store.Model], run, rows: pd.DataFrame, source: c
     Each model's part is kept in the stage's folder as it is found, so that a run that breaks loses one model at most.
     """
     parts = []
-    for name, model in finished.items():
-        path = run.folder(run.stage) / "attacks" / f"{_key(model, run, rows)}.parquet"
-        if not path.exists():
-            with progress.bar(len(rows), f"attack {name}") as bar:
+    with progress.bar(len(rows) * len(finished), "attack") as bar:
+        for name, model in finished.items():
+            bar.set_postfix_str(name, refresh=False)
+            path = run.folder(run.stage) / "attacks" / f"{_key(model, run, rows)}.parquet"
+            if path.exists():
+                bar.update(len(rows))
+            else:
                 found = attack.attack(victim(model, run), rows, source, max_changed=run.attack_changed, progress=bar,
                                       max_candidates=run.attack_candidates, stop_words=run.attack_stop_words)
-            with store.replacing(path) as temporary:
-                found.to_parquet(temporary, index=False)
-        parts.append(pd.read_parquet(path).assign(model=name))
+                with store.replacing(path) as temporary:
+                    found.to_parquet(temporary, index=False)
+            parts.append(pd.read_parquet(path).assign(model=name))
     table = pd.concat(parts, ignore_index=True)
     return table[["model", *table.columns.drop("model")]]
 
