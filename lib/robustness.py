@@ -146,6 +146,6 @@ def matrix_peak(dtype: str, device: str, seconds: float = 0.5) -> float:
     return best
 
 
-def token_length(model: store.Model, run, rows: pd.DataFrame) -> int:
-    """Mean tokens of these rows, rounded: the length at which speed is measured."""
-    return round(float(batches.encode(encoders.load_tokenizer(str(model.path)), rows, run.max_length).lengths.mean()))
+def encoded(model: store.Model, run, rows: pd.DataFrame) -> batches.Encoded:
+    """Rows as a finished model reads them."""
+    return batches.encode(encoders.load_tokenizer(str(model.path)), rows, run.max_length)

@@ -6,50 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers, processors
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
-from lib import encoders, microworld, models, params, pruning, schema, store, training
+from lib import encoders, models, pruning, store, training
 from lib.errors import StudyError
 
-LAYERS, HEADS, WIDTH, STEPS = 2, 4, 32, 12
-SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-
-
-def tiny_encoder(folder, texts, seed=0):
-    """A BERT of two layers with a tokenizer of whole words, in a plain `from_pretrained` folder."""
-    words = sorted({word for text in texts for word in text.split()})
-    tokenizer = Tokenizer(tokenizer_models.WordLevel({w: i for i, w in enumerate(SPECIAL + words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]",
-        model_max_length=64, model_input_names=["input_ids", "token_type_ids", "attention_mask"]).save_pretrained(folder)
-    torch.manual_seed(seed)
-    BertModel(BertConfig(vocab_size=len(SPECIAL + words), hidden_size=16, intermediate_size=WIDTH, num_attention_heads=HEADS,
-                         num_hidden_layers=LAYERS, max_position_embeddings=64, initializer_range=0.3)).save_pretrained(folder)
-    return str(folder)
+LAYERS, WIDTH, STEPS = 2, 32, 12  # of the fixtures tiny_encoder and tiny_run
 
 
 @pytest.fixture(scope="module")
-def items():
-    return microworld.make("micro_nli", seed=0, n_train=64, n_eval=20, n_ood=4)
+def items(micro):
+    return micro
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, items):
-    """A run of 12 steps; its store lies in a temporary folder, shared by this file's tests."""
-    root = tmp_path_factory.mktemp("study")
-    encoder = tiny_encoder(root / "tiny", pd.concat([items["text_a"], items["text_b"]]))
-    fields = dict(encoder=encoder, encoder_layers=0, epochs=1.5, batch_size=8, learning_rate=0.01, dropout=0.1, max_length=48,
-                  dtype="fp32", device="cpu", threads=1)
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "ROOT", root)
-        yield params.load("smoke").run("pruning", "micro_nli", 0).model_copy(update=fields)
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
+def run(tiny_run):
+    return tiny_run
 
 
 ALONG = models.Extras(checkpoints=(0.25, 0.5), checkpoint_splits=("train", "ood"), predict_train=True)
@@ -238,7 +210,7 @@ def test_gamma_reaches_the_focal_loss(run, items):
     assert not np.allclose(plain, five, atol=1e-2)
 
 
-def test_a_compression_of_no_family_is_an_encoder_of_its_own(run, items, tmp_path):
+def test_a_compression_of_no_family_is_an_encoder_of_its_own(run, items, tiny_encoder, tmp_path):
     folder = tiny_encoder(tmp_path / "other", items["text_a"], seed=1)
     still = run.model_copy(update={"learning_rate": 1e-12, "encoder": "offline"})  # the run's own is not looked at
     model = models.make(still, items, folder, models.Extras(epochs=0.1))
