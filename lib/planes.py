@@ -68,14 +68,15 @@ def attack_matrix(matrix: pd.DataFrame, *, smoke: bool = False) -> Figure:
     rows, columns = list(matrix["found_on"].unique()), list(matrix["model"].unique())
     values = matrix.pivot(index="found_on", columns="model", values="value").reindex(rows, columns=columns) * 100
     fig, ax = canvas("Do attacks carry over to other models?", smoke, height=2.6 + 0.25 * len(rows))
+    size, slant = (9, 40) if len(columns) <= 14 else (6, 90)
     ax.imshow(values.to_numpy(float), cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
     ax.set_facecolor("#f2f2f2")
     for (y, x), value in np.ndenumerate(values.to_numpy(float)):
         if not np.isnan(value):
-            ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=9, color="white" if value > 55 else "black")
+            ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=size, color="white" if value > 55 else "black")
     ax.set_yticks(range(len(rows)), [label_of(model) for model in rows])
     names = [label_of(model) for model in columns]
-    ax.set_xticks(range(len(columns)), names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(len(columns)), names, rotation=slant, ha="right", rotation_mode="anchor", fontsize=size)
     ax.set(xlabel="model judged: accuracy, % (higher is more robust)", ylabel="attack found on")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -109,3 +109,42 @@ def notes(table: pd.DataFrame) -> str:
     lines = [f"- {path}: {note} ({', '.join(group['model'])})"
              for (path, note), group in table.groupby(["path", "note"], sort=False)]
     return "\n".join(lines) or "Every path ran for every model."
+
+
+def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
+    """Which models follow the dense one less, and which more, than dense models of other seeds do (their intervals apart).
+
+    table: `loyalty.table` with a column model; null: the names of the other seeds there.
+    """
+    if not null:
+        return "This run has one dense model only: no null to read loyalty against."
+    lines = []
+    for split in splits:
+        labels = table[(table["measure"] == "label_loyalty") & (table["split"] == split)].set_index("model")
+        low, high = labels.loc[null, "low"].min(), labels.loc[null, "high"].max()
+        others = labels.drop(index=null)
+        less, more = others.index[others["high"] < low], others.index[others["low"] > high]
+        lines.append(f"- {split}: a dense model of another seed gives {100 * labels.loc[null, 'value'].mean():.1f} % of the "
+                     f"rows the same label. Less loyal than that, intervals apart: **{', '.join(less) or 'none'}**; more "
+                     f"loyal: **{', '.join(more) or 'none'}**.")
+    return "\n".join(lines)
+
+
+def robust(broken: pd.DataFrame) -> str:
+    """What the attack leaves of each model's right answers, from the least robust to the most; `broken`: summaries by model."""
+    rate = broken[broken["measure"] == "success_rate"].set_index("model")["value"].sort_values(ascending=False)
+    asked = broken[broken["measure"] == "queries"].set_index("model")["value"]
+    ends = [f"{name} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
+    return (f"The attack turns {100 * rate['dense']:.0f} % of the dense model's right answers, with {asked['dense']:.1f} queries a row. "
+            f"Most easily turned: **{ends[0]}**; least: **{ends[1]}**.")
+
+
+def speedups(fastest: pd.DataFrame) -> str:
+    """How much faster than the dense model each runs in its fastest own path (`costs.fastest`), at each batch size."""
+    lines = []
+    for batch, part in fastest.groupby("batch", sort=True):
+        times = part.set_index("model")
+        ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).sort_values(ascending=False)
+        told = [f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(4).items() if name != "dense"]
+        lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {', '.join(told)}")
+    return "\n".join(lines)

@@ -83,6 +83,7 @@ def transfers(finished: dict[str, store.Model], run, table: pd.DataFrame, items:
     Only pairs that the model judged had right before they were changed, so that a failure is the attack's. Models with
     no successful attack, and pairs of models without such rows, are left out.
     """
+    table = table[table["model"].isin(finished)]
     right = {name: set(part.loc[part["correct"], "guid"]) for name, part in table.groupby("model", sort=False)}
     found_on = {name: part for name, part in table[table["success"]].groupby("model", sort=False)}
     result = []
@@ -95,7 +96,9 @@ def transfers(finished: dict[str, store.Model], run, table: pd.DataFrame, items:
                     kept = attack.replay(asked, found, items)
                     result.append({"found_on": source, "model": name, "value": float(kept.mean()), "n": len(kept)})
             bar.update()
-    return pd.DataFrame(result, columns=["found_on", "model", "value", "n"])
+    order = {name: i for i, name in enumerate(finished)}
+    found = pd.DataFrame(result, columns=["found_on", "model", "value", "n"])
+    return found.sort_values("found_on", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def batching(model: store.Model, run, rows: pd.DataFrame, source: candidates.Source) -> pd.DataFrame:

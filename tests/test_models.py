@@ -224,6 +224,76 @@ def test_a_level_with_a_point_is_a_level(run, dense, items):
     assert sum(map(len, AutoModelForSequenceClassification.from_pretrained(model.path).config.zeroed_heads)) == 2  # of 8
 
 
+# --- quantised, replaced, and taught by more than logits
+
+def encoder_weights(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    return [part.weight for layer in encoders.encoder_layers(model) for part in encoders.layer_parts(layer)]
+
+
+def test_a_quantised_model_takes_no_step_and_loads_plainly(run, dense, items, no_training):
+    model = models.make(run, items, "dense + ptq8", models.Extras(start=dense))
+    record = model.record
+    expected = {"compression": "dense", "loss": "vanilla", "quantization": "ptq8", "steps": 0, "epochs": 0,
+                "start": dense.record["key"], "bytes": (model.path / "model.safetensors").stat().st_size,
+                "encoder_parameters": dense.record["encoder_parameters"]}
+    assert {name: record[name] for name in expected} == expected and record["bytes"] != dense.record["bytes"]
+    assert not (model.folder / "log.csv").exists()
+    assert all(weight.qdata.dtype == torch.int8 for weight in encoder_weights(model.path))
+    assert np.allclose(plain_logits(model, items), stored_logits(model, items), atol=1e-4)
+    change = np.abs(stored_logits(model, items) - stored_logits(dense, items)).max()
+    assert 1e-4 < change < 0.1, "rounded, no more"
+    store.check_predictions(model.predictions(), items)
+
+
+def test_training_under_quantisation_keeps_the_zeros_of_a_pruned_model(run, pruned, items):
+    rounded = models.make(run, items, "imp-50 + ptq8", models.Extras(start=pruned))
+    trained = models.make(run, items, "imp-50 + qat8", models.Extras(start=pruned, epochs=0.5))
+    assert trained.record["steps"] == 4 == len(pd.read_csv(trained.folder / "log.csv"))
+    zeros = [weight == 0 for weight in encoder_weights(pruned.path)]
+    for weight, zero in zip(encoder_weights(trained.path), zeros, strict=True):
+        assert zero.any() and (weight.qdata[zero] == 0).all()
+    assert trained.record["sparsity_encoder"] == pruned.record["sparsity_encoder"] and trained.record["sparsity_target"] == 0
+    assert not np.allclose(stored_logits(trained, items), stored_logits(rounded, items), atol=0.05)
+    assert np.allclose(plain_logits(trained, items), stored_logits(trained, items), atol=1e-4)
+
+
+def test_a_successor_is_a_plain_model_of_fewer_layers(run, dense, items):
+    linear, constant = (models.make(run, items, name, models.Extras(start=dense)) for name in ("theseus-1", "theseus-1-constant"))
+    cut, untaught = models.make(run, items, "truncated-1"), AutoModelForSequenceClassification.from_pretrained(dense.path)
+    saved = AutoModelForSequenceClassification.from_pretrained(linear.path)
+    assert saved.config.num_hidden_layers == len(saved.bert.encoder.layer) == 1
+    assert linear.record["encoder_parameters"] == dense.record["encoder_parameters"] // 2 == cut.record["encoder_parameters"]
+    assert linear.record["start"] == dense.record["key"] and linear.record["steps"] == STEPS
+    assert np.allclose(plain_logits(linear, items), stored_logits(linear, items), atol=1e-4)
+    assert torch.equal(saved.classifier.weight, untaught.classifier.weight), "the teacher's own, frozen"
+    assert not torch.equal(saved.bert.encoder.layer[0].output.dense.weight, untaught.bert.encoder.layer[0].output.dense.weight)
+    tables = [stored_logits(model, items) for model in (linear, constant, cut)]
+    assert not any(np.allclose(a, b, atol=1e-2) for a, b in ((tables[0], tables[1]), (tables[0], tables[2])))
+
+
+def test_what_a_student_copies_besides_logits_counts(run, dense, items):
+    taught = dict(teacher=dense, kd_weight=0.9)
+    distilled = models.make(run, items, "dense + distil", models.Extras(**taught))
+    for kind in ("pkd", "tinybert"):
+        of_nothing, of_much = (models.make(run, items, f"dense + {kind}", models.Extras(**taught, transfer_weight=weight))
+                               for weight in (0.0, 1.0))
+        assert of_much.record["loss"] == kind and of_much.record["teacher"] == dense.record["key"]
+        assert np.allclose(stored_logits(of_nothing, items), stored_logits(distilled, items), atol=1e-3), kind
+        assert not np.allclose(stored_logits(of_much, items), stored_logits(distilled, items), atol=0.05), kind
+
+
+def test_a_model_is_loaded_as_it_is_used(run, dense, items):
+    heads = models.make(run, items, "heads-25", models.Extras(start=dense, epochs=0.5))
+    cut, quantised = models.load(heads), models.load(models.make(run, items, "dense + ptq8", models.Extras(start=dense)))
+    assert sum(layer.attention.self.query.out_features for layer in cut.bert.encoder.layer) == LAYERS * 16 - 2 * 4
+    assert not cut.training and all(hasattr(part.weight, "qdata") for part in encoders.layer_parts(quantised.bert.encoder.layer[0]))
+    encoded = AutoTokenizer.from_pretrained(heads.path)("a b", "c", return_tensors="pt")
+    whole = AutoModelForSequenceClassification.from_pretrained(heads.path).eval()
+    with torch.no_grad():
+        assert torch.allclose(cut(**encoded).logits, whole(**encoded).logits, atol=1e-5)
+
+
 # --- found again, or not
 
 def test_a_finished_model_is_found_and_not_trained_again(run, dense, items, no_training):
@@ -307,6 +377,49 @@ def test_every_input_of_a_loss_makes_another_model(run, dense, pruned, items, wa
     assert len(set(wanted)) == len(wanted) - 2
 
 
+OF_KEY = {"dense": {}, "truncated-1 + distil": {"teacher"}, "dense + pkd": {"teacher"}, "imp-50": {}, "heads-25": {"start"},
+          "ffn-50": {"start"}, "theseus-1": {"start"}, "dense + ptq8": {"start"}, "imp-50 + qat8": {"start"}}
+
+
+@pytest.mark.parametrize("module, those_of_it", [
+    ("training", set(OF_KEY)), ("replacing", {"theseus-1"}), ("transfer", {"dense + pkd"}),
+    ("structured", {"heads-25", "ffn-50"}), ("quantization", {"dense + ptq8", "imp-50 + qat8"})])
+def test_code_counts_for_the_models_it_makes(run, dense, items, wanted, monkeypatch, module, those_of_it):
+    changed = set()
+    for name, needs in OF_KEY.items():
+        for edited in ("", module):
+            monkeypatch.setattr(store, "source_hash", lambda *modules: "edited" if edited in modules else "as it was")
+            models.make(run, items, name, models.Extras(**dict.fromkeys(needs, dense)))
+        changed |= {name} if wanted[-1] != wanted[-2] else set()
+    assert changed == those_of_it
+
+
+@pytest.mark.parametrize("field", ["replace_start", "replace_rate", "replace_share"])
+def test_the_replacing_schedule_counts_where_layers_are_replaced(run, dense, items, wanted, field):
+    empty = {"profile": "nothing made"}
+    for name in ("theseus-1", "theseus-1 + ptq8", "truncated-1"):
+        for asked in (run.model_copy(update=empty), run.model_copy(update=empty | {field: 0.7})):
+            models.make(asked, items, name, models.Extras(start=dense))
+    (replaced, again), (rounded, same), (cut, equal) = zip(wanted[::2], wanted[1::2])
+    assert replaced != again and rounded == same and cut == equal
+
+
+def test_how_it_is_trained_counts_for_a_quantised_model_that_trains(run, dense, pruned, items, wanted):
+    empty = run.model_copy(update={"profile": "nothing made"})
+    for name, counts in (("dense + qat8", True), ("dense + ptq8", False)):
+        for change in ({"epochs": 0.5}, {"epochs": 1.0}):
+            models.make(empty, items, name, models.Extras(start=dense, **change))
+        assert (wanted[-1] != wanted[-2]) == counts
+        models.make(empty, items, name, models.Extras(start=pruned, epochs=1.0))
+        assert wanted[-1] != wanted[-2], "another model is rounded"
+
+
+def test_the_weight_of_what_is_copied_makes_another_model(run, dense, items, wanted):
+    for weight in (0.5, 1.0):
+        models.make(run, items, "dense + pkd", models.Extras(teacher=dense, transfer_weight=weight))
+    assert wanted[0] != wanted[1]
+
+
 # --- the same bytes, and nothing half done
 
 def test_the_same_parameters_give_the_same_bytes_in_another_store(run, dense, items):
@@ -336,12 +449,25 @@ def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monk
 
 @pytest.mark.parametrize("name, match", [
     ("truncated-1 + distil", "loss 'distil' needs teacher_logits"), ("dense + rmcc", "did you mean 'rmc'"),
-    ("truncated-2", "K is 1 to 1"), ("truncated-x", "did you mean 'truncated'"), ("dense + jtt", "'jtt' needs weights")])
+    ("truncated-2", "K is 1 to 1"), ("truncated-x", "did you mean 'truncated'"), ("dense + jtt", "'jtt' needs weights"),
+    ("dense + pkd", "needs teacher_logits"), ("dense + tinybert", "needs teacher_logits"),
+    ("dense + ptq8", "ptq8 starts from a finished model"), ("imp-50 + qat8", "qat8 starts from a finished model"),
+    ("dense + ptq4", "ptq4 starts"), ("theseus-1", "theseus starts"), ("theseus-1-constant + distil", "theseus starts")])
 def test_names_and_inputs_that_do_not_fit(run, items, no_training, name, match):
     place = run.model_copy(update={"profile": "refused"})
     with pytest.raises(StudyError, match=match):
         models.make(place, items, name)
     assert not list((place.outputs / "store").glob("*"))
+
+
+@pytest.mark.parametrize("name, extras, match", [
+    ("theseus-2", {"start"}, "the dense model has 2 layers, so give 1 to 1"),
+    ("truncated-1 + pkd", {"teacher"}, "a student of one layer has none to match"),
+    ("dense + ptq4", {"start"}, "groups of 32 do not divide")])
+def test_models_that_do_not_fit_their_teacher(run, dense, items, no_training, name, extras, match):
+    given = models.Extras(**dict.fromkeys(extras, dense), transfer_weight=1.0)
+    with pytest.raises(StudyError, match=match):
+        models.make(run, items, name, given)
 
 
 def test_a_teacher_must_have_predicted_train(run, pruned, items, no_training):

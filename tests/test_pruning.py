@@ -362,6 +362,30 @@ def test_ffn_errors(model):
     assert structured.cut_ffn(model, importance, 0.0).num_parameters() == model.num_parameters()
 
 
+def test_the_zeros_of_a_finished_model_are_held_and_all_else_moves(model):
+    weights = encoder_weights(model)
+    with torch.no_grad():
+        for i, weight in enumerate(weights):
+            weight[i % 3::3] = 0
+        model.classifier.weight[0] = 0
+        for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):
+            bias.zero_()
+    zeros = [weight == 0 for weight in weights]
+    before = pruning.measured_sparsity(model)["sparsity_encoder"]
+    holder = pruning.ZeroHolder(model)
+    for step in (1, 2):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.5)
+        moved = [weight.clone() for weight in weights]
+        holder.after_step(step)
+        for weight, zero, then in zip(weights, zeros, moved, strict=True):
+            assert zero.any() and (weight[zero] == 0).all() and torch.equal(weight[~zero], then[~zero])
+        assert (model.classifier.weight[0] != 0).all()
+        assert all((p != 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
+    assert pruning.measured_sparsity(model)["sparsity_encoder"] == before > 0.2
+
+
 def test_an_unknown_layer_is_named():
     class Odd(nn.Module):
         attention = nn.Identity()

@@ -22,7 +22,8 @@ notebook, log = Path(sys.argv[1]), Path(sys.argv[2])
 if notebook.stem == os.environ.get("HANG"):
     Path("hanging").touch()
     time.sleep(60)
-files = {{"01_data": "data.parquet", "06_shortcut_samples": "difficulty.parquet", "09_claims": "ledger.csv"}}
+files = {{"01_data": "data.parquet", "06_shortcut_samples": "difficulty.parquet",
+          "08_loyalty_and_attacks": "attacks.parquet", "09_claims": "ledger.csv"}}
 folder = log.parent / notebook.stem
 folder.mkdir(parents=True, exist_ok=True)
 (folder / files.get(notebook.stem, "models.json")).write_text(Path("outputs/mini/params.yaml").read_text() + str(log))
@@ -41,7 +42,7 @@ class Study:
             shutil.copy(ROOT / name, folder)
         shutil.copytree(ROOT / "params", folder / "params")
         (folder / "lib").mkdir()
-        for name in ("__init__", "errors", "params", "schema"):
+        for name in ("__init__", "errors", "names", "params", "schema"):
             shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
         (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
         (folder / "lib" / "plots.py").write_text("from lib import looks\n")
@@ -103,8 +104,13 @@ def test_every_rule_is_the_line_a_person_would_type(study):
             line = (f"papermill notebooks/{stage}.ipynb outputs/mini/micro_nli/seed0/{stage}.ipynb "
                     "-f outputs/mini/params.yaml -p task micro_nli -p seed 0 --log-output")
         assert of[stage] == line
+    order = [line.split()[1] for line in study.first if "seed1" not in line]
+    assert order.index("notebooks/07_mitigation.ipynb") < order.index("notebooks/08_loyalty_and_attacks.ipynb")
     second_dense = [line.split()[1] for line in study.first if "seed1" in line]
     assert second_dense == ["notebooks/01_data.ipynb", "notebooks/02_teacher.ipynb"]
+    calls = [line.split()[1:3] for line in study.first]
+    second = calls.index(["notebooks/02_teacher.ipynb", "outputs/mini/micro_nli/seed1/02_teacher.ipynb"])
+    assert second < [notebook for notebook, _ in calls].index("notebooks/08_loyalty_and_attacks.ipynb"), "its null"
 
 
 def test_a_second_run_does_nothing(study):
@@ -114,10 +120,12 @@ def test_a_second_run_does_nothing(study):
 
 
 @pytest.mark.parametrize("overrides, reruns", [
-    ("mitigation.alpha=0.4", ["all", "claims", "mitigation"]),
+    ("mitigation.alpha=0.4", ["all", "claims", "loyalty", "mitigation"]),
+    ("quantization.replace_share=0.5", ["all", "claims", "loyalty", "quantization"]),
+    ("loyalty.n_attack=100", ["all", "claims", "loyalty"]),
     ("claims.n_boot=500 distillation.students=[\"truncated-3\", \"truncated-3 + distil\"]", ["all", "claims"]),
-    ("data.subcase_counts={a: 3}", ["all", "claims", "data", "data", "distillation", "mitigation", "pruning",
-                                    "shortcut_samples", "teacher", "teacher"]),
+    ("data.subcase_counts={a: 3}", ["all", "claims", "data", "data", "distillation", "loyalty", "mitigation", "pruning",
+                                    "quantization", "shortcut_samples", "teacher", "teacher"]),
 ])
 def test_a_changed_parameter_reruns_what_reads_it(study, overrides, reruns):
     assert study.rules(overrides) == reruns
@@ -131,10 +139,10 @@ def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
     looks.write_text('"""How it looks."""\nWIDTH = 3   # inches\n')
     assert study.rules() == []
     looks.write_text("WIDTH = 4\n")
-    assert study.rules() == ["all", "claims", "mitigation", "shortcut_samples"]
+    assert study.rules() == ["all", "claims", "loyalty", "mitigation", "shortcut_samples"]
     looks.write_text("WIDTH = 3\n")
     study.write("03_distillation", "prose", "import json, sys")
-    assert study.rules() == ["all", "claims", "distillation", "mitigation"]
+    assert study.rules() == ["all", "claims", "distillation", "loyalty", "mitigation", "quantization"]
     study.write("03_distillation", "prose", "import json")
 
 
@@ -166,4 +174,5 @@ def test_a_killed_run_is_taken_up_again(study):
     running.wait()
     resumed = study.make("mitigation.alpha=0.45")
     assert resumed.returncode == 0, resumed.stderr
-    assert [line.split()[1] for line in study.calls()] == ["notebooks/07_mitigation.ipynb", "notebooks/09_claims.ipynb"]
+    assert [line.split()[1] for line in study.calls()] == [
+        f"notebooks/{stage}.ipynb" for stage in ("07_mitigation", "08_loyalty_and_attacks", "09_claims")]
