@@ -3,13 +3,15 @@
 import pandas as pd
 
 from lib import models, names, store
+from lib.errors import StudyError
 
 
 def make(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) -> store.Model:
     """The model `name`, trained now unless it is finished.
 
     finished: models by name, `dense` among them: the teacher of every distilled model, the predecessor of every replaced
-    one. run: a checked run with `qat_epochs` where the name ends in qat8. Raises StudyError for a name that is no recipe.
+    one. run: a checked run with `qat_epochs` where the name ends in qat8. Raises StudyError for a name that is no recipe, or
+    whose structure notebook 04 alone makes.
     """
     found, dense = names.parse(name), finished["dense"]
     if name in finished:
@@ -22,6 +24,9 @@ def make(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) 
         parent = make(run, items, found.float_name, finished)
         trained = {"epochs": run.qat_epochs, **loss} if found.quantization == "qat8" else {}
         return models.make(run, items, name, models.Extras(start=parent, **trained))
+    if found.family in ("heads", "ffn"):
+        raise StudyError(f"{name!r} is made in notebook 04: add its share to pruning."
+                         f"{'head' if found.family == 'heads' else 'ffn'}_fractions")
     if found.family == "theseus":
         return models.make(run, items, name, models.Extras(start=dense, **loss))
     return models.make(run, items, name, models.Extras(predict_train=not distils, **loss))

@@ -174,6 +174,9 @@ class Quantization(Run):
                 raise ValueError(f"'{name}' is made in 02_teacher: name a compression of it, such as dense + ptq8")
             if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
                 raise ValueError(f"'{name}': recipes take + {', + '.join(names.STUDENT_LOSSES)}; other losses are mitigation's")
+            if found.family == "theseus" and found.loss in names.TRANSFERS:
+                raise ValueError(f"'{name}': while layers are replaced there are none to compare with the teacher's; take "
+                                 "+ distil")
         return value
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import evidence, floors, losses, measures, microworld, mitigation, models, params, report, schema, shortcuts, store
-from lib import tables, tasks
+from lib import contrasts, evidence, floors, losses, measures, microworld, mitigation, models, params, report, schema, shortcuts
+from lib import store, tables, tasks
 from lib.errors import StudyError
 
 TASK = tasks.get("micro_nli")
@@ -480,18 +480,110 @@ def test_a_smoke_run_says_that_it_is_no_result(monkeypatch, profile, warned):
     assert report.versions().loc["torch", "version"]
 
 
+# --- what is said of the attack, of loyalty and of speed
+
+@pytest.fixture
+def attacked():
+    """Rows of the micro-world; dense is turned by a synonym, by a word that changes the truth, and by no word at all."""
+    one, two, three = microworld.make("micro_nli", seed=0, n_train=64, n_eval=200, n_ood=2).query(
+        "split == 'test' and label == 0 and text_b.str.contains('doctor')").head(3).to_dict("records")
+    rows = pd.DataFrame([one, two, three])
+    found = [("dense", one, one["text_b"].replace("doctor", "physician")), ("dense", two, "the physician slept"),
+             ("dense", three, "the dcotor slept"), ("imp-70", one, one["text_b"].replace("doctor", "physician")),
+             ("imp-70", three, one["text_b"])]
+    return rows, pd.DataFrame([{"model": model, "guid": row["guid"], "label": row["label"], "correct": True, "success": True,
+                                "text_b": row["text_b"], "adversarial": text} for model, row, text in found]
+                              + [{"model": "imp-70", "guid": two["guid"], "label": 0, "correct": True, "success": False,
+                                  "text_b": two["text_b"], "adversarial": ""}])
+
+
+def test_the_grammar_tells_which_pairs_keep_their_label(attacked):
+    rows, found = attacked
+    true = [microworld.label_of("micro_nli", a, b) for a, b in zip(rows.set_index("guid").loc[found["guid"], "text_a"],
+                                                                   found["adversarial"])]
+    assert true[0] == true[3] == 0 and true[2] is None, "what this test is about"
+    kept = sum(label == 0 for label in true[:5])
+    assert report.label_kept(TASK, found, rows) == (
+        f"By the grammar **{kept} of 5** adversarial pairs keep their true label; 1 hold a word that the grammar does not know.")
+    assert report.label_kept(TASK, found.iloc[[0, 3, 5]], rows) == (
+        "By the grammar **2 of 2** adversarial pairs keep their true label.")
+    assert report.label_kept(tasks.get("mnli"), found, rows).startswith("5 pairs were found. Whether they keep their label nobody")
+
+
+def test_pairs_are_shown_by_turns_and_none_twice(attacked):
+    rows, found = attacked
+    table = report.side_by_side(TASK, found, rows, n=4)
+    assert list(table.columns) == ["premise", "hypothesis", "adversarial", "label"]
+    assert table.index.tolist() == ["dense", "imp-70", "dense", "dense"] and set(table["label"]) == {"entailment"}
+    assert table["adversarial"].tolist()[1:3] == [rows["text_b"][0], "the physician slept"]
+    assert table["premise"].tolist()[1] == rows["text_a"][2]
+    assert len(report.side_by_side(TASK, found, rows, n=2)) == 2
+
+
+def test_texts_of_real_sets_are_not_shown(attacked, monkeypatch):
+    said = []
+    monkeypatch.setattr(report, "say", said.append)
+    assert report.side_by_side(tasks.get("mnli"), attacked[1], attacked[0]) is None
+    assert "may not be shown" in said[0] and not any(text in said[0] for text in attacked[1]["adversarial"] if text)
+
+
+def test_notes_say_what_ran_not_and_for_whom():
+    table = pd.DataFrame([("dense", "onnx_int8", "not installed"), ("imp-70", "onnx_int8", "not installed"),
+                          ("dense", "eager", np.nan), ("dense", "compiled", "no compiler")], columns=["model", "path", "note"])
+    assert report.notes(table).split("\n") == ["- onnx_int8: not installed (dense, imp-70)", "- compiled: no compiler (dense)"]
+    assert report.notes(table.assign(note=np.nan)) == "Every path ran for every model."
+
+
+def test_loyalty_is_read_against_dense_models_of_other_seeds():
+    def entries(split, **of):
+        return pd.DataFrame([{"model": m.replace("_", ", "), "split": split, "measure": "label_loyalty", "value": v, "low": v - 0.02,
+                              "high": v + 0.02} for m, v in of.items()])
+    table = pd.concat([entries("test", seed_1=0.9, seed_2=0.94, low=0.85, within=0.87, high=0.99, near=0.97),
+                       entries("ood", seed_1=0.5, seed_2=0.5, low=0.49, within=0.5, high=0.5, near=0.5),
+                       entries("test", low=1.0, high=0.0).assign(measure="kl")])
+    test, ood = report.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]).split("\n")
+    assert test.startswith("- test:") and "gives 92.0 %" in test and "apart: **low**" in test and "more loyal: **high**" in test
+    assert "gives 50.0 %" in ood and ood.count("**none**") == 2
+    assert "no null" in report.loyal(table, [], ["test"])
+
+
+def test_the_most_and_the_least_robust_model_are_named():
+    rate = {"truncated-3": 0.3, "dense": 0.25, "imp-70": 0.8}
+    table = pd.DataFrame([{"model": m, "measure": measure, "value": v} for m, value in rate.items()
+                          for measure, v in (("success_rate", value), ("queries", 10 * value), ("clean_accuracy", 0.0))])
+    said = report.robust(table)
+    assert "turns 25 % of the dense model's right answers, with 2.5 queries a row" in said
+    assert "Most easily turned: **imp-70 (80 %)**; least: **dense (25 %)**" in said
+
+
+def test_speeds_are_against_dense_at_each_batch():
+    table = pd.DataFrame([("dense", 1, "compiled", 6.0), ("truncated-3", 1, "eager", 3.0), ("dense + ptq8", 1, "onnx_int8", 1.5),
+                          ("dense", 32, "eager", 90.0), ("truncated-3", 32, "compiled", 60.0)],
+                         columns=["model", "batch", "path", "latency_ms"])
+    assert report.speedups(table).split("\n") == [
+        "- batch 1, against dense (compiled): dense + ptq8 4.0x (onnx_int8), truncated-3 2.0x (eager)",
+        "- batch 32, against dense (eager): truncated-3 1.5x (compiled)"]
+
+
 # --- evidence
+
+MADE = ["dense", "truncated-1", "imp-70", "dense + ptq8", "imp-70 + rmc"]
+
 
 @pytest.fixture
 def grid(tmp_path, monkeypatch, items):
-    """A finished profile: seed 0 with every stage, seed 1 with its data and its dense model alone."""
+    """A finished profile: seed 0 with every stage, seed 1 with its data and its dense model alone.
+
+    imp-70 is attacked on test rows 0 (broken), 1 and 2 (which it had wrong before); dense holds all three.
+    """
     monkeypatch.setattr(schema, "ROOT", tmp_path)
     run = params.load("smoke").run("claims", "micro_nli", 0).model_copy(
         update={"tasks": ["micro_nli"], "seeds": [0], "dense_seeds": [0, 1]})
     wrong = {("dense", 0): wrong_on(items, "test"), ("dense", 1): wrong_on(items, "test", 0),
-             ("truncated-1", 0): wrong_on(items, "test", 0, 1), ("imp-70", 0): wrong_on(items, "ood", 1, 3, 5, 7),
-             ("imp-70 + rmc", 0): wrong_on(items, "test")}
-    stages = {"02_teacher": "dense", "03_distillation": "truncated-1", "04_pruning": "imp-70", "07_mitigation": "imp-70 + rmc"}
+             ("truncated-1", 0): wrong_on(items, "test", 0, 1), ("dense + ptq8", 0): wrong_on(items, "ood", 1),
+             ("imp-70", 0): wrong_on(items, "ood", 1, 3, 5, 7), ("imp-70 + rmc", 0): wrong_on(items, "test")}
+    stages = {"02_teacher": "dense", "03_distillation": "truncated-1", "04_pruning": "imp-70",
+              "05_quantization_and_replacing": "dense + ptq8", "07_mitigation": "imp-70 + rmc"}
     train = items["split"] == "train"
     for (name, seed), right in wrong.items():
         along = {5: table_of(items[~train], True)} if name == "dense" else None
@@ -500,20 +592,95 @@ def grid(tmp_path, monkeypatch, items):
         store.write_stage(run.folder(stage, "micro_nli", seed), [model])
     for seed in (0, 1):
         store.write_items(run.folder("01_data", "micro_nli", seed) / "data.parquet", items)
+    place = run.folder("08_loyalty_and_attacks", "micro_nli", 0)
+    place.mkdir(parents=True)
+    guids = ["test0", "test1", "test2"]
+    pd.concat([pd.DataFrame({"model": "dense", "guid": guids, "correct": True, "success": False}),
+               pd.DataFrame({"model": "imp-70", "guid": guids, "correct": [True, True, False],
+                             "success": [True, False, False]})]).to_parquet(place / "attacks.parquet")
+    plane_of(run, 0, {"dense": 0.9, "imp-70": 0.6}, {"dense": 4.0, "imp-70": 8.0})
     return run
+
+
+def plane_of(run, seed, ood, latency):
+    """Notebook 08's final table of a seed."""
+    frame = pd.DataFrame({"model": list(ood), "ood": list(ood.values()), "latency_ms": list(latency.values()), "path": "eager",
+                          "front": True, "dev": 0.9, "label_loyalty": 1.0, "loyalty_ood": 0.5, "after_attack": np.nan,
+                          "bytes": 100, "nonzero_parameters": 50})
+    store.write_csv(run.folder("08_loyalty_and_attacks", "micro_nli", seed) / "plane.csv", frame)
 
 
 def test_evidence_is_every_model_of_every_task_and_seed(grid):
     found = evidence.collect(grid)
-    assert [(m.record["seed"], m.name) for m in found.models] == [
-        (0, "dense"), (0, "truncated-1"), (0, "imp-70"), (0, "imp-70 + rmc"), (1, "dense")]
+    assert [(m.record["seed"], m.name) for m in found.models] == [(0, name) for name in MADE] + [(1, "dense")]
     by_run = found.by_run()
-    assert {place: list(rows) for place, rows in by_run.items()} == {
-        ("micro_nli", 0): ["dense", "truncated-1", "imp-70", "imp-70 + rmc"], ("micro_nli", 1): ["dense"]}
+    assert {place: list(rows) for place, rows in by_run.items()} == {("micro_nli", 0): MADE, ("micro_nli", 1): ["dense"]}
     rows = by_run["micro_nli", 0]["imp-70"]
     assert "train" not in set(rows["split"]) and rows["easy"].notna().all()
     assert rows.groupby("split")["correct"].mean().to_dict() == {"dev": 1, "test": 1, "ood": 0.5, "unseen": 1}
     assert not by_run["micro_nli", 1]["dense"].set_index("guid").loc["test0", "correct"]
+
+
+def test_rows_tell_how_closely_a_model_follows_the_dense_one_of_its_seed(grid):
+    found = evidence.collect(grid)
+    pruned, second = found.rows_of("micro_nli", 0, "imp-70"), found.rows_of("micro_nli", 1, "dense")
+    assert pruned.loc[~pruned["label_loyalty"], "guid"].tolist() == ["ood1", "ood3", "ood5", "ood7"]
+    assert (pruned["probability_loyalty"] < 1 - 1e-6).tolist() == (~pruned["label_loyalty"]).tolist()
+    assert second["label_loyalty"].all() and np.allclose(second["probability_loyalty"], 1), "it is that dense model"
+
+
+def test_the_dense_model_of_another_seed_stands_beside_each(grid):
+    found = evidence.collect(grid)
+    assert [(r["seed"], r["model"]) for r in found.records()] == [
+        *[(0, name) for name in MADE], (1, "dense"), (0, "dense, other seed"), (1, "dense, other seed")]
+    for seed in (0, 1):
+        rows = found.rows_of("micro_nli", seed, "dense, other seed")
+        assert rows.loc[~rows["label_loyalty"], "guid"].tolist() == ["test0"]
+        assert rows.set_index("guid").loc["test0", "correct"] == (seed == 1), "the other seed's answers"
+        assert rows["after_attack"].isna().all()
+
+
+def test_one_dense_model_has_no_other_beside_it(grid):
+    alone = evidence.collect(grid.model_copy(update={"dense_seeds": [0]}))
+    assert [r["model"] for r in alone.records()] == MADE
+
+
+def test_rows_tell_which_survived_the_attack(grid):
+    found = evidence.collect(grid)
+    after = found.rows_of("micro_nli", 0, "imp-70").set_index("guid")["after_attack"]
+    assert after.dropna().to_dict() == {"test0": False, "test1": True, "test2": False}
+    assert found.rows_of("micro_nli", 0, "dense").set_index("guid")["after_attack"].dropna().all()
+    assert found.rows_of("micro_nli", 0, "truncated-1")["after_attack"].isna().all()
+    assert found.rows_of("micro_nli", 1, "dense")["after_attack"].isna().all(), "seed 1 runs no notebook 08"
+
+
+def test_rows_of_the_evidence_are_what_the_claims_take(grid):
+    found = evidence.collect(grid)
+    wanted = pd.DataFrame([
+        ("label_loyalty", "ood", "imp-70", "dense, other seed", -50.0), ("after_attack", "", "imp-70", "dense", 100 * (1 / 3 - 1)),
+        ("hidden_flips", "test", "truncated-1", "dense", 0.0), ("probability_loyalty", "test", "imp-70 + rmc", "dense", 0.0)],
+        columns=["measure", "split", "model", "baseline", "expected"]).assign(task="micro_nli", seed=0)
+    scores = contrasts.scores(wanted, found.rows_of, n_boot=20)
+    assert scores["value"].tolist() == pytest.approx(scores["expected"].tolist())
+
+
+def test_the_final_table_is_the_mean_over_seeds(grid):
+    two = grid.model_copy(update={"seeds": [0, 1]})
+    plane_of(two, 1, {"dense": 0.7, "imp-70": 0.2, "theseus-1": 0.5}, {"dense": 6.0, "imp-70": np.nan, "theseus-1": 2.0})
+    table = evidence.collect(grid).final_table()
+    assert table["model"].tolist() == ["dense", "imp-70"] and table["ood"].tolist() == [0.9, 0.6] and set(table["seeds"]) == {1}
+    table = evidence.Found(two, []).final_table().set_index("model")
+    assert table["task"].eq("micro_nli").all() and table["seeds"].to_dict() == {"dense": 2, "imp-70": 2, "theseus-1": 1}
+    assert table["ood"].to_dict() == pytest.approx({"dense": 0.8, "imp-70": 0.4, "theseus-1": 0.5})
+    assert table["latency_ms"].to_dict() == {"dense": 5, "imp-70": 8, "theseus-1": 2} and table["after_attack"].isna().all()
+
+
+@pytest.mark.parametrize("name, asked", [("attacks.parquet", lambda found: found.rows_of("micro_nli", 0, "imp-70")),
+                                         ("plane.csv", lambda found: found.final_table())])
+def test_what_notebook_08_has_not_written_is_named(grid, name, asked):
+    (grid.folder("08_loyalty_and_attacks", "micro_nli", 0) / name).unlink()
+    with pytest.raises(StudyError, match=f"{name} is not there: run notebooks/08_loyalty_and_attacks.ipynb"):
+        asked(evidence.collect(grid))
 
 
 def test_the_dense_checkpoints_are_rows_with_a_step(grid):
@@ -523,15 +690,16 @@ def test_the_dense_checkpoints_are_rows_with_a_step(grid):
 
 def test_churn_has_the_dense_models_of_other_seeds_as_its_null(grid):
     churn = evidence.collect(grid).dense_churn().set_index(["model", "split"])
-    assert list(churn.index.get_level_values("model").unique()) == ["dense, seed 1", "truncated-1", "imp-70", "imp-70 + rmc"]
+    assert list(churn.index.get_level_values("model").unique()) == ["dense, seed 1", *MADE[1:]]
     assert churn.loc[("dense, seed 1", "test"), ["value", "lost", "gained"]].tolist() == [0.25, 0, 0.25]
     assert churn.loc[("truncated-1", "test"), "value"] == 0.5 and churn.loc[("imp-70", "ood"), "value"] == 0.5
     assert churn.loc["imp-70 + rmc"]["value"].eq(0).all()
 
 
-def test_a_stage_that_is_missing_is_named(grid):
-    (grid.folder("07_mitigation", "micro_nli", 0) / "models.json").unlink()
-    with pytest.raises(StudyError, match="run notebooks/07_mitigation.ipynb"):
+@pytest.mark.parametrize("stage", ["05_quantization_and_replacing", "07_mitigation"])
+def test_a_stage_that_is_missing_is_named(grid, stage):
+    (grid.folder(stage, "micro_nli", 0) / "models.json").unlink()
+    with pytest.raises(StudyError, match=f"run notebooks/{stage}.ipynb"):
         evidence.collect(grid)
 
 

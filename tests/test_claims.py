@@ -61,8 +61,10 @@ def test_the_papers_number_follows_from_the_claims_own_patterns(written):
 
 
 def test_claims_are_numbered_and_ours_are_marked(written):
-    assert [c.id for c in written] == [f"A{i}" for i in range(1, 24)] + [f"O{i}" for i in range(1, 10)]
-    assert all(c.where.startswith("ours") == c.id.startswith("O") for c in written)
+    counts = {"A": 23, "O": 9, "B": 5, "P": 6}  # A, B: the two papers'; O, P: ours beside them
+    assert [c.id for c in written] == [f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)]
+    assert all(c.where.startswith("ours") == (c.id[0] in "OP") for c in written)
+    assert all(c.published == [] for c in written if c.id[0] in "BP"), "B has no table of these tasks"
     assert all(claims.rule(c) for c in written)
 
 
@@ -77,8 +79,12 @@ GOOD = {"id": "A1", "claim": "It falls.", "where": "table", "tasks": ["mnli"], "
     ({"tasks": ["mnlii"]}, "tasks.0 is 'mnlii'; did you mean 'mnli'?"),
     ({"smallest_effect": "2"}, "smallest_effect"),
     ({"smallest_effect": -1.0}, "smallest_effect must be above 0"),
-    ({"split": "ood"}, "split belongs to the measure score"),
-    ({"measure": "score"}, "score needs it"),
+    ({"split": "ood"}, "split belongs to the measures score, label_loyalty,"),
+    ({"measure": "after_attack", "split": "test"}, "split belongs to the measures"),
+    ({"measure": "score"}, "these need it"), ({"measure": "hidden_flips"}, "these need it"),
+    ({"measure": "label_loyalty", "split": "dev"}, "split is 'dev'"),
+    ({"measure": "label_loyalti", "split": "ood"}, "did you mean 'label_loyalty'?"),
+    ({"measure": "label_loyalty", "split": "ood", "published": ["a_compression"]}, "do not print"),
     ({"baselines": []}, "baselines must be named"),
     ({"published": ["a_mitigatoin"]}, "a_mitigatoin.*did you mean 'a_mitigation'?"),
     ({"measure": "overconfidence", "published": ["a_analysis"]}, "do not print"),
@@ -149,10 +155,36 @@ def test_contrasts_need_model_and_baseline_on_one_task_and_seed(written):
                {"model": "imp-70", "task": "micro_nli", "seed": 1}, {"model": "imp-70", "task": "micro_facts", "seed": 0}]
     found = claims.contrasts(written, records)
     assert set(found["task"]) == {"micro_nli"} and set(found["seed"]) == {0}
-    assert set(found["claim"]) == {"A1", "A3", "A4", "A15", "O7"}
+    assert set(found["claim"]) == {"A1", "A3", "A4", "A15", "O7", "B5", "P3"}
     a4 = found[found["claim"] == "A4"]
     assert list(a4["measure"]) == ["gap", "f_bias", "skill_kept"] and set(a4["split"]) == {""}
     assert list(found.loc[found["claim"] == "A1", "split"]) == ["test"]
+
+
+SECOND = ["dense", "dense, other seed", "imp-60", "imp-60 + distil", "imp-60 + distil + ptq8", "truncated-3", "truncated-3 + distil",
+          "truncated-3 + pkd", "truncated-3 + tinybert", "scratch-3 + tinybert", "theseus-3", "theseus-3-constant", "heads-20", "heads-20 + ptq8",
+          "dense + ptq8", "dense + qat8", "dense + ptq4"]
+
+
+@pytest.mark.parametrize("claim, expected", [
+    *[(claim, {("imp-60 + distil + ptq8", "imp-60")}) for claim in ("B1", "B2", "B3", "B4")],
+    ("B5", {(m, "dense") for m in ("imp-60", "truncated-3", "truncated-3 + distil", "theseus-3", "theseus-3-constant", "heads-20")}),
+    ("P1", {("dense + ptq8", "dense, other seed")}),
+    ("P2", {(m, "dense, other seed") for m in ("imp-60", "truncated-3", "theseus-3", "theseus-3-constant", "heads-20")}),
+    ("P3", {(m, "dense") for m in ("imp-60", "truncated-3", "theseus-3", "theseus-3-constant", "heads-20", "dense + ptq8")}),
+    ("P4", {("theseus-3", "truncated-3")}), ("P5", {("dense + ptq8", "dense + qat8")}),
+    ("P6", {("truncated-3 + pkd", "truncated-3 + distil"), ("truncated-3 + tinybert", "truncated-3 + distil")}),
+])
+def test_claims_of_the_second_paper_find_their_models(written, claim, expected):
+    found = claims.contrasts(written, [{"model": name, "task": "qqp", "seed": 2} for name in SECOND])
+    found = found[found["claim"] == claim]
+    assert set(zip(found["model"], found["baseline"])) == expected
+
+
+def test_no_claim_takes_the_dense_model_of_another_seed_for_a_model(written):
+    found = claims.contrasts(written, [{"model": name, "task": "mnli", "seed": 0} for name in SECOND])
+    assert "dense, other seed" not in set(found["model"])
+    assert set(found.loc[found["baseline"] == "dense, other seed", "claim"]) == {"P1", "P2"}
 
 
 def rows(id_accuracy, ood_accuracy, easy_accuracy=None, n=200):
@@ -245,6 +277,67 @@ def test_matched_dev_takes_the_dense_checkpoints():
     models = {contrasts.CHECKPOINTS: along, "imp-70": rows(0.9, 0.7)}
     found = measured(contrast("matched_dev"), lambda t, s, m: models[m], n_boot=50)
     assert found["value"] == pytest.approx(-10.0)
+
+
+def followed(n_same, p=0.5, accuracy=0.9, attacked=0, broken=0, n=200):
+    """Rows of which the first n_same (on ood half of that) have the dense model's label, all loyal to degree p; the first
+    `attacked` of test are attacked, and the first `broken` of these fall."""
+    frame = rows(accuracy, accuracy, n=n)
+    number = frame.groupby("split").cumcount()
+    after = pd.Series(np.nan, frame.index, dtype=object)
+    is_attacked = (frame["split"] == "test") & (number < attacked)
+    after[is_attacked] = number[is_attacked] >= broken
+    same = number < np.where(frame["split"] == "ood", n_same // 2, n_same)
+    return frame.assign(label_loyalty=same, probability_loyalty=p, after_attack=after)
+
+
+@pytest.mark.parametrize("wanted, expected, n", [
+    (contrast("label_loyalty", split="test"), 100 * (150 - 190) / 200, 200),
+    (contrast("label_loyalty", split="ood"), 100 * (75 - 95) / 200, 200),
+    (contrast("label_loyalty", baseline="dense, other seed", split="ood"), 100 * (75 - 85) / 200, 200),
+    (contrast("probability_loyalty", split="test"), 100 * (0.6 - 0.9), 200),
+    (contrast("after_attack"), 100 * (25 - 45) / 50, 50),
+])
+def test_loyalty_and_attack_are_differences_of_their_shares(wanted, expected, n):
+    models = {"dense": followed(190, 0.9, attacked=50, broken=5), "imp-70": followed(150, 0.6, attacked=50, broken=25),
+              "dense, other seed": followed(170)}
+    found = measured(wanted, lambda t, s, m: models[m], n_boot=200)
+    assert found["value"] == pytest.approx(expected) and found["n"] == n
+    assert found["low"] - 1e-9 <= found["value"] <= found["high"] + 1e-9
+    same = measured(wanted, lambda t, s, m: models["imp-70"], n_boot=50)
+    assert same["value"] == same["low"] == same["high"] == 0
+
+
+def test_loyalty_leaves_the_unseen_subcases_out():
+    models = {"dense": followed(200), "imp-70": followed(200)}
+    models["imp-70"].loc[models["imp-70"]["split"] == "unseen", "label_loyalty"] = False
+    assert measured(contrast("label_loyalty", split="ood"), lambda t, s, m: models[m], n_boot=20)["value"] == 0
+
+
+@pytest.mark.parametrize("n_same, accuracy, expected", [
+    (160, 0.9, 20.0),  # a fifth of the labels changed, the score did not
+    (160, 0.7, 0.0),   # the score tells of every change
+    (170, 0.8, 5.0),   # 15 % changed, the score shows 10
+    (180, 1.0, 0.0),   # all of them gained
+    (200, 0.9, 0.0)])
+def test_hidden_flips_are_what_the_score_does_not_show(n_same, accuracy, expected):
+    models = {"dense": followed(200), "imp-70": followed(n_same, accuracy=accuracy)}
+    found = measured(contrast("hidden_flips", split="test"), lambda t, s, m: models[m], n_boot=100)
+    assert found["value"] == pytest.approx(expected) and found["n"] == 200
+
+
+def test_models_that_were_not_attacked_have_no_after_attack_score():
+    models = {"dense": followed(200, attacked=50), "imp-70": followed(200)}
+    found = measured(contrast("after_attack"), lambda t, s, m: models[m], n_boot=20)
+    assert np.isnan(found["value"]) and np.isnan(found["low"]) and found["n"] == 0
+    back = measured(contrast("after_attack", "dense", "imp-70"), lambda t, s, m: models[m], n_boot=20)
+    assert np.isnan(back["value"])
+
+
+def test_a_claim_about_attacks_without_attacks_is_inconclusive(written):
+    scores = scored("P3", "imp-60", [np.nan], measure="after_attack")
+    found = entry(written, scores, "P3")
+    assert found["verdict"] == OPEN and "undefined" in found["sentence"]
 
 
 def test_scores_computes_a_pair_once_and_gives_it_to_every_claim():

@@ -16,7 +16,7 @@ from lib.schema import RUNS, STAGES, task_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = params.load("smoke")
-PROFILES = ["smoke", "mini", "micro", "real", "paper"]
+PROFILES = ["smoke", "mini", "micro", "real_small", "real", "paper"]
 
 
 def cell(section):
@@ -114,6 +114,20 @@ def test_claims_is_handed_the_grid():
     ("quantization.recipes=[imp-70 + rmc + ptq8]", "other losses are mitigation's"),
     ("loyalty.attack_source=vectors", "set loyalty.vectors to its path"),
     ("loyalty.attack_source=wordnt", "did you mean 'wordnet'"),
+    ("quantization.recipes=[untrained + ptq8]", "made in 02_teacher"),
+    ("quantization.recipes=[theseus-2 + tinybert]", "theseus-2 + tinybert"),
+    ("quantization.recipes=[truncated-3 + ptq8 + distil]", "must read STRUCTURE"),
+    ("quantization.replace_share=1.0", "quantization.replace_share = 1.0"),
+    ("quantization.replace_start=1.5", "quantization.replace_start = 1.5"),
+    ("quantization.qat_epochs=0.0", "quantization.qat_epochs = 0.0"),
+    ("common.pkd_weight=0.0", "common.pkd_weight = 0.0"),
+    ("distillation.students=[theseus-3]", "replaced and quantised ones in quantization.recipes"),
+    ("mitigation.bases=[theseus-3]", "must be imp-*"),
+    ("loyalty.attack_changed=0.0", "loyalty.attack_changed = 0.0"),
+    ("loyalty.n_attack=0", "loyalty.n_attack = 0"),
+    ("loyalty.min_dev=90.0", "loyalty.min_dev = 90.0"),
+    ("loyalty.cost_paths=[onnx_int4]", "did you mean 'onnx_int8'"),
+    ("loyalty.cost_paths=[]", "loyalty.cost_paths = []"),
     ("loyalty.seeds=[1]", "'seeds' belongs to section 'grid'"),
     ("distillation.students=[truncated3]", "did you mean 'truncated'"),
     ("distillation.students=[truncated-3 + distill]", "did you mean 'distil'"),

@@ -22,6 +22,48 @@ def curve() -> pd.DataFrame:
     return frame.assign(low=frame.value - 0.03, high=frame.value + 0.03)
 
 
+# --- the final table
+
+def parts():
+    points = pd.DataFrame({"model": ["dense", "dense + ptq8", "imp-70"], "loss": "vanilla", "dev": [0.99, 0.99, 0.9],
+                           "ood": [0.95, 0.95, 0.8]})
+    loyal = pd.DataFrame([(m, split, "label_loyalty", v) for m, of in (("dense + ptq8", (0.5, 0.9, 0.8, 0.6, 0.1)),
+                                                                       ("imp-70", (0.5, 0.7, 0.6, 0.2, 0.1)))
+                          for split, v in zip(("dev", "test", "sym1", "sym2", "unseen"), of)]
+                         + [("imp-70", "test", "kl", 9.0), ("dense, seed 1", "test", "label_loyalty", 0.3)],
+                         columns=["model", "split", "measure", "value"])
+    broken = pd.DataFrame([(m, measure, v) for m, v in (("dense", 0.5), ("dense + ptq8", 0.4), ("imp-70", 0.6))
+                           for measure, v in (("after_attack_accuracy", v), ("clean_accuracy", 1.0))],
+                          columns=["model", "measure", "value"])
+    sizes = pd.DataFrame({"bytes": [90, 58, 90], "nonzero_parameters": [22, 21, 9]}, index=["dense", "dense + ptq8", "imp-70"])
+    fastest = pd.DataFrame([("dense", 32, "eager", 1.0), ("dense", 1, "compiled", 6.0), ("imp-70", 1, "eager", 6.5),
+                            ("dense + ptq8", 1, "onnx_int8", 3.0), ("dense + ptq8", 32, "compiled", 99.0)],
+                           columns=["model", "batch", "path", "latency_ms"])
+    return points, loyal, broken, sizes, fastest, ["sym1", "sym2"]
+
+
+def test_the_final_table_brings_the_numbers_of_each_model_together():
+    table = plane.combine(*parts()).set_index("model")
+    assert table.index.tolist() == ["dense", "dense + ptq8", "imp-70"]
+    assert table["dev"].tolist() == [0.99, 0.99, 0.9] and table["label_loyalty"].tolist() == [1, 0.9, 0.7]
+    assert table["loyalty_ood"].tolist() == pytest.approx([1, 0.7, 0.4]) and table["after_attack"].tolist() == [0.5, 0.4, 0.6]
+    assert table["bytes"].tolist() == [90, 58, 90] and table["nonzero_parameters"].tolist() == [22, 21, 9]
+    assert table["latency_ms"].tolist() == [6, 3, 6.5] and table["path"].tolist() == ["compiled", "onnx_int8", "eager"]
+    assert table["front"].tolist() == [True, True, True], "imp-70 withstands best"
+    assert set(plane.SHOWN) < set(table.columns)
+
+
+def test_the_front_of_the_final_table_weighs_every_column():
+    points, loyal, broken, sizes, fastest, ood = parts()
+    worse = broken.assign(value=broken["value"].mask(broken["model"] == "imp-70", 0.1))
+    assert plane.combine(points, loyal, worse, sizes, fastest, ood)["front"].tolist() == [True, True, False]
+    unknown = fastest[fastest["model"] != "dense"]
+    table = plane.combine(points, loyal, broken, sizes, unknown, ood)
+    assert table["latency_ms"].isna().tolist() == [True, False, False] and table["front"].tolist() == [False, True, True]
+    left = plane.recommend(table, max_bytes=60)
+    assert left["model"].tolist() == ["dense + ptq8"]
+
+
 # --- front
 
 def test_front_holds_who_is_beaten_by_none():
