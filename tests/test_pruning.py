@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, DistilBertConfig,
-    DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification,
-)
+from transformers import AutoModelForSequenceClassification
 
+import tiny as tiny_models
 from lib import batches, losses, pruning, structured
 from lib.encoders import encoder_layers
 from lib.errors import StudyError
@@ -21,25 +19,11 @@ LABELS = np.array([0, 1, 2, 1, 0, 2])
 
 
 def tiny(family: str) -> nn.Module:
-    torch.manual_seed(0)
-    common = dict(vocab_size=16, num_labels=3, max_position_embeddings=16, pad_token_id=0)
-    if family == "distilbert":
-        config = DistilBertConfig(dim=HIDDEN, hidden_dim=WIDTH, n_heads=HEADS, n_layers=LAYERS, dropout=0.0,
-                                  attention_dropout=0.0, seq_classif_dropout=0.0, **common)
-        model = DistilBertForSequenceClassification(config)
-    else:
-        make, kind = {"bert": (BertConfig, BertForSequenceClassification),
-                      "roberta": (RobertaConfig, RobertaForSequenceClassification)}[family]
-        model = kind(make(hidden_size=HIDDEN, intermediate_size=WIDTH, num_attention_heads=HEADS,
-                          num_hidden_layers=LAYERS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **common))
-    with torch.no_grad():  # the usual start (0.02, biases 0) leaves the layers next to no effect
-        for name, parameter in model.named_parameters():
-            if "norm" not in name.lower() and "embeddings" not in name:
-                parameter.normal_(0, 0.3)
-    return model.eval()
+    return tiny_models.classifier(family, layers=LAYERS, width=HIDDEN, ffn=WIDTH, heads=HEADS, labels=3, vocabulary=16,
+                                  positions=16)
 
 
-@pytest.fixture(params=["bert", "roberta", "distilbert"])
+@pytest.fixture(params=tiny_models.FAMILIES)
 def model(request):
     return tiny(request.param)
 

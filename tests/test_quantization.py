@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import (
-    AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, BertTokenizer, DistilBertConfig,
-    DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification,
-)
+from transformers import AutoModelForSequenceClassification, BertTokenizer
 
+import tiny as tiny_models
 from lib import batches, encoders, pruning, quantization, structured, training
 from lib.encoders import encoder_layers, layer_parts
 from lib.errors import StudyError
@@ -25,23 +23,10 @@ PLAN = training.Plan(steps=12, batch_size=16, learning_rate=2e-3, warmup=0.1, we
 
 
 def tiny(family="bert", vocabulary=40):
-    torch.manual_seed(0)
-    common = dict(vocab_size=vocabulary, max_position_embeddings=40, num_labels=3, pad_token_id=0)
-    if family == "distilbert":
-        model = DistilBertForSequenceClassification(DistilBertConfig(dim=32, hidden_dim=64, n_heads=4, n_layers=2, **common))
-    else:
-        kind, make = {"bert": (BertForSequenceClassification, BertConfig),
-                      "roberta": (RobertaForSequenceClassification, RobertaConfig)}[family]
-        model = kind(make(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_hidden_layers=2,
-                          type_vocab_size=1 if family == "roberta" else 2, **common))
-    with torch.no_grad():  # the usual start (0.02, biases 0) leaves the layers next to no effect
-        for name, parameter in model.named_parameters():
-            if "norm" not in name.lower() and "embeddings" not in name:
-                parameter.normal_(0, 0.3)
-    return model.eval()
+    return tiny_models.classifier(family, width=32, ffn=64, heads=4, labels=3, dropout=0.1, vocabulary=vocabulary)
 
 
-@pytest.fixture(params=["bert", "roberta", "distilbert"])
+@pytest.fixture(params=tiny_models.FAMILIES)
 def model(request):
     return tiny(request.param)
 

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import (
-    AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, DistilBertConfig,
-    DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification,
-)
+from transformers import AutoModelForSequenceClassification
 
+import tiny as tiny_models
 from lib import batches, encoders, training
 from lib.errors import StudyError
 from lib.replacing import Replacer
@@ -23,36 +21,19 @@ USUAL = {"schedule": "linear", "start": 0.5, "rate": 0.5, "share": 0.5, "steps":
 
 
 def tiny(family="bert", layers=LAYERS):
-    torch.manual_seed(0)
-    common = dict(vocab_size=40, max_position_embeddings=40, num_labels=2, pad_token_id=0)
-    if family == "distilbert":
-        model = DistilBertForSequenceClassification(DistilBertConfig(
-            dim=16, hidden_dim=24, n_heads=2, n_layers=layers, dropout=0.0, attention_dropout=0.0,
-            seq_classif_dropout=0.0, **common))
-    else:
-        kind, make = {"bert": (BertForSequenceClassification, BertConfig),
-                      "roberta": (RobertaForSequenceClassification, RobertaConfig)}[family]
-        model = kind(make(hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=layers,
-                          hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-                          type_vocab_size=1 if family == "roberta" else 2, **common))
-    with torch.no_grad():  # the usual start (0.02) leaves the layers next to no effect
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embeddings" not in name:
-                parameter.normal_(0, 0.3)
+    model = tiny_models.classifier(family, layers=layers)
     model.base_model.embeddings.requires_grad_(False)
-    return model.eval()
+    return model
 
 
-@pytest.fixture(params=["bert", "roberta", "distilbert"])
+@pytest.fixture(params=tiny_models.FAMILIES)
 def model(request):
     return tiny(request.param)
 
 
 @pytest.fixture
 def encoded():
-    draw = np.random.default_rng(0)
-    ids = [np.concatenate([[1], draw.integers(4, 40, draw.integers(2, 9)), [2]]) for _ in range(32)]
-    return batches.Encoded(ids, None, draw.integers(0, 2, 32), np.array([len(row) for row in ids]), 0)
+    return tiny_models.rows()
 
 
 def objective(encoded):

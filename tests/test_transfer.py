@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import (
-    BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification, RobertaConfig,
-    RobertaForSequenceClassification,
-)
 
+import tiny as tiny_models
 from lib import batches, encoders, names, training, transfer
 from lib.errors import StudyError
 
@@ -20,40 +17,22 @@ PLAN = training.Plan(steps=30, batch_size=8, learning_rate=2e-3, warmup=0.0, wei
                      device="cpu", seed=0)
 
 
-def tiny(family="bert", layers=LAYERS, width=16, heads=2, dropout=0.0):
-    torch.manual_seed(0)
-    common = dict(vocab_size=40, max_position_embeddings=40, num_labels=2, pad_token_id=0)
-    if family == "distilbert":
-        model = DistilBertForSequenceClassification(DistilBertConfig(
-            dim=width, hidden_dim=24, n_heads=heads, n_layers=layers, dropout=dropout, attention_dropout=dropout,
-            seq_classif_dropout=dropout, **common))
-    else:
-        kind, make = {"bert": (BertForSequenceClassification, BertConfig),
-                      "roberta": (RobertaForSequenceClassification, RobertaConfig)}[family]
-        model = kind(make(hidden_size=width, intermediate_size=24, num_attention_heads=heads, num_hidden_layers=layers,
-                          hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-                          type_vocab_size=1 if family == "roberta" else 2, **common))
-    with torch.no_grad():  # the usual start (0.02) leaves the layers next to no effect
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "embeddings" not in name:
-                parameter.normal_(0, 0.3)
-    return model.eval()
+def tiny(family="bert", layers=LAYERS, **sizes):
+    return tiny_models.classifier(family, layers=layers, **sizes)
 
 
 def student_of(teacher, layers=2):
     return encoders.keep_layers(copy.deepcopy(teacher), list(range(layers)))
 
 
-@pytest.fixture(params=["bert", "roberta", "distilbert"])
+@pytest.fixture(params=tiny_models.FAMILIES)
 def teacher(request):
     return tiny(request.param)
 
 
 @pytest.fixture
 def encoded():
-    draw = np.random.default_rng(0)
-    ids = [np.concatenate([[1], draw.integers(4, 40, draw.integers(2, 9)), [2]]) for _ in range(32)]
-    return batches.Encoded(ids, None, draw.integers(0, 2, 32), np.array([len(row) for row in ids]), 0)
+    return tiny_models.rows()
 
 
 def nothing(logits, rows):
