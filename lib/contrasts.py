@@ -1,7 +1,7 @@
 """What a claim compares: the pairs of models that its patterns name, and the one number of each pair.
 
 Every number is a measure of the model minus the same measure of the baseline, paired over rows, OOD scored as the
-papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left out):
+papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left out; loyalty and flips pool the rows):
 
 - score: accuracy on `split`, test or ood. gap: accuracy on test minus accuracy on ood. Both in points.
 - f_bias: F_bias, 1 for the dense model. skill_kept: share of the dense model's above-chance OOD skill, 1 for the

@@ -52,7 +52,7 @@ class Found:
             if model == contrasts.CHECKPOINTS:
                 rows = tables.trajectory_rows(self.model(task, seed, "dense").checkpoints(), items, tasks.get(task))
             else:
-                table, dense = (_evaluated(self.model(task, seed, name)) for name in (model, "dense"))
+                table, dense = (evaluated(self.model(task, seed, name)) for name in (model, "dense"))
                 followed = loyalty.rows(table, dense).drop(columns=["seed", "kl"])
                 rows = measures.rows(followed, items, tasks.get(task))
                 rows = rows.assign(after_attack=rows["guid"].map(self._after_attack(task, seed, model)))
@@ -103,7 +103,8 @@ def _of_stage(run, task: str, seed: int, name: str) -> Path:
     return path
 
 
-def _evaluated(model: store.Model) -> pd.DataFrame:
+def evaluated(model: store.Model) -> pd.DataFrame:
+    """A model's predictions of all rows but train's, which differ from seed to seed."""
     table = model.predictions()
     return table[table["split"] != "train"]
 

@@ -132,7 +132,9 @@ def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
 
 def robust(broken: pd.DataFrame) -> str:
     """What the attack leaves of each model's right answers, from the least robust to the most; `broken`: summaries by model."""
-    rate = broken[broken["measure"] == "success_rate"].set_index("model")["value"].sort_values(ascending=False)
+    rate = broken[broken["measure"] == "success_rate"].set_index("model")["value"].dropna().sort_values(ascending=False)
+    if "dense" not in rate:
+        return "The dense model has none of these rows right: there was nothing to attack."
     asked = broken[broken["measure"] == "queries"].set_index("model")["value"]
     ends = [f"{name} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
     return (f"The attack turns {100 * rate['dense']:.0f} % of the dense model's right answers, with {asked['dense']:.1f} queries a row. "
@@ -144,7 +146,7 @@ def speedups(fastest: pd.DataFrame) -> str:
     lines = []
     for batch, part in fastest.groupby("batch", sort=True):
         times = part.set_index("model")
-        ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).sort_values(ascending=False)
+        ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).dropna().sort_values(ascending=False)
         told = [f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(4).items() if name != "dense"]
-        lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {', '.join(told)}")
+        lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {', '.join(told) or 'nothing measured'}")
     return "\n".join(lines)

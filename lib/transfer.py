@@ -135,7 +135,7 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def _check(kind: str, student: PreTrainedModel, teacher: PreTrainedModel, weight: float) -> None:
     if kind not in TRANSFERS:
         raise StudyError(f"unknown transfer {kind!r}{nearest(kind, TRANSFERS)}")
-    if not weight >= 0:
+    if weight is None or not weight >= 0:
         raise StudyError(f"{kind}: its weight is {weight}; give a number of 0 or more")
     k, n = len(encoder_layers(student)), len(encoder_layers(teacher))
     if k > n:
