@@ -101,22 +101,24 @@ def transfers(finished: dict[str, store.Model], run, table: pd.DataFrame, items:
     return found.sort_values("found_on", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
-def batching(model: store.Model, run, rows: pd.DataFrame, source: candidates.Source) -> pd.DataFrame:
-    """The same attack on the same rows, all queries of a round at once and one query at a time, in one run.
+def batching(model: store.Model, run, rows: pd.DataFrame, source: candidates.Source, n_single: int) -> pd.DataFrame:
+    """The same attack with all queries of a round at once, and on the first `n_single` rows one query at a time, in one run.
 
-    how | queries | forwards (not remembered) | seconds | queries_per_s | gflops (of the forwards, without padding, a
+    how | rows | queries | forwards (not remembered) | seconds | queries_per_s | gflops (of the forwards, without padding, a
     second) | of_peak (share of the fastest square matrix product in that precision, measured in between).
     """
     def run_with(batched: bool) -> dict:
         asked = victim(model, run) if batched else _OneByOne(victim(model, run, batch_size=1))
         seconds = -time.perf_counter()
-        for part in [rows] if batched else [rows.iloc[[i]] for i in range(len(rows))]:
+        some = rows if batched else rows.head(n_single)
+        for part in [some] if batched else [some.iloc[[i]] for i in range(len(some))]:
             attack.attack(asked, part, source, max_changed=run.attack_changed, max_candidates=run.attack_candidates,
                           stop_words=run.attack_stop_words)
         seconds += time.perf_counter()
         inner = asked if batched else asked.victim
-        return {"how": "batched" if batched else "one by one", "queries": inner.queries, "forwards": inner.forwards,
-                "seconds": seconds, "queries_per_s": inner.queries / seconds, "gflops": inner.flops / seconds / 1e9}
+        return {"how": "batched" if batched else "one by one", "rows": len(some), "queries": inner.queries,
+                "forwards": inner.forwards, "seconds": seconds, "queries_per_s": inner.queries / seconds,
+                "gflops": inner.flops / seconds / 1e9}
 
     torch.set_num_threads(run.threads)
     run_with(batched=True)  # warms up

@@ -233,7 +233,7 @@ def test_no_success_is_no_transfer(by_hand, rows, run, monkeypatch):
 def test_batching_asks_the_same_queries(finished, run, chosen, source, monkeypatch):
     monkeypatch.setattr(robustness, "matrix_peak", lambda dtype, device: {"fp32": 50.0}[dtype])
     for name in ("dense", "dense + ptq8"):
-        table = robustness.batching(finished[name], run, chosen.head(5), source).set_index("how")
+        table = robustness.batching(finished[name], run, chosen.head(5), source, n_single=5).set_index("how")
         assert list(table.index) == ["batched", "one by one"]
         assert table["queries"].nunique() == 1 and table["forwards"].nunique() == 1
         assert (table["forwards"] <= table["queries"]).all() and (table["seconds"] > 0).all()
