@@ -24,7 +24,7 @@ def is_smoke(run) -> bool:
 def echo(run) -> pd.DataFrame:
     """The parameters in force, one row each; a smoke run says first that it is no result."""
     if is_smoke(run):
-        say("> **smoke: not a result.** A few hundred rows, two layers, a few steps: this run only shows that the "
+        say("> **smoke: not a result.** A few hundred rows, three layers, a few steps: this run only shows that the "
             "chain works. For a true result take `-f params/mini.yaml` or read `outputs/reference/mini`.")
     values = {name: str(value) for name, value in run.model_dump().items()}
     return pd.DataFrame({"value": values})
