@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 
-from lib import bootstrap, difficulty, measures, tasks
+from lib import bootstrap, difficulty, measures, tables, tasks
 from lib.errors import StudyError
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
@@ -74,9 +74,9 @@ def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFr
 
     contrasts: columns task, seed, measure, split, model, baseline, as `claims.contrasts` makes them; a pair that several
     claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model and
-    seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and `probability_loyalty`
-    against the dense model for these, `after_attack` (missing: not attacked); asked for "dense checkpoints", those
-    of the dense run's checkpoints, with their `step`, for matched_dev. Raises StudyError for an unknown measure.
+    seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and
+    `probability_loyalty` against the dense model for these, `after_attack` (missing: not attacked); asked for "dense
+    checkpoints", those of the dense run's checkpoints, with their `step`, for matched_dev. Raises StudyError for an unknown measure.
     """
     keys = [c for c in contrasts.columns if c != "claim"]
     distinct = contrasts[keys].drop_duplicates()
@@ -166,7 +166,7 @@ def _splits(rows: pd.DataFrame, contrast) -> pd.DataFrame:
     """The rows of a contrast's split; `ood` is every OOD set but the unseen subcases, after_attack the attacked rows."""
     if contrast.measure == "after_attack":
         return rows[rows["after_attack"].notna()]
-    is_ood = rows["split"].isin([s for s in tasks.get(contrast.task).ood if s != "unseen"])
+    is_ood = rows["split"].isin(tables.ood_splits(tasks.get(contrast.task)))
     return rows[is_ood if contrast.split == "ood" else rows["split"] == contrast.split]
 
 

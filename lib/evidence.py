@@ -1,5 +1,6 @@
 """The rows that claims are decided on: every model of a profile, over tasks and seeds (notebook 09)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Found:
     models: list[store.Model]
     _items: dict = field(default_factory=dict)
     _rows: dict = field(default_factory=dict)
+    _read: dict = field(default_factory=dict)  # tables that every model of a run is set against
 
     def items(self, task: str, seed: int) -> tuple[pd.DataFrame, pd.Series]:
         """The rows of a task and whether the shortcut-only model gets each right, by guid."""
@@ -52,7 +54,8 @@ class Found:
             if model == contrasts.CHECKPOINTS:
                 rows = tables.trajectory_rows(self.model(task, seed, "dense").checkpoints(), items, tasks.get(task))
             else:
-                table, dense = (evaluated(self.model(task, seed, name)) for name in (model, "dense"))
+                table = evaluated(self.model(task, seed, model))
+                dense = self._once(("dense", task, seed), lambda: evaluated(self.model(task, seed, "dense")))
                 followed = loyalty.rows(table, dense).drop(columns=["seed", "kl"])
                 rows = measures.rows(followed, items, tasks.get(task))
                 rows = rows.assign(after_attack=rows["guid"].map(self._after_attack(task, seed, model)))
@@ -70,8 +73,15 @@ class Found:
     def _after_attack(self, task: str, seed: int, model: str) -> dict[str, bool]:
         if seed not in self.run.seeds:
             return {}
-        found = pd.read_parquet(_of_stage(self.run, task, seed, "attacks.parquet")).query("model == @model")
+        attacks = self._once(("attacks", task, seed),
+                             lambda: pd.read_parquet(_of_stage(self.run, task, seed, "attacks.parquet")))
+        found = attacks[attacks["model"] == model]
         return dict(zip(found["guid"], found["correct"] & ~found["success"]))
+
+    def _once(self, key: tuple, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        if key not in self._read:
+            self._read[key] = read()
+        return self._read[key]
 
     def by_run(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
         """(task, seed) -> model -> rows."""

@@ -1,7 +1,7 @@
 """The practitioner's choice: which models no other beats, which fit a budget, and what those have forgotten.
 
 The final table holds one row a model: model | dev | ood | label_loyalty | after_attack | bytes | latency_ms and more.
-Scores are shares in [0, 1]; bytes are those on disk, latency_ms is milliseconds a batch. NaN is "not measured".
+Scores are shares in [0, 1]; bytes are those on disk, latency_ms is the time of one example. NaN is "not measured".
 """
 
 from collections.abc import Iterable, Mapping
