@@ -255,7 +255,7 @@ rule quantization:
 rule shortcut_samples:
     input:
         f"{RUN}/01_data/data.parquet",
-        f"{RUN}/02_teacher/models.json",
+        expand(f"{OUT}/{{{{task}}}}/seed{{seed}}/02_teacher/models.json", seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
         f"{RUN}/04_pruning/models.json",
         notebook=ancient("notebooks/06_shortcut_samples.ipynb"),
     output:
@@ -264,6 +264,23 @@ rule shortcut_samples:
         f"{RUN}/06_shortcut_samples.ipynb",
     params:
         task=of_task, code=code("06_shortcut_samples"), **settings("shortcut_samples"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule doses:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        notebook=ancient("notebooks/06b_dose_and_response.ipynb"),
+    output:
+        f"{RUN}/06b_dose_and_response/responses.csv",
+    log:
+        f"{RUN}/06b_dose_and_response.ipynb",
+    params:
+        task=of_task, code=code("06b_dose_and_response"), **settings("doses"),
     threads: THREADS
     resources:
         training=1,
@@ -285,6 +302,27 @@ rule mitigation:
         f"{RUN}/07_mitigation.ipynb",
     params:
         task=of_task, code=code("07_mitigation"), **settings("mitigation"),
+    threads: THREADS
+    resources:
+        training=1,
+    shell:
+        PAPERMILL
+
+
+rule mends:
+    input:
+        f"{RUN}/01_data/data.parquet",
+        f"{RUN}/02_teacher/models.json",
+        f"{RUN}/03_distillation/models.json",
+        f"{RUN}/04_pruning/models.json",
+        f"{RUN}/07_mitigation/models.json",
+        notebook=ancient("notebooks/07b_what_mends_it.ipynb"),
+    output:
+        f"{RUN}/07b_what_mends_it/mends.csv",
+    log:
+        f"{RUN}/07b_what_mends_it.ipynb",
+    params:
+        task=of_task, code=code("07b_what_mends_it"), **settings("mends"),
     threads: THREADS
     resources:
         training=1,
@@ -321,7 +359,9 @@ rule claims:
         expand(f"{RUN}/04_pruning/models.json", task=TASKS, seed=GRID.seeds),
         expand(f"{RUN}/05_quantization_and_replacing/models.json", task=TASKS, seed=GRID.seeds),
         expand(f"{RUN}/06_shortcut_samples/difficulty.parquet", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/06b_dose_and_response/responses.csv", task=GRID.dose_tasks, seed=GRID.dose_seeds),
         expand(f"{RUN}/07_mitigation/models.json", task=TASKS, seed=GRID.seeds),
+        expand(f"{RUN}/07b_what_mends_it/mends.csv", task=GRID.dose_tasks, seed=GRID.dose_seeds),
         expand(f"{RUN}/08_loyalty_and_attacks/attacks.parquet", task=TASKS, seed=GRID.seeds),
         notebook=ancient("notebooks/09_claims.ipynb"),
     output:

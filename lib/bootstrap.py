@@ -73,7 +73,8 @@ def cell_sums(frame: pd.DataFrame, cell: np.ndarray, values: np.ndarray, n_boot:
     Returns sums [1 + n_boot, seeds, cells, k] and the weights of the seeds [1 + n_boot, seeds]; entry 0 is the
     observed one. The same rows and `seed` give the same draws whatever the cells and values.
     """
-    unit, block, stratum = units(frame)
+    alike = np.zeros(1, dtype=np.int64)  # without resamples it does not matter what would be drawn
+    unit, block, stratum = units(frame) if n_boot else (np.zeros(len(frame), dtype=np.int64), alike, alike)
     of_seed = pd.factorize(frame["seed"], sort=True)[0] if "seed" in frame else np.zeros(len(frame), dtype=int)
     n_units, n_seeds, n_cells, k = len(block), of_seed.max() + 1, cell.max() + 1, values.shape[1]
     column = of_seed * n_cells + cell
@@ -166,34 +167,40 @@ def estimate(drawn: np.ndarray, n: int) -> dict:
     return {"value": float(drawn[0]), "low": float(low), "high": float(high), "n": int(n)}
 
 
-def share(top: np.ndarray, bottom: np.ndarray, n: int) -> dict:
-    """`estimate` of top / bottom with a flag: `undefined` and NaN where the interval of `bottom` holds 0."""
-    low, high = interval(bottom)
+def share(top: np.ndarray, bottom: np.ndarray, n: int, resampled: np.ndarray | None = None) -> dict:
+    """`estimate` of top / bottom with a flag: `undefined` and NaN where the interval of `bottom` holds 0.
+
+    resampled: another draw of `bottom` to take that interval from, where top and bottom themselves were not resampled.
+    """
+    low, high = interval(bottom if resampled is None else resampled)
     if low <= 0 <= high or bottom[0] == 0:
         return {"value": np.nan, "low": np.nan, "high": np.nan, "n": int(n), "flag": "undefined"}
     return estimate(np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0), n) | {"flag": ""}
 
 
 def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both frames with a column `seed` that pairs them: their own, or 0 where each has only one.
+    """Both frames in the order of a, with a column `seed` that pairs them: their own, or 0 where each has only one.
 
     Raises StudyError unless both hold the same guids and seeds, each once.
     """
-    seeds = [set(r["seed"]) if "seed" in r else {0} for r in (a, b)]
+    seeds = [set(r["seed"].unique()) if "seed" in r else {0} for r in (a, b)]
     if max(map(len, seeds)) == 1:
         a, b = a.assign(seed=0), b.assign(seed=0)
     elif seeds[0] != seeds[1]:
         raise StudyError(f"paired measures need the same seeds on both sides, not {sorted(seeds[0])} and "
                          f"{sorted(seeds[1])}")
-    for frame in (a, b):
+    same = all(a[name].array.equals(b[name].array) for name in ("seed", "guid"))
+    for frame in (a,) if same else (a, b):
         twice = frame.duplicated(["seed", "guid"])
         if twice.any():
             raise StudyError(f"guid {frame.loc[twice, 'guid'].iloc[0]!r} stands there twice: give one model's rows")
+    if same:
+        return a, b
     left, right = (pd.MultiIndex.from_frame(r[["seed", "guid"]]) for r in (a, b))
     odd = left.symmetric_difference(right)
     if len(odd):
         raise StudyError(f"paired measures need the same rows on both sides: guid {odd[0][1]!r} is on one only")
-    return a, b
+    return a, b.iloc[right.get_indexer(left)]
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -205,6 +212,5 @@ def paired(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
 def merged(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Two models' rows side by side: pred_a, correct_a, pred_b, correct_b. Errors as `aligned`."""
     a, b = aligned(a, b)
-    other = b[["seed", "guid", "pred", "correct"]]
-    return a.rename(columns={"pred": "pred_a", "correct": "correct_a"}).merge(
-        other.rename(columns={"pred": "pred_b", "correct": "correct_b"}), on=["seed", "guid"])
+    renamed = a.rename(columns={"pred": "pred_a", "correct": "correct_a"})
+    return renamed.assign(pred_b=b["pred"].to_numpy(), correct_b=b["correct"].to_numpy())

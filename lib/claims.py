@@ -5,13 +5,20 @@ nothing to see (`lib.contrasts` names the measures). `contrasts` lists the pairs
 `lib.contrasts.scores` computes them, `evidence` puts the seeds together and `ledger` gives the verdicts. The rule:
 
 - above (below): *replicated* if the 95 % interval lies wholly above (below) 0 and the estimate reaches the smallest
-  effect of interest; *not replicated* if the whole interval falls short of the smallest effect; else *inconclusive*.
-- same: *replicated* if the interval lies inside plus or minus the smallest effect; *not replicated* if wholly outside.
-- not_below: *replicated* if the interval lies wholly above minus the smallest effect; *not replicated* if wholly below.
+  effect of interest; *not replicated* if the effect falls short of the smallest effect; else *inconclusive*.
+- same: *replicated* if the interval lies inside plus or minus the smallest effect; *not replicated* if the effect is outside.
+- not_below: *replicated* if the interval lies wholly above minus the smallest effect; *not replicated* if the effect is below.
 - same and not_below call a missing difference a finding, so they need five seeds; with fewer they are at best inconclusive.
 - a claim that names several models holds only if it holds for each: one contrast not replicated decides, then one
   inconclusive. The ledger shows the contrast that decides, the weakest of those with that verdict.
-- *not measured* where a profile lacks the models.
+- *replicated* so needs every one of a claim's m contrasts: an intersection-union test, which needs no correction for their
+  number (Berger 1982). *Not replicated* may rest on any one of the m: its one-sided test that the effect falls short
+  (`short`) must hold at 2.5 % after Holm's correction over the m; for one contrast that is the 95 % interval's own end.
+- an undefined number or interval is *inconclusive*, with the reason; *not measured* where a profile lacks the models.
+
+The interval is a t interval over k seeds, or with one seed a bootstrap interval over rows. `p` is of the mean being 0: a t
+test over seeds; with one seed McNemar's exact test of the rows for `score` (which takes rows as independent, as the interval
+does not), else the normal approximation of the bootstrap. It is told beside the verdict and does not enter it.
 """
 
 import itertools
@@ -24,15 +31,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
-from lib.contrasts import OF_ROWS, OF_SPLIT, UNITS, pairs
+from lib import measures
+from lib.contrasts import ALONE, NUMBERS, OF_SPLIT, OF_TABLES, UNITS, pairs
 from lib.errors import StudyError, nearest
 from lib.published import COUNTERPART, PRINTED, printed, published, strength
 
 CLAIMS = Path(__file__).resolve().parents[1] / "params" / "claims.yaml"
 TASKS = (*COUNTERPART.values(), *COUNTERPART)
 SEEDS_FOR_SAME = 5
+LEVEL = 0.025  # of a one-sided test, as an end of the 95 % interval has it
 CONTRAST = ["claim", "task", "seed", "measure", "split", "model", "baseline"]
-EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "n_seeds", "n_rows", "unit"]
+EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "n_seeds", "n_rows", "unit",
+            "p", "test", "p_holm", "p_short", "reason"]
 LEDGER = ["id", "task", "claim", "where", "paper", "ours", "interval", "n", "difference", "verdict", "sentence"]
 
 Direction = Literal["above", "below", "same", "not_below"]
@@ -60,8 +70,8 @@ class Claim(BaseModel):
     def _whole(self):
         if (self.split != "") != (self.measure in OF_SPLIT):
             raise ValueError(f"split belongs to the measures {', '.join(OF_SPLIT)}, and these need it")
-        if (not self.baselines) != (self.measure in OF_ROWS):
-            raise ValueError(f"baselines must be named, and left empty for {' and '.join(OF_ROWS)}")
+        if (not self.baselines) != (self.measure in ALONE):
+            raise ValueError(f"baselines must be named, and left empty for {', '.join(ALONE)}")
         if self.published and self.measure not in PRINTED:
             raise ValueError(f"published must be [] for {self.measure}, which the papers do not print")
         if self.smallest_effect <= 0:
@@ -126,36 +136,85 @@ def _applies(claim: Claim, task: str) -> bool:
 def evidence(claims: list[Claim], scores: pd.DataFrame) -> pd.DataFrame:
     """One row per claim, measure, task, model and baseline, the seeds put together.
 
-    scores: the frame of `contrasts` with the columns value, low, high, n, as `lib.contrasts.scores` gives it.
-    Several seeds: mean and t interval over seeds (which holds the draw of train, the order and the new weights, not
+    scores: the frame of `contrasts` with the columns value, low, high, n, p, reason, as `lib.contrasts.scores` gives it.
+    Several seeds: mean and 95 % t interval over the seeds (which holds the draw of train, the order and the new weights, not
     the draw of the test rows). One seed: its interval over rows. A value undefined on any seed stays undefined.
-    Columns: claim, measure, task, split, model, baseline, estimate, low, high, n_seeds, n_rows (of one seed), unit.
+    Columns: claim, measure, task, split, model, baseline, estimate, low, high, n_seeds, n_rows (of one seed), unit, p
+    (two-sided, of the mean being 0), test (which one), p_holm (p after Holm over the contrasts of that claim, task and
+    measure), p_short (`short` after the same correction; of the claim's own measure alone), reason (of what is undefined).
     """
-    missing = [c for c in [*CONTRAST, "value", "low", "high", "n"] if c not in scores.columns]
+    missing = [c for c in [*CONTRAST, *NUMBERS] if c not in scores.columns]
     if missing:
         raise StudyError(f"scores: columns {missing} are missing; make them with lib.contrasts.scores")
-    unknown = set(scores["claim"]) - {claim.id for claim in claims}
+    by_id = {claim.id: claim for claim in claims}
+    unknown = set(scores["claim"]) - set(by_id)
     if unknown:
         name = sorted(unknown)[0]
-        raise StudyError(f"scores: no claim is called {name!r}{nearest(name, [c.id for c in claims])}")
+        raise StudyError(f"scores: no claim is called {name!r}{nearest(name, by_id)}")
     rows = []
     for keys, group in scores.groupby([c for c in CONTRAST if c != "seed"], sort=False):
         place = dict(zip([c for c in CONTRAST if c != "seed"], keys))
         if group["seed"].duplicated().any():
             raise StudyError(f"scores: {place['claim']}, {place['task']}, {place['model']}: a seed stands there twice")
-        low, high, values = group["low"].iloc[0], group["high"].iloc[0], group["value"].to_numpy(float)
-        if len(values) > 1:
-            half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-            low, high = values.mean() - half, values.mean() + half
-        rows.append(place | {"estimate": values.mean(), "low": low, "high": high, "n_seeds": len(values),
-                             "n_rows": int(group["n"].min()), "unit": UNITS[place["measure"]]})
-    return pd.DataFrame(rows, columns=EVIDENCE)
+        claim, found = by_id[place["claim"]], _over_seeds(group)
+        p_short = short(found["estimate"], found["low"], found["high"], claim.direction, claim.smallest_effect, len(group))
+        rows.append(place | found | {"p_short": p_short if place["measure"] == claim.measure else np.nan})
+    table = pd.DataFrame(rows, columns=[c for c in EVIDENCE if c not in ("unit", "p_holm")])
+    for name, of in (("p_holm", "p"), ("p_short", "p_short")):
+        table[name] = table.groupby(["claim", "task", "measure"])[of].transform(measures.holm)
+    return table.assign(unit=table["measure"].map(UNITS))[EVIDENCE]
 
 
-def verdict(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float) -> str:
+def _over_seeds(group: pd.DataFrame) -> dict:
+    """The columns of the evidence that one contrast's scores give, one score a seed."""
+    values, first = group["value"].to_numpy(float), group.iloc[0]
+    k, estimate = len(values), values.mean()
+    low, high, p, test = first["low"], first["high"], first["p"], "McNemar's exact test"
+    if k > 1:
+        half = stats.t.ppf(0.975, k - 1) * values.std(ddof=1) / np.sqrt(k)
+        low, high, test = estimate - half, estimate + half, "t test over seeds"
+    elif np.isnan(p):
+        test = "normal approximation of the bootstrap"
+    if k > 1 or np.isnan(p):
+        p = min(1.0, 2 * np.fmin(_below(estimate, high, 0, k), _below(-estimate, -low, 0, k)))
+    undefined = not np.isfinite([estimate, low, high]).all()
+    at_fault = group[group["value"].isna()] if np.isnan(estimate) else group
+    reasons = [f"{reason}: seed {', '.join(map(str, part['seed']))}" if k > 1 else reason
+               for reason, part in at_fault.groupby("reason", sort=False)]
+    return {"estimate": estimate, "low": low, "high": high, "n_seeds": k, "n_rows": int(group["n"].min()), "p": p,
+            "test": "" if np.isnan(p) else test, "reason": "; ".join(reasons) if undefined else ""}
+
+
+def _below(estimate: float, high: float, edge: float, n_seeds: int) -> float:
+    """One-sided p of the hypothesis that the effect is `edge` or more; the standard error is read off the interval, of which
+    `high` is an end: a t interval over several seeds, a normal one with one. Below 2.5 % where the interval is below the edge.
+    """
+    if not np.isfinite([estimate, high]).all():
+        return np.nan
+    df = n_seeds - 1 if n_seeds > 1 else np.inf
+    error = max(high - estimate, 0) / stats.t.ppf(0.975, df)
+    return float(stats.t.cdf((estimate - edge) / error, df)) if error else float(estimate >= edge)
+
+
+def short(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float, n_seeds: int) -> float:
+    """One-sided p against a claim: the smaller, the surer the effect falls short of what the claim asks for.
+
+    above (below): of the hypothesis that the effect reaches the smallest effect; not_below: that it is above minus that;
+    same: that it lies within plus or minus that, the lesser of the p of the two sides. NaN where anything is undefined.
+    """
+    if direction == "below":
+        estimate, low, high = -estimate, -high, -low
+    if direction in ("above", "below"):
+        return _below(estimate, high, smallest_effect, n_seeds)
+    under = _below(estimate, high, -smallest_effect, n_seeds)
+    return under if direction == "not_below" else min(under, _below(-estimate, -low, -smallest_effect, n_seeds))
+
+
+def verdict(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float, p_short: float) -> str:
     """`replicated`, `not replicated` or `inconclusive` by the rule at the head of this module.
 
-    An undefined estimate or interval is inconclusive. Raises StudyError on an unknown direction.
+    p_short: `short`, corrected for the contrasts of the claim. An undefined estimate or interval is inconclusive. Raises
+    StudyError on an unknown direction.
     """
     if direction not in ("above", "below", "same", "not_below"):
         raise StudyError(f"direction {direction!r} is not one of above, below, same, not_below")
@@ -163,11 +222,9 @@ def verdict(estimate: float, low: float, high: float, direction: Direction, smal
         return "inconclusive"
     if direction == "below":
         estimate, low, high = -estimate, -high, -low
-    yes, no = {
-        "same": (-smallest_effect < low and high < smallest_effect, low > smallest_effect or high < -smallest_effect),
-        "not_below": (low > -smallest_effect, high < -smallest_effect),
-    }.get(direction, (low > 0 and estimate >= smallest_effect, high < smallest_effect))
-    return "replicated" if yes else "not replicated" if no else "inconclusive"
+    yes = {"same": -smallest_effect < low and high < smallest_effect, "not_below": low > -smallest_effect}.get(
+        direction, low > 0 and estimate >= smallest_effect)
+    return "replicated" if yes else "not replicated" if p_short < LEVEL else "inconclusive"
 
 
 def rule(claim: Claim) -> str:
@@ -182,8 +239,10 @@ def rule(claim: Claim) -> str:
 def ledger(claims: list[Claim], evidence: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and task of the evidence, plus one for each claim that could not be measured.
 
-    Columns: id, task, claim, where, paper, ours, interval, n, difference, verdict, sentence. `paper` is of the task
-    the paper used; `difference` (ours minus paper) is left empty for the micro-world, whose size of effect is its own.
+    The evidence may be of several profiles, as long as each has its own tasks. Columns: id, task, claim, where, paper, ours,
+    interval, n, difference, verdict, sentence. interval: empty where nothing was measured, `undefined` where it is. `paper` is
+    of the task the paper used; `difference` (ours minus paper) is left empty for the micro-world, whose size of effect is its
+    own.
     """
     tasks = list(dict.fromkeys(evidence["task"]))
     rows = []
@@ -199,12 +258,7 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     row = {"id": claim.id, "task": task, "claim": claim.claim, "where": claim.where,
            "paper": paper[0] if paper else np.nan, "ours": np.nan, "interval": "", "n": "", "difference": np.nan}
     if found.empty:
-        why = f"none of its tasks ({', '.join(claim.tasks)})"
-        if task:
-            why = f"no {' or '.join(claim.models)}"
-            beside = " or ".join(claim.baselines).replace("{base}", "the same compression")
-            why += f" beside {beside}" if beside else ""
-        return row | {"verdict": "not measured", "sentence": f"Not measured: this profile has {why}."}
+        return row | {"verdict": "not measured", "sentence": f"Not measured: there is {_lacking(claim, task)}."}
     verdicts = [_of_evidence(claim, line) for line in found.itertuples()]
     worst = next(v for v in ("not replicated", "inconclusive", "replicated") if v in verdicts)
     line = min((e for e, v in zip(found.itertuples(), verdicts) if v == worst),
@@ -212,16 +266,17 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     if paper and task not in COUNTERPART:
         row["difference"] = line.estimate - paper[0]
     digits = 1 if line.unit == "points" else 3
-    undefined = np.isnan(line.estimate)
-    interval = "no interval" if np.isnan(line.low) else f"[{line.low:.{digits}f}, {line.high:.{digits}f}]"
-    n = f"{line.n_seeds} seeds" if line.n_seeds > 1 else f"1 seed, {line.n_rows} rows"
+    unit = " points" if line.unit == "points" else ""
+    interval = "undefined" if np.isnan(line.low) else f"[{line.low:.{digits}f}, {line.high:.{digits}f}]"
+    ours = "" if np.isnan(line.estimate) else f"{line.estimate:+.{digits}f}{unit} "
+    because = f" ({line.reason})" if line.reason else ""
+    n = f"{line.n_seeds} seeds" if line.n_seeds > 1 else f"1 seed, {line.n_rows} rows" if line.n_rows else "1 seed"
     pair = f"{line.model} against {line.baseline}" if line.baseline else line.model
     what = f"{claim.measure} on {claim.split}" if claim.split else claim.measure
-    unit = " points" if line.unit == "points" else ""
-    ours = "undefined" if undefined else f"{line.estimate:+.{digits}f}{unit} {interval}"
-    sentence = f"{worst.capitalize()}: {pair}, {what} {ours} over {n}"
-    if line.n_seeds == 1 and not np.isnan(line.low):
-        sentence += " (the interval is over rows: another seed may differ)"
+    sentence = f"{worst.capitalize()}: {pair}, {what} {ours}{interval}{because} over {n}"
+    if not np.isnan(line.low):
+        sentence += ", t interval" if line.n_seeds > 1 else ", bootstrap interval over rows (another seed may differ)"
+        sentence += _tested(line, len(found)) + _why(claim, line, worst, len(found))
     if len(found) > 1:
         sentence += f"; it decides among {len(found)} contrasts, {verdicts.count('replicated')} of them replicated"
     if paper:
@@ -230,7 +285,42 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     return row | {"ours": line.estimate, "interval": interval, "n": n, "verdict": worst, "sentence": sentence + "."}
 
 
+def _lacking(claim: Claim, task: str) -> str:
+    if not task:
+        return f"none of its tasks ({', '.join(claim.tasks)})"
+    models = " or ".join(claim.models)
+    if claim.measure in OF_TABLES:
+        return f"no {claim.measure} of {models}"
+    beside = " or ".join(claim.baselines).replace("{base}", "the same compression")
+    return f"no {models} beside {beside}" if beside else f"no {models}"
+
+
+def _tested(line, m: int) -> str:
+    corrected = f" after Holm over {m} contrasts" if m > 1 else ""
+    test = "" if line.n_seeds > 1 else f" ({line.test})"
+    return f"; p {_p(line.p_holm)}{test}{corrected}"
+
+
+def _why(claim: Claim, line, found: str, m: int) -> str:
+    """What decided, where the interval does not show it: the test against the claim, its correction, or too few seeds."""
+    size = f"{claim.smallest_effect:g}" + (f" point{'s' * (claim.smallest_effect != 1)}" if line.unit == "points" else "")
+    side = {"below": f"above -{size}", "same": f"outside +-{size}", "not_below": f"below -{size}"}.get(
+        claim.direction, f"below {size}")
+    if found == "not replicated":
+        return f"; the effect lies {side}, one-sided p {_p(line.p_short)}"
+    values = line.estimate, line.low, line.high
+    if found == "inconclusive" and short(*values, claim.direction, claim.smallest_effect, line.n_seeds) < LEVEL:
+        return f"; the interval lies {side}, which does not hold after Holm over {m} contrasts"
+    if found == "inconclusive" and verdict(*values, claim.direction, claim.smallest_effect, line.p_short) == "replicated":
+        return f"; to call a difference missing takes {SEEDS_FOR_SAME} seeds"
+    return ""
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _of_evidence(claim: Claim, line) -> str:
-    found = verdict(line.estimate, line.low, line.high, claim.direction, claim.smallest_effect)
+    found = verdict(line.estimate, line.low, line.high, claim.direction, claim.smallest_effect, line.p_short)
     few = claim.direction in ("same", "not_below") and line.n_seeds < SEEDS_FOR_SAME
     return "inconclusive" if few and found == "replicated" else found

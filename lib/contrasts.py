@@ -17,8 +17,16 @@ papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left 
 - agreement: on dev, rows split by the variance of their loss over the models (at the best threshold, chosen on
   the same rows, so never below 0) against easy and hard, minus the share of the larger class, in points.
 - auc: how well that variance finds the rows of dev on which the shortcut fails, minus 0.5.
+
+Four numbers come from the tables of other notebooks, one a seed, and have no baseline:
+
+- rank_agreement: Spearman's rho, on train, of the difficulty from one pruning run and from a run per level.
+- alpha_regret: OOD score of RMC at the alpha chosen without OOD data minus that at the oracle's alpha, in points.
+- bias_slope: change of the gap, the dense model's taken off, per 10 points of shortcut_rate; in points.
+- foretold: AUC of the rows that a model forgets by the best predictor from the dense model alone, minus 0.5.
 """
 
+import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
@@ -27,21 +35,32 @@ import pandas as pd
 
 from lib import bootstrap, difficulty, measures, tables, tasks
 from lib.errors import StudyError
+from lib.names import VARIANTS
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
          "overconfidence": "points", "matched_dev": "points", "label_loyalty": "points", "probability_loyalty": "points",
-         "hidden_flips": "points", "after_attack": "points", "agreement": "points", "auc": "AUC"}
+         "hidden_flips": "points", "after_attack": "points", "agreement": "points", "auc": "AUC", "rank_agreement": "rho",
+         "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
 OF_SCORES = ("score", "gap", "f_bias", "skill_kept")
 OF_ROWS = ("agreement", "auc")
+OF_TABLES = ("rank_agreement", "alpha_regret", "bias_slope", "foretold")
+ALONE = OF_ROWS + OF_TABLES  # of one model or several, without a baseline
 OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips")
+NUMBER = re.compile(r"-(\d+(?:\.\d+)?)(?= |-|$)")
 CHECKPOINTS = "dense checkpoints"
 OTHER_DENSE = "dense, other seed"
+NUMBERS = ["value", "low", "high", "n", "p", "reason"]
+UNDEFINED = {"f_bias": "the interval of the dense model's gap holds 0", "after_attack": "one of the two was not attacked",
+             "skill_kept": "the interval of the dense model's OOD skill above chance holds 0",
+             "easy_hard": "the rows are all easy or all hard", "agreement": "the rows are all easy or all hard",
+             "auc": "the rows are all of one kind"}
 
 
 def pairs(models: list[str], baselines: list[str], names: list[str]) -> list[tuple[str, str]]:
     """Every (model, baseline) of `names` that the patterns name; the baseline is "" where there are no baselines.
 
-    A pattern is `fnmatch`'s, small and capital letters alike, taken apart at " + ": `imp-*` never names `imp-40 + rmc`.
+    A pattern is `fnmatch`'s, small and capital letters alike, taken apart at " + ": `imp-*` never names `imp-40 + rmc`,
+    nor a variant that it does not itself end in: `imp-70-after` and `imp-70-2x` are named by `imp-*-after`, `imp-*-2x`.
     `highest X` and `lowest X` pick by the number in the compression, `all X` joins two or more in rising order with
     ", ", `{base}` is the model's own compression.
     """
@@ -57,7 +76,7 @@ def _find(names: list[str], pattern: str) -> list[str]:
     how, _, rest = pattern.partition(" ")
     if how not in ("highest", "lowest", "all"):
         return [name for name in names if _matches(name, pattern)]
-    levels = sorted((n for n in names if _matches(n, rest)), key=lambda n: float(n.split(" + ")[0].rsplit("-", 1)[1]))
+    levels = sorted((n for n in names if _matches(n, rest)), key=lambda n: float(NUMBER.search(n)[1]))
     if how == "all":
         return [", ".join(levels)] if len(levels) > 1 else []
     return levels[-1:] if how == "highest" else levels[:1]
@@ -65,39 +84,83 @@ def _find(names: list[str], pattern: str) -> list[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     parts, wanted = name.lower().split(" + "), pattern.lower().split(" + ")
-    return len(parts) == len(wanted) and all(fnmatchcase(p, w) for p, w in zip(parts, wanted))
+    variants = {next((v for v in VARIANTS if structure.endswith(f"-{v}")), "") for structure, *_ in (parts, wanted)}
+    return len(parts) == len(wanted) and len(variants) == 1 and all(fnmatchcase(p, w) for p, w in zip(parts, wanted))
 
 
-def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame], n_boot: int = 1000,
+def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame],
+           number_of: Callable[[str, int, str, str], float | None] = lambda *_: None, n_boot: int = 1000,
            seed: int = 0) -> pd.DataFrame:
-    """The contrasts with their value, low, high (95 % interval over rows) and n (distinct rows), in the measure's unit.
+    """The contrasts with value, low, high (95 % interval over rows; the measure's unit), n (distinct rows), p and reason.
 
     contrasts: columns task, seed, measure, split, model, baseline, as `claims.contrasts` makes them; a pair that several
     claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model and
     seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and
     `probability_loyalty` against the dense model for these, `after_attack` (missing: not attacked); asked for "dense
-    checkpoints", those of the dense run's checkpoints, with their `step`, for matched_dev. Raises StudyError for an unknown measure.
+    checkpoints", those of the dense run's checkpoints, with their `step`, for matched_dev. number_of(task, seed, measure,
+    model): the number of one of OF_TABLES, None where it was not measured, whose contrast is left out.
+
+    A pair of one seed has an interval, and for score p, McNemar's exact test. A pair of several seeds has neither: its
+    interval is over the seeds (`claims.evidence`), and of its rows only the dense model's are resampled, once a run, to
+    tell whether f_bias and skill_kept are defined. reason: why a value or an interval is undefined. Raises StudyError for
+    an unknown measure.
     """
     keys = [c for c in contrasts.columns if c != "claim"]
     distinct = contrasts[keys].drop_duplicates()
     unknown = set(distinct["measure"]) - set(UNITS)
     if unknown:
         raise StudyError(f"measure {sorted(unknown)[0]!r} is not one of {', '.join(UNITS)}")
-    found = [pd.DataFrame(columns=["value", "low", "high", "n"], dtype=float)]
-    for (task, model_seed), group in distinct.groupby(["task", "seed"], sort=False):
+    several = distinct.duplicated([c for c in keys if c != "seed"], keep=False).rename("several")
+    found = {}
+    for (task, model_seed, many), group in distinct.groupby(["task", "seed", several], sort=False):
         def rows(model: str) -> pd.DataFrame:
             return rows_of(task, model_seed, model)
-        of_scores = group[group["measure"].isin(OF_SCORES)]
-        names = {"dense", *of_scores["model"], *of_scores["baseline"]} if len(of_scores) else set()
-        drawn = _draw({name: rows(name) for name in sorted(names)}, tasks.get(task), n_boot, seed)
-        found.append(pd.DataFrame([_measure(c, rows, drawn, n_boot, seed) for c in group.itertuples()], index=group.index))
-    return contrasts.merge(distinct.join(pd.concat(found)), on=keys, how="left")
+        drawn = _drawn(group, rows, tasks.get(task), 0 if many else n_boot, n_boot, seed)
+        for c in group.itertuples():
+            if c.measure in OF_TABLES:
+                found[c.Index] = _of_table(number_of(task, model_seed, c.measure, c.model))
+            else:
+                found[c.Index] = _measure(c, rows, drawn, 0 if many else n_boot, seed)
+    known = {at: numbers for at, numbers in found.items() if numbers}
+    return contrasts.merge(distinct.join(pd.DataFrame.from_dict(known, "index", columns=NUMBERS), how="inner"), on=keys)
+
+
+def paired_tests(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame]) -> pd.DataFrame:
+    """McNemar's exact test of every `score` contrast, seed by seed; it takes rows as independent and is descriptive.
+
+    Columns: claim, task, split, model, baseline, seeds, lost and gained (rows that only the baseline, only the model gets
+    right, mean over seeds; the rows of the OOD sets pooled), p_median (over seeds, uncorrected), seeds_significant (p below
+    0.05 after Holm's correction over the contrasts of the claim within the seed). Arguments as in `scores`.
+    """
+    wanted = contrasts[contrasts["measure"] == "score"]
+    distinct = wanted.drop(columns="claim").drop_duplicates()
+    tests = {c.Index: _mcnemar(c, rows_of(c.task, c.seed, c.model), rows_of(c.task, c.seed, c.baseline))
+             for c in distinct.itertuples()}
+    tests = pd.DataFrame.from_dict(tests, "index", columns=["a_only", "b_only", "p"])
+    wanted = wanted.merge(distinct.join(tests), on=list(distinct.columns))
+    corrected = wanted.groupby(["claim", "task", "seed"])["p"].transform(measures.holm)
+    pairs = wanted.assign(significant=corrected < 0.05).groupby(["claim", "task", "split", "model", "baseline"], sort=False)
+    return pairs.agg(seeds=("seed", "size"), lost=("b_only", "mean"), gained=("a_only", "mean"), p_median=("p", "median"),
+                     seeds_significant=("significant", "sum")).reset_index()
+
+
+def _mcnemar(contrast, model: pd.DataFrame, baseline: pd.DataFrame) -> dict:
+    return measures.mcnemar(*(_splits(rows, contrast) for rows in (model, baseline))).iloc[0].to_dict()
+
+
+def _of_table(value: float | None) -> dict | None:
+    reason = "its table holds no number" if value is None or np.isnan(value) else "a table gives one seed no interval"
+    blank = {"low": np.nan, "high": np.nan, "n": 0, "p": np.nan}
+    return None if value is None else {"value": float(value), **blank, "reason": reason}
 
 
 def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot: int, seed: int) -> dict:
-    kind = contrast.measure
+    kind, p = contrast.measure, np.nan
+    both = (_splits(rows(name), contrast) for name in (contrast.model, contrast.baseline))  # lazily: not for all
     if kind in OF_SCORES:
         result = _of_scores(contrast, drawn, tasks.get(contrast.task))
+        if kind == "score" and n_boot:
+            p = measures.mcnemar(*both)["p"].item()
     elif kind in OF_ROWS:
         result = _of_rows(kind, [rows(name) for name in contrast.model.split(", ")], n_boot, seed)
     elif kind == "matched_dev":
@@ -107,13 +170,26 @@ def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot:
         result = measures.difference(*(_part(rows(m), True) for m in (contrast.model, contrast.baseline)),
                                      "overconfidence", n_boot, seed).iloc[0]
     elif kind in ("label_loyalty", "probability_loyalty", "after_attack"):
-        result = _of_column(contrast, *(_splits(rows(name), contrast) for name in (contrast.model, contrast.baseline)), n_boot, seed)
+        result = _of_column(contrast, *both, n_boot, seed)
     elif kind == "hidden_flips":
-        result = _hidden_flips(*(_splits(rows(name), contrast) for name in (contrast.model, contrast.baseline)), n_boot, seed)
+        result = _hidden_flips(*both, n_boot, seed)
     else:
         result = _easy_hard(rows(contrast.model), rows(contrast.baseline), n_boot, seed)
     scale = 100 if UNITS[kind] == "points" else 1
-    return {name: float(result[name]) * scale for name in ("value", "low", "high")} | {"n": int(result["n"])}
+    reason = result.get("reason") or (UNDEFINED.get(kind, "there are no rows") if np.isnan(result["value"]) else "")
+    return {name: float(result[name]) * scale for name in ("value", "low", "high")} | {
+        "n": int(result["n"]), "p": p, "reason": reason}
+
+
+def _drawn(group: pd.DataFrame, rows: Callable[[str], pd.DataFrame], task: tasks.Task, n_boot: int, n_dense: int,
+           seed: int) -> dict:
+    """`_draw` of the models that the measures of scores ask for; `resampled`: the dense model drawn n_dense times."""
+    group = group[group["measure"].isin(OF_SCORES)]
+    names = sorted({"dense", *group["model"], *group["baseline"]}) if len(group) else []
+    drawn = _draw({name: rows(name) for name in names}, task, n_boot, seed)
+    if n_boot < n_dense and group["measure"].isin(["f_bias", "skill_kept"]).any():
+        return drawn | {"resampled": _draw({"dense": rows("dense")}, task, n_dense, seed)["dense"]}
+    return drawn | {"resampled": drawn.get("dense")}
 
 
 def _draw(models: dict[str, pd.DataFrame], task: tasks.Task, n_boot: int, seed: int) -> dict:
@@ -139,20 +215,20 @@ def _of_scores(contrast, drawn: dict, task: tasks.Task) -> dict:
     if "test" not in counts or len(counts) < 2:
         raise StudyError(f"{contrast.task}, seed {contrast.seed}: the rows hold {', '.join(counts.index) or 'nothing'}, "
                          "but a claim needs test and an OOD set")
-    three = [drawn[name] for name in (contrast.model, contrast.baseline, "dense")]
-    at_test = [of["test"] for of in three]
-    at_ood = [measures.ood_score({s: v for s, v in of.items() if s != "test"}) for of in three]
+    four = [drawn[name] for name in (contrast.model, contrast.baseline, "dense", "resampled")]
+    at_test = [of["test"] for of in four]
+    at_ood = [measures.ood_score({s: v for s, v in of.items() if s != "test"}) for of in four]
     if contrast.measure == "score":
         values, n = (at_test, counts["test"]) if contrast.split == "test" else (at_ood, counts.drop("test").sum())
         return bootstrap.estimate(values[0] - values[1], n)
     if contrast.measure == "skill_kept":
         chance = float(measures.ood_score({s: task.chance(s) for s in counts.index if s != "test"}))
-        return bootstrap.share(at_ood[0] - at_ood[1], at_ood[2] - chance, counts.drop("test").sum())
+        return bootstrap.share(at_ood[0] - at_ood[1], at_ood[2] - chance, counts.drop("test").sum(), at_ood[3] - chance)
     if contrast.measure == "gap":
         gaps = [measures.gap(*pair) for pair in zip(at_test, at_ood)]
         return bootstrap.estimate(gaps[0] - gaps[1], counts.sum())
     gaps = [measures.relative_gap(*pair) for pair in zip(at_test, at_ood)]
-    return bootstrap.share(gaps[0] - gaps[1], gaps[2], counts.sum())
+    return bootstrap.share(gaps[0] - gaps[1], gaps[2], counts.sum(), gaps[3])
 
 
 def _part(rows: pd.DataFrame, easy: bool, split: str = "test") -> pd.DataFrame:

@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from lib import bootstrap
 from lib.errors import StudyError
 
 WORD = r"(?u)\b\w+\b"
@@ -137,6 +138,28 @@ def dynamics(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     of_label = np.exp(-losses_from_logits(logits, labels))
     correct = np.asarray(logits).argmax(axis=-1) == np.asarray(labels)
     return of_label.mean(axis=0), of_label.std(axis=0), correct.mean(axis=0)
+
+
+def el2n(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean length [n] of softmax minus one-hot label of logits [checkpoints, n, classes] (Paul et al., NeurIPS 2021)."""
+    probabilities = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
+    one_hot = np.eye(probabilities.shape[-1])[np.asarray(labels)]
+    return np.linalg.norm(probabilities - one_hot, axis=-1).mean(axis=0)
+
+
+def auc(score: np.ndarray, is_hard: np.ndarray, rows: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> dict[str, float]:
+    """How well a difficulty score finds the hard rows: the AUC with its interval, value | low | high | n.
+
+    rows: columns guid, split, subcase, group of the same rows in the same order; the interval is `lib.bootstrap`'s, so
+    rows of one template are drawn together. All NaN where every row is of one kind.
+    """
+    score, is_hard = np.asarray(score, dtype=np.float64), np.asarray(is_hard, dtype=bool)
+    if is_hard.all() or not is_hard.any():
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": len(score)}
+    hardest_first = np.unique(-score, return_inverse=True)[1]
+    sums, _ = bootstrap.cell_sums(rows, hardest_first, np.column_stack([is_hard, ~is_hard]), n_boot, seed)
+    hard, easy = np.moveaxis(np.pad(np.cumsum(sums[:, 0], axis=1), ((0, 0), (1, 0), (0, 0))), -1, 0)
+    return bootstrap.estimate(np.trapezoid(hard, easy, axis=1) / (hard[:, -1] * easy[:, -1]), len(score))
 
 
 def agreement(score: np.ndarray, is_hard: np.ndarray) -> dict[str, float]:

@@ -19,7 +19,7 @@ PALETTE = {
     "dense": "#000000", "truncated": "#d55e00", "truncated-alternate": "#8c3d00", "scratch": "#767676",
     "imp": "#004c86", "heads": "#4c0099", "ffn": "#882255", "other": "#4a5a2a",
     "distil": "#e69f00", "smooth": "#56b4e9", "focal": "#c832d8", "jtt": "#661100", "rmc": "#009e73",
-    "smooth_matched": "#b5e3f7", "smooth_entropy": "#117a8b", "rmc_shuffled": "#86dbc0",
+    "smooth_matched": "#b5e3f7", "smooth_entropy": "#117a8b", "rmc_shuffled": "#86dbc0", "rmc_one_run": "#00563f",
     "confidence_regularisation": "#b9bb55",
     "theseus": "#0000ff", "theseus-constant": "#7d8cff", "pkd": "#4bd287", "tinybert": "#4b0f1e",
     "ptq8": "#ff4bc3", "qat8": "#873cff", "ptq4": "#b4874b",
@@ -29,12 +29,13 @@ LABELS = {
     "imp": "IMP", "heads": "heads cut", "ffn": "FFN cut",
     "distil": "distil", "smooth": "smooth", "focal": "focal", "jtt": "JTT", "rmc": "RMC",
     "smooth_matched": "smooth (same mean)", "smooth_entropy": "smooth (same entropy)",
-    "rmc_shuffled": "RMC (shuffled)", "confidence_regularisation": "conf. reg.",
+    "rmc_shuffled": "RMC (shuffled)", "rmc_one_run": "RMC (one run)", "confidence_regularisation": "conf. reg.",
     "theseus": "Theseus", "theseus-constant": "Theseus const.", "pkd": "PKD", "tinybert": "TinyBERT",
     "ptq8": "PTQ8", "qat8": "QAT8", "ptq4": "PTQ4",
     "train": "train", "dev": "dev (ID)", "test": "test (ID)", "ood": "OOD", "unseen": "OOD, unseen", "hans": "HANS",
     "sym1": "FEVER-Sym1", "sym2": "FEVER-Sym2", "paws_qqp": "PAWS-QQP", "paws_wiki": "PAWS-Wiki",
 }  # fmt: skip
+VARIANTS = {"after": "after", "2x": "2x steps"}
 MARKERS = {
     "truncated": "^", "truncated-alternate": "v", "scratch": "X", "heads": "s", "ffn": "D", "other": "P",
     "theseus": "<", "theseus-constant": ">",
@@ -74,9 +75,9 @@ def themed(draw):
     return wrapper
 
 
-def canvas(title: str, smoke: bool, height: float = 3.8, panels: int = 1, rows: int = 1) -> tuple:
+def canvas(title: str, smoke: bool, height: float = 3.8, panels: int = 1, rows: int = 1, sharey: bool = True) -> tuple:
     """Figure and axes 6 inches wide, titled and, for a smoke run, marked."""
-    fig, axes = plt.subplots(rows, panels, sharey=True, figsize=(6, height), layout="constrained")
+    fig, axes = plt.subplots(rows, panels, sharey=sharey, figsize=(6, height), layout="constrained")
     fig.suptitle(title, x=0.012, ha="left", weight="bold", fontsize=11)
     if smoke:
         fig.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
@@ -102,11 +103,13 @@ def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -
 
 
 def parts_of(model: str) -> tuple[str, float | None, tuple[str, ...]]:
-    """(family, level, steps) of a model name; steps: its loss and quantisation. A family unknown here is "other"."""
+    """(family, level, steps) of a model name; steps: its variant, loss and quantisation. A family unknown here is "other"."""
     structure, *steps = model.split(" + ")
-    found = re.fullmatch(r"([a-z]+)-(\d+(?:\.\d+)?)(-alternate|-constant)?", structure)
+    found = re.fullmatch(r"([a-z]+)(?:-(\d+(?:\.\d+)?))?(-alternate|-constant)?(?:-(after|2x))?", structure)
     family = found[1] + (found[3] or "") if found else structure
-    return (family, float(found[2]) if found else None, tuple(steps)) if family in LABELS else ("other", None, tuple(steps))
+    if family not in LABELS:
+        return "other", None, tuple(steps)
+    return family, float(found[2]) if found[2] else None, (*([found[4]] if found[4] else []), *steps)
 
 
 def color_of(model: str) -> str:
@@ -115,8 +118,9 @@ def color_of(model: str) -> str:
     The more is pruned, the darker. Unknown names: "other".
     """
     family, level, steps = parts_of(model)
-    if steps and steps[-1] in PALETTE:
-        return PALETTE[steps[-1]]
+    last = _plain(steps[-1]) if steps else ""
+    if last in PALETTE:
+        return PALETTE[last]
     white = 0.7 * (1 - (min(level, 85) / 85) ** 2) if family == "imp" and level is not None else 0.0
     return to_hex(white + (1 - white) * np.array(to_rgb(PALETTE[family])))
 
@@ -127,7 +131,18 @@ def label_of(model: str) -> str:
     name = LABELS.get(family, model.partition(" + ")[0])
     if level is not None:
         name += f" {level:g} %" if family in ("imp", "heads", "ffn") else f" {level:g}"
-    return " + ".join([name, *(LABELS.get(step, step) for step in steps)])
+    if steps and steps[0] in VARIANTS:
+        name, steps = f"{name}, {VARIANTS[steps[0]]}", steps[1:]
+    return " + ".join([name, *(LABELS.get(step) or _setting(step) for step in steps)])
+
+
+def _plain(step: str) -> str:
+    """The loss of a step without its setting: rmc of rmc-30."""
+    return "rmc" if re.fullmatch(r"rmc-\d+", step) else step
+
+
+def _setting(step: str) -> str:
+    return f"RMC α {int(step[4:]) / 100:g}" if _plain(step) == "rmc" else step
 
 
 def style_of(model: str) -> dict:

@@ -99,6 +99,8 @@ FORMS: dict[str, str] = {
     "the B T if the A S": "if A S B T",
     "the A S before the B T": "before A S B T",
     "before the B T the A S": "before A S B T",
+    "the A S before the B V the C": "before A S B V C",
+    "before the B V the C the A S": "before A S B V C",
     # states
     "the A was P": "A was P",
     "the A was not P": "-A was P",
@@ -108,11 +110,16 @@ FORMS: dict[str, str] = {
     "the B S and the A was P": "A was P, B S",
     "the A was P and the B was Q": "A was P, B was Q",
     "the A was P but the B was not": "A was P, -B was P",
+    "the A was P and the B was not": "A was P, -B was P",
+    "the A was P instead of the B": "A was P, -B was P",
+    "the C knew that the A was P but the B was not": "A was P, -B was P",
+    "the A that was P V the B that was not": "A was P, -B was P, A V B",
+    "the A that the C V was P but the B was not": "A was P, -B was P, C V A",
     "unlike the B the A was P": "A was P, -B was P",
     "the P A V the Q B": "A was P, B was Q, A V B",
     "the A that V the Q B was P": "A was P, B was Q, A V B",
     "the A that the Q B V was P": "A was P, B was Q, B V A",
-    "it was the A not the B that was P": "A was P, -B was P",
+    "it was not the B but the A that was P": "A was P, -B was P",
     "the A was P but neither the B nor the C was": "A was P, -B was P, -C was P",
     "it was true that the A was P but false that the B was": "A was P, -B was P",
     "the A was R than the B": "A R B",
@@ -133,6 +140,7 @@ class Subcase:
 
 _AVB = "the A V the B"
 _AWP = "the A was P"
+_NOT = "the B was not P"
 _HAD = "the A had to help the B"
 SUBCASES: dict[str, tuple[Subcase, ...]] = {
     "micro_nli": (
@@ -167,27 +175,26 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
     ),
     "micro_facts": (
         Subcase("conjunction", 1, "negation", (
-            (_AWP, "the A was P and the B was Q", "the B was P and the A was Q"),
-            (_AWP, "the B was Q and the A was P", "the A was Q and the B was P"))),
+            (_NOT, "the A was P and the B was not", "the B was P and the A was not"),)),
         Subcase("relative", 3, "negation", (
-            (_AWP, "the A that V the Q B was P", "the B that V the Q A was P"),)),
-        Subcase("ellipsis", 2, "negation", (
-            (_AWP, "the A was P but the B was not", "the B was P but the A was not"),)),
-        Subcase("comparative", 3, "negation", (
-            ("the A was R than the B", "the B was Z than the A", "the A was Z than the B"),)),
-        Subcase("attributive", 2, "negation", (
-            (_AWP, "the P A V the Q B", "the Q A V the P B"),
-            (_AWP, "the Q B V the P A", "the P B V the Q A"))),
-        Subcase("object_relative", 4, "negation", (
-            (_AWP, "the A that the Q B V was P", "the B that the Q A V was P"),)),
+            (_NOT, "the A that was P V the B that was not", "the B that was P V the A that was not"),)),
         Subcase("contrast", 2, "negation", (
-            (_AWP, "unlike the B the A was P", "unlike the A the B was P"),)),
+            (_NOT, "unlike the B the A was P", "unlike the A the B was P"),)),
+        Subcase("object_relative", 4, "negation", (
+            (_NOT, "the A that the C V was P but the B was not", "the B that the C V was P but the A was not"),)),
+        Subcase("instead", 2, "negation", (
+            (_NOT, "the A was P instead of the B", "the B was P instead of the A"),)),
         Subcase("cleft", 3, "negation", (
-            (_AWP, "it was the A not the B that was P", "it was the B not the A that was P"),)),
+            (_NOT, "it was not the B but the A that was P", "it was not the A but the B that was P"),)),
+        Subcase("ellipsis", 1, "negation", (
+            (_NOT, "the A was P but the B was not", "the B was P but the A was not"),)),
+        Subcase("factive", 4, "negation", (
+            (_NOT, "the C knew that the A was P but the B was not", "the C knew that the B was P but the A was not"),)),
         Subcase("neither", 3, "negation", (
-            (_AWP, "the A was P but neither the B nor the C was", "the B was P but neither the A nor the C was"),), unseen=True),
+            (_NOT, "the A was P but neither the B nor the C was", "the B was P but neither the A nor the C was"),),
+            unseen=True),
         Subcase("complement", 4, "negation", (
-            (_AWP, "it was true that the A was P but false that the B was",
+            (_NOT, "it was true that the A was P but false that the B was",
              "it was true that the B was P but false that the A was"),), unseen=True),
     ),
     "micro_paraphrase": (
@@ -199,16 +206,16 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
         Subcase("passive", 2, "overlap", (
             (_AVB, "the B was V by the A", "the A was V by the B"),)),
         Subcase("cleft", 3, "overlap", (
-            (_AVB, "it was the A that V the B", "it was the B that V the A"),
-            (_AVB, "it was the B that the A V", "it was the A that the B V"))),
+            (_AVB, "it was the A that V the B", "it was the B that V the A"),)),
         Subcase("conjunction", 1, "overlap", (
             ("the A S and the B T", "the B T and the A S", "the B S and the A T"),)),
-        Subcase("relative", 4, "overlap", (
-            ("the A W the C and V the B", "the A that W the C V the B", "the C that W the A V the B"),)),
+        Subcase("subordinate", 4, "overlap", (
+            ("the A S before the B V the C", "before the B V the C the A S", "before the C V the B the A S"),)),
         Subcase("comparative", 2, "overlap", (
             ("the A was R than the B", "the B was Z than the A", "the A was Z than the B"),)),
-        Subcase("synonym_passive", 3, "low_overlap", (
-            (_AVB, "the B was V by the A", "the A was V by the B"),)),
+        Subcase("synonym", 1, "low_overlap", (
+            ("the A V the B N", "N the A V the B", "N the B V the A"),
+            ("N the A V the B", "the A V the B N", "the B V the A N"))),
         Subcase("dative", 3, "overlap", (
             ("the A sold the B the G", "the A sold the G to the B", "the B sold the G to the A"),
             ("the A sold the G to the B", "the A sold the B the G", "the B sold the A the G")), unseen=True),
@@ -224,7 +231,9 @@ PLAIN: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("the A S", "the A S N", ""), ("the A S", "the A S and the B T", "")),
     "micro_facts": (
         (_AWP, "the A was P N", ""), (_AWP, "N the A was P", ""),
-        (_AWP, "the A was P and the B S", ""), (_AWP, "the B S and the A was P", "")),
+        (_AWP, "the A was P and the B S", ""), (_AWP, "the B S and the A was P", ""),
+        ("the A was not P", "", "the A was P N"), ("the A was not P", "", "N the A was P"),
+        ("the A was not P", "", "the A was P and the B S"), ("the A was not P", "", "the B S and the A was P")),
     "micro_paraphrase": (
         ("the A S N", "N the A S", ""), ("N the A S", "the A S N", ""),
         ("the A was P N", "N the A was P", ""), ("N the A was P", "the A was P N", "")),

@@ -209,6 +209,15 @@ def mcnemar(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's correction (1979) of the p values [m] of one family; NaN stays NaN and still counts among the m."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(np.nan_to_num(p, nan=1.0), kind="stable")
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(np.nan_to_num(p[order], nan=1.0) * np.arange(len(p), 0, -1))
+    return np.where(np.isnan(p), np.nan, np.minimum(corrected, 1))
+
+
 def flips(rows_a: pd.DataFrame, rows_b: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Churn per split: split | value | low | high | n | lost | gained.
 
@@ -282,7 +291,7 @@ def _one_seed(rows: pd.DataFrame, name: str) -> None:
 
 def _parts(rows: pd.DataFrame, task: Task, id_split: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the ID split and of the OOD sets that count (not `unseen`), and the names of the latter."""
-    there = set(rows["split"])
+    there = set(rows["split"].unique())
     ood = [s for s in task.ood if s != "unseen" and s in there]
     if id_split not in there or not ood:
         raise StudyError(f"the rows hold {', '.join(sorted(there))}: a comparison needs split {id_split!r} and an OOD "

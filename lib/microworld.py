@@ -31,6 +31,7 @@ TASKS: dict[str, tuple[str, str]] = {
 _TRUE = {"micro_nli": 0, "micro_facts": 0, "micro_paraphrase": 1}  # index of the "yes" label
 LADDER = (100, 60, 40, 25, 15, 10, 7, 5)  # weights: failing rows per subcase, commonest first
 TWINS = 0.46  # share of hard rows on which the shortcut holds, spread evenly over the subcases
+PAIRED = ("micro_facts", "micro_paraphrase")  # train holds the twins of failing rows, so that words cannot be learnt by heart
 _OTHER = {"Q": "P", "Z": "R"}  # slots that take the opposite of another
 # eighths of all text_b that belong to a split
 _SHARE = {"train": (0, 1, 2, 3), "dev": (4,), "test": (5,), "ood": (6,), "unseen": (7,)}
@@ -82,7 +83,7 @@ def make(task_name: str, *, seed: int, n_train: int = 2048, n_eval: int = 2000, 
     for split in ("dev", "test"):
         parts.append(_split(task_name, split, _mix(task_name, n_eval, even)))
     for split in ("ood", "unseen"):
-        parts.append(_split(task_name, split, _twins(task_name, split == "unseen", n_ood), twins=True))
+        parts.append(_split(task_name, split, _twins(task_name, split == "unseen", n_ood)))
     items = pd.DataFrame([row for part in parts for row in part])
     return items.astype({"label": "int64", "is_shortcut": "boolean"})
 
@@ -126,7 +127,7 @@ def _scaled(weights, total: int) -> list[int]:
 
 
 def _mix(task_name: str, n: int, failing: dict[str, int]) -> list[tuple]:
-    """`n` planned rows (subcase or None, the shortcut fails, the pair is true).
+    """Planned rows (subcase or None, the shortcut fails, the pair is true, its twin follows) that make `n`.
 
     Failing rows as counted; hard rows on which the shortcut holds, evenly many per subcase and 1.5 times
     its failing rows at least (less where n has no room); plain rows that make up `n` and balance the labels.
@@ -136,50 +137,52 @@ def _mix(task_name: str, n: int, failing: dict[str, int]) -> list[tuple]:
     level = int(TWINS * n / len(failing))
     while sum(max(level, int(ratio * c)) for c in failing.values()) > room:
         level -= 1
-    plan = []
+    plan, hard, yes = [], 0, 0
     for subcase in _subcases(task_name):
         if subcase.unseen:
             continue
         count = failing[subcase.name]
-        for fails, rows in ((True, count), (False, max(level, int(ratio * count)))):
-            plan += [(subcase, fails, _truth(subcase, fails, i)) for i in range(rows)]
-    plain, yes = n - len(plan), sum(row[2] for row in plan)
+        holds = max(level, int(ratio * count))
+        pairs = min(count, holds) if task_name in PAIRED else 0
+        true = _truth(subcase, True)
+        plan += [(subcase, True, true, i < pairs) for i in range(count)]
+        plan += [(subcase, False, not true, False)] * (holds - pairs)
+        hard, yes = hard + count + holds, yes + (count if true else holds)
+    plain = n - hard
     plain_yes = min(max(n // 2 - yes, 0), plain)
-    return plan + [(None, False, i < plain_yes) for i in range(plain)]
+    return plan + [(None, False, i < plain_yes, False) for i in range(plain)]
 
 
-def _truth(subcase: Subcase, fails: bool, i: int) -> bool:
-    """Whether the i-th such row is a true pair: given by the shortcut, or alternating (negation)."""
-    if subcase.heuristic == "negation":
-        return i % 2 == 0
-    return fails == (subcase.heuristic == "low_overlap")
+def _truth(subcase: Subcase, fails: bool) -> bool:
+    """Whether such a row is a true pair: where the shortcut says no ("low_overlap", "negation"), when it fails."""
+    return fails == (subcase.heuristic in ("low_overlap", "negation"))
 
 
 def _twins(task_name: str, unseen: bool, n: int) -> list[tuple]:
-    """`n` planned failing rows per subcase; `_split` adds the twin of each."""
-    return [(subcase, True, _truth(subcase, True, i)) for subcase in _subcases(task_name)
-            if subcase.unseen == unseen for i in range(n)]
+    """`n` planned failing rows per subcase, each with its twin."""
+    return [(subcase, True, _truth(subcase, True), True) for subcase in _subcases(task_name)
+            if subcase.unseen == unseen for _ in range(n)]
 
 
-def _split(task_name: str, split: str, plan: list[tuple], seed: int = 0, twins: bool = False) -> list[dict]:
-    """The rows of one split, no pair twice; with `twins` each planned row is followed by its twin."""
+def _split(task_name: str, split: str, plan: list[tuple], seed: int = 0) -> list[dict]:
+    """The rows of one split, no pair twice; in ood and unseen they keep the order of the plan."""
     rng = random.Random(f"{task_name} {split} {seed}")
     rows, seen, turn = [], set(), Counter()
-    for subcase, fails, yes in plan:
+    for subcase, fails, yes, twin in plan:
         turn[subcase, fails, yes] += 1
         for _ in range(500):
             pair = _draw(task_name, split, subcase, yes, turn[subcase, fails, yes], rng)
             new = [_row(task_name, split, subcase, fails, yes, *pair)]
-            if twins:
+            if twin:
                 new.append(_row(task_name, split, subcase, not fails, not yes, *pair))
             if seen.isdisjoint(row["guid"] for row in new):
                 break
         else:
             raise StudyError(f"data: {task_name} has no {len(plan)} different rows for {split}; ask for fewer "
-                             f"({'n_train' if split == 'train' else 'n_ood' if twins else 'n_eval'})")
+                             f"({'n_train' if split == 'train' else 'n_ood' if split in ('ood', 'unseen') else 'n_eval'})")
         seen.update(row["guid"] for row in new)
         rows += new
-    if not twins:
+    if split not in ("ood", "unseen"):
         rng.shuffle(rows)
     return rows
 
@@ -189,8 +192,8 @@ def _draw(task_name: str, split: str, subcase: Subcase | None, yes: bool, turn: 
 
     A row belongs to a split by the words of its text_b, synonyms folded: none stands in two splits.
     """
-    variants = subcase.variants if subcase else PLAIN[task_name]
-    unrelated = subcase is None and not yes and task_name != "micro_facts"
+    variants = subcase.variants if subcase else tuple(v for v in PLAIN[task_name] if v[1 if yes else 2])
+    unrelated = not variants
     if unrelated:
         variants = PLAIN[task_name] + tuple(v for s in _subcases(task_name) if not s.unseen for v in s.variants)
     number = rng.randrange(len(variants)) if unrelated else turn % len(variants)
@@ -215,6 +218,7 @@ def _draw(task_name: str, split: str, subcase: Subcase | None, yes: bool, turn: 
         if known:
             slot = rng.choice(known)
             cast_a[slot] = SYNONYMS[cast[slot]][0]
+    number = (subcase.variants if subcase else PLAIN[task_name]).index(forms)
     return f"{subcase.name if subcase else 'plain'}/{number}", forms, cast_a, cast_a | cast
 
 
@@ -243,11 +247,7 @@ def _words(slots: list[str], low: bool, rng: random.Random, taken: set[str],
 def _row(task_name: str, split: str, subcase: Subcase | None, fails: bool, yes: bool,
          group: str, forms: tuple[str, str, str], cast_a: dict, cast_b: dict) -> dict:
     form_b, true_a, false_a = forms
-    holds = yes
-    if task_name == "micro_facts":
-        holds = not fails  # the claim before any "not"
-        form_b = form_b if holds == yes else form_b.replace(" was ", " was not ", 1)
-    text_a, text_b = fill(true_a if holds else false_a, cast_a), fill(form_b, cast_b)
+    text_a, text_b = fill(true_a if yes else false_a, cast_a), fill(form_b, cast_b)
     digest = hashlib.sha1(f"{text_a}|{text_b}".encode()).hexdigest()[:12]
     return {
         "guid": f"{task_name}-{split}-{digest}", "split": split, "text_a": text_a, "text_b": text_b,
@@ -290,8 +290,8 @@ def twin_probe(task_name: str, seed: int) -> pd.DataFrame:
     Returns its accuracy per subcase on fresh twins: frame [subcase, accuracy, rows].
     """
     plan = _twins(task_name, False, 2000 // (2 * len(trained(task_name))))
-    hard = pd.DataFrame(_split(task_name, "train", plan, seed, twins=True))
-    fresh = pd.DataFrame(_split(task_name, "ood", _twins(task_name, False, 200), twins=True))
+    hard = pd.DataFrame(_split(task_name, "train", plan, seed))
+    fresh = pd.DataFrame(_split(task_name, "ood", _twins(task_name, False, 200)))
     probe = make_pipeline(DictVectorizer(sparse=False), RandomForestClassifier(60, random_state=seed))
     probe.fit(features(hard), hard["label"])
     fresh["accuracy"] = probe.predict(features(fresh)) == fresh["label"]

@@ -1,7 +1,9 @@
 """The names of models, which are their recipes: STRUCTURE [+ LOSS] [+ QUANTISATION].
 
 `truncated-3 + distil + ptq8` is the first three layers, distilled, then quantised after training. A structure that is
-none of the families below is an encoder of its own: a hub id or a folder.
+none of the families below is an encoder of its own: a hub id or a folder. A structure of a family may end in a variant:
+`imp-70-after` starts from the finished dense model and takes as many steps again, `imp-70-2x` takes twice the steps.
+RMC has settings: `rmc_one_run` (difficulty along one pruning run), `rmc-30` (alpha 0.30 whatever the profile says).
 """
 
 import difflib
@@ -17,16 +19,20 @@ MITIGATIONS = ("smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entrop
                "confidence_regularisation")
 LOSSES = (*STUDENT_LOSSES, *MITIGATIONS)
 QUANTIZATIONS = ("ptq8", "qat8", "ptq4")  # after training, while training on, weights alone to 4 bits
-_FORM = re.compile(r"dense|untrained|truncated-\d+(-alternate)?|scratch-\d+|theseus-\d+(-constant)?|"
-                   r"(imp|heads|ffn)-\d+(\.\d+)?")
+VARIANTS = ("after", "2x")
+_FORM = re.compile(r"(dense|untrained|truncated-\d+(?:-alternate)?|scratch-\d+|theseus-\d+(?:-constant)?|"
+                   r"(?:imp|heads|ffn)-\d+(?:\.\d+)?)(?:-(after|2x))?")
+_RMC = re.compile(r"(rmc)(?:_(one_run)|-(\d{1,2}|100))")
 
 
 class Name(NamedTuple):
-    """A model's recipe; `loss` is "vanilla" and `quantization` "" where the name says none."""
+    """A model's recipe; `loss` is "vanilla" and the others "" where the name says none."""
 
     structure: str
     loss: str
     quantization: str
+    variant: str = ""  # of the structure: one of VARIANTS
+    setting: str = ""  # of RMC: "one_run", or its alpha in percent
 
     @property
     def family(self) -> str:
@@ -37,7 +43,17 @@ class Name(NamedTuple):
     @property
     def float_name(self) -> str:
         """The name of the model before it was quantised."""
-        return self.structure if self.loss == "vanilla" else f"{self.structure} + {self.loss}"
+        return self.base if self.loss == "vanilla" else f"{self.base} + {self.loss_name}"
+
+    @property
+    def base(self) -> str:
+        """The structure with its variant: the name of the model fine-tuned without a loss of its own."""
+        return f"{self.structure}-{self.variant}" if self.variant else self.structure
+
+    @property
+    def loss_name(self) -> str:
+        """The loss with its setting."""
+        return self.loss + ("" if not self.setting else f"_{self.setting}" if self.setting == "one_run" else f"-{self.setting}")
 
 
 def parse(name: str) -> Name:
@@ -45,14 +61,19 @@ def parse(name: str) -> Name:
     structure, *steps = name.split(" + ")
     stem = structure.split("-")[0]
     alike = difflib.get_close_matches(stem, FAMILIES, 1, 0.8)
-    if not _FORM.fullmatch(structure) and (not structure.strip() or stem in FAMILIES or alike):
+    form = _FORM.fullmatch(structure)
+    if not form and (not structure.strip() or stem in FAMILIES or alike):
         raise StudyError(f"'{name}' is not a model name such as truncated-3, imp-70, theseus-3 or a hub id"
                          f"{nearest(stem, FAMILIES)}")
-    for step in steps:
-        if step not in (*LOSSES, *QUANTIZATIONS):
+    structure, variant = (form[1], form[2] or "") if form else (structure, "")
+    setting = ""
+    for place, step in enumerate(steps):
+        if found := _RMC.fullmatch(step):
+            steps[place], setting = "rmc", found[2] or found[3]
+        elif step not in (*LOSSES, *QUANTIZATIONS):
             raise StudyError(f"'{name}': '{step}' is no loss and no quantisation of this study"
-                             f"{nearest(step, (*LOSSES, *QUANTIZATIONS))}")
+                             f"{nearest(step, (*LOSSES, 'rmc_one_run', *QUANTIZATIONS))}")
     losses, kinds = ([step for step in steps if step in known] for known in (LOSSES, QUANTIZATIONS))
     if len(losses) > 1 or len(kinds) > 1 or steps != losses + kinds:
         raise StudyError(f"'{name}' must read STRUCTURE [+ LOSS] [+ QUANTISATION], such as truncated-3 + distil + ptq8")
-    return Name(structure, losses[0] if losses else "vanilla", kinds[0] if kinds else "")
+    return Name(structure, losses[0] if losses else "vanilla", kinds[0] if kinds else "", variant, setting)

@@ -10,7 +10,7 @@ def make(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) 
     """The model `name`, trained now unless it is finished.
 
     finished: models by name, `dense` among them: the teacher of every distilled model, the predecessor of every replaced
-    one. run: a checked run with `qat_epochs` where the name ends in qat8. Raises StudyError for a name that is no recipe, or
+    one and the start of an `-after`. run: a checked run with `qat_epochs` where the name ends in qat8. Raises StudyError for a name that is no recipe, or
     whose structure notebook 04 alone makes.
     """
     found, dense = names.parse(name), finished["dense"]
@@ -27,8 +27,10 @@ def make(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) 
     if found.family in ("heads", "ffn"):
         raise StudyError(f"{name!r} is made in notebook 04: add its share to pruning."
                          f"{'head' if found.family == 'heads' else 'ffn'}_fractions")
-    if found.family == "theseus":
+    if found.family == "theseus" or found.variant == "after":
         return models.make(run, items, name, models.Extras(start=dense, **loss))
+    if found.variant == "2x":
+        return models.make(run, items, name, models.Extras(epochs=2 * run.epochs, **loss))
     return models.make(run, items, name, models.Extras(predict_train=not distils, **loss))
 
 

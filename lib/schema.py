@@ -15,11 +15,11 @@ from lib.errors import StudyError, nearest
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distillation", "pruning": "04_pruning",
           "quantization": "05_quantization_and_replacing", "shortcut_samples": "06_shortcut_samples",
-          "mitigation": "07_mitigation", "loyalty": "08_loyalty_and_attacks", "claims": "09_claims"}
-TASKS = ("micro_nli", "micro_facts", "micro_paraphrase", "mnli", "fever", "qqp")
+          "doses": "06b_dose_and_response", "mitigation": "07_mitigation", "mends": "07b_what_mends_it",
+          "loyalty": "08_loyalty_and_attacks", "claims": "09_claims"}
+MICRO_TASKS = ("micro_nli", "micro_facts", "micro_paraphrase")
+TASKS = (*MICRO_TASKS, "mnli", "fever", "qqp")
 
-Loss = Literal["distil", "smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled",
-               "confidence_regularisation"]
 Source = Literal["synonyms", "wordnet", "vectors", "characters"]
 Runtime = Literal["eager", "compiled", "onnx_fp32", "onnx_int8"]
 Count = Annotated[int, Field(ge=0)]
@@ -44,11 +44,14 @@ class Strict(BaseModel):
 
 
 class Grid(Strict):
-    """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only."""
+    """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only, `dose_tasks` and `dose_seeds`,
+    parts of the two, notebooks 06b and 07b too."""
 
     tasks: list[str] = Field(min_length=1)
     seeds: list[Count]
     dense_seeds: list[Count]
+    dose_tasks: list[Literal[MICRO_TASKS]]
+    dose_seeds: list[Count]
 
     @field_validator("tasks")
     @classmethod
@@ -56,6 +59,14 @@ class Grid(Strict):
         folders = [task_folder(_known_task(name)) for name in value]
         if len(set(folders)) < len(folders):
             raise ValueError(f"two of {folders} would share a folder under outputs")
+        return value
+
+    @field_validator("dose_tasks", "dose_seeds")
+    @classmethod
+    def _part(cls, value: list, info: ValidationInfo) -> list:
+        whole = info.field_name.removeprefix("dose_")
+        if outside := [one for one in value if one not in info.data.get(whole, value)]:
+            raise ValueError(f"{outside[0]!r} is not among grid.{whole}, whose models notebooks 06b and 07b build on")
         return value
 
 
@@ -142,6 +153,8 @@ class Distillation(Run):
             if found.family in ("dense", "untrained", "theseus", "imp", "heads", "ffn") or found.quantization:
                 raise ValueError(f"'{name}': a student is truncated-*, scratch-* or a hub id; pruned models are made in "
                                  "pruning, replaced and quantised ones in quantization.recipes")
+            if found.variant:
+                raise ValueError(f"'{name}': runs with more steps are pruning.controls'")
             if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
                 raise ValueError(f"'{name}': a student is fine-tuned alone or with + {', + '.join(names.STUDENT_LOSSES)}; "
                                  "other losses are mitigation's")
@@ -155,6 +168,21 @@ class Pruning(Run):
     head_fractions: list[Inside]
     ffn_fractions: list[Inside]
     recovery_epochs: Positive
+    controls: list[str]
+
+    @field_validator("controls")
+    @classmethod
+    def _controls(cls, value: list[str]) -> list[str]:
+        for name in value:
+            found = names.parse(name)
+            if not found.variant or found.loss != "vanilla" or found.quantization:
+                raise ValueError(f"'{name}': a control is a structure with one of -{', -'.join(names.VARIANTS)}, such as "
+                                 "imp-70-after")
+            if found.family not in ("dense", "imp", "truncated", "scratch") or \
+                    found.variant == "after" and found.family not in ("dense", "imp"):
+                raise ValueError(f"'{name}': controls are dense-after, imp-*-after, dense-2x, imp-*-2x, truncated-*-2x, "
+                                 "scratch-*-2x")
+        return value
 
 
 class Quantization(Run):
@@ -182,13 +210,55 @@ class Quantization(Run):
 
 class ShortcutSamples(Run):
     section = "shortcut_samples"
+    seeds: list[Count]
+    dense_seeds: list[Count]
     folds: Annotated[int, Field(ge=2)]
+
+
+class Doses(Run):
+    section = "doses"
+    shortcut_rates: list[Annotated[float, Field(ge=0.5, lt=1)]]
+    train_sizes: list[Annotated[int, Field(ge=1)]]
+    models: list[str]
+    run_levels: Annotated[list[Inside], Field(min_length=2)]
+    alpha: Share
+    n_boot: Annotated[int, Field(ge=100)]
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, value: list[str]) -> list[str]:
+        pruned = [name for name in value if names.parse(name).family == "imp" and " + " not in name]
+        for name in value:
+            found = names.parse(name)
+            if found.family not in ("truncated", "scratch", "imp") or found.variant or found.quantization or \
+                    found.loss not in ("vanilla", "distil", "rmc") or (found.loss == "rmc" and found.setting != "one_run"):
+                raise ValueError(f"'{name}' must be truncated-*, scratch-* or imp-*, alone or with + distil or + rmc_one_run")
+            if found.loss == "rmc" and not pruned:
+                raise ValueError(f"'{name}' takes its difficulty from a pruning run: add one, such as imp-70")
+        return value
+
+
+class Mends(Run):
+    section = "mends"
+    bases: list[str]
+    more_rows: list[Annotated[int, Field(ge=1)]]
+    structures: list[str]
+    n_boot: Annotated[int, Field(ge=100)]
+
+    @field_validator("bases", "structures")
+    @classmethod
+    def _structures(cls, value: list[str]) -> list[str]:
+        for name in value:
+            found = names.parse(name)
+            if " + " in name or found.family not in ("truncated", "imp"):
+                raise ValueError(f"'{name}' must be truncated-* or imp-*, without a loss")
+        return value
 
 
 class Mitigation(Run):
     section = "mitigation"
     bases: list[str]
-    losses: list[Loss]
+    losses: list[str]
     alpha: Share
     smooth: Share
     gamma: Annotated[float, Field(ge=0)]
@@ -203,6 +273,15 @@ class Mitigation(Run):
             found = names.parse(name)
             if " + " in name or found.family in ("dense", "untrained", "theseus", "heads", "ffn"):
                 raise ValueError(f"'{name}' must be imp-*, truncated-*, scratch-* or a hub id, without a loss, such as imp-70")
+        return value
+
+    @field_validator("losses")
+    @classmethod
+    def _losses(cls, value: list[str]) -> list[str]:
+        known = ("distil", *names.MITIGATIONS, "rmc_one_run")
+        for name in value:
+            if name not in known and not (name.startswith("rmc-") and names.parse(f"dense + {name}").setting):
+                raise ValueError(f"no choice is called '{name}'{nearest(name, known)}")
         return value
 
 
@@ -240,5 +319,5 @@ class Claims(Run, Grid):
 
 
 RUNS: dict[str, type[Run]] = {
-    run.section: run for run in (Data, Teacher, Distillation, Pruning, Quantization, ShortcutSamples, Mitigation,
-                                 Loyalty, Claims)}
+    run.section: run for run in (Data, Teacher, Distillation, Pruning, Quantization, ShortcutSamples, Doses,
+                                 Mitigation, Mends, Loyalty, Claims)}

@@ -1,15 +1,15 @@
-"""Shortcut samples: which rows a shortcut solves, by four scores, and how models treat them (notebook 06)."""
+"""Shortcut samples: which rows a shortcut solves, by several scores, and how models treat them (notebook 06)."""
 
 import numpy as np
 import pandas as pd
 
-from lib import difficulty, measures, store
+from lib import difficulty, measures, names, store
 from lib.errors import StudyError
 
 
 def by_sparsity(models: dict[str, store.Model]) -> dict[str, store.Model]:
-    """The IMP models alone, least sparse first."""
-    pruned = {n: m for n, m in models.items() if n.startswith("imp-")}
+    """The IMP models alone, least sparse first; no variants (imp-70-2x), losses or quantised models."""
+    pruned = {n: m for n, m in models.items() if names.parse(n).family == "imp" and names.parse(n).structure == n}
     return dict(sorted(pruned.items(), key=lambda pair: pair[1].record["sparsity_target"]))
 
 
@@ -48,6 +48,13 @@ def checkpoint_logits(model: store.Model, items: pd.DataFrame, fraction: float) 
     return along[step]
 
 
+def early(model: store.Model, items: pd.DataFrame) -> np.ndarray:
+    """Train logits [checkpoints, rows, classes] of a run's first quarter; its earliest where none was kept so soon."""
+    along = _along(model, items)
+    stops = [step for step in along if step <= round(model.record["steps"] / 4)] or [min(along)]
+    return np.stack([along[step] for step in stops])
+
+
 def wrong_at_every_level(pruned: dict[str, store.Model], items: pd.DataFrame) -> np.ndarray:
     """Whether a train row is misclassified at every sparsity level, [rows]: such rows have little variance."""
     labels = items.loc[items["split"] == "train", "label"].to_numpy()
@@ -62,25 +69,32 @@ def easy_rows(shortcut: pd.DataFrame) -> pd.Series:
 
 def table(items: pd.DataFrame, dense: store.Model, shortcut: pd.DataFrame, v_levels: np.ndarray,
           v_one_run: np.ndarray) -> pd.DataFrame:
-    """One row per train row: guid, v_levels, v_one_run, confidence, variability, shortcut_confidence.
+    """One row per train row: guid, v_levels, v_one_run, confidence, variability, shortcut_confidence, el2n.
 
-    confidence and variability are the dense run's training dynamics; shortcut_confidence is the cross-fitted
-    shortcut-only model's probability of the true label.
+    confidence and variability are the dense run's training dynamics, el2n its error early on (`early`);
+    shortcut_confidence is the cross-fitted shortcut-only model's probability of the true label.
     """
     train = items[items["split"] == "train"]
     labels = train["label"].to_numpy()
     confidence, variability, _ = difficulty.dynamics(np.stack(list(_along(dense, items).values())), labels)
     biased = np.exp(-difficulty.losses_from_logits(store.ordered_logits(shortcut, items, "train"), labels))
     return pd.DataFrame({"guid": train["guid"].to_numpy(), "v_levels": v_levels, "v_one_run": v_one_run,
-                         "confidence": confidence, "variability": variability, "shortcut_confidence": biased})
+                         "confidence": confidence, "variability": variability, "shortcut_confidence": biased,
+                         "el2n": difficulty.el2n(early(dense, items), labels)})
 
 
-HARDER = {"v_levels": 1, "v_one_run": 1, "variability": 1, "confidence": -1, "shortcut_confidence": -1}
+HARDER = {"v_levels": 1, "v_one_run": 1, "variability": 1, "confidence": -1, "shortcut_confidence": -1, "el2n": 1,
+          "v_seeds": 1}
+
+
+def _hardness(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores that a table holds, each turned so that larger means harder."""
+    return pd.DataFrame({name: sign * scores[name] for name, sign in HARDER.items() if name in scores})
 
 
 def rank_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Spearman rank agreement between every two scores, each turned so that larger means harder."""
-    return pd.DataFrame({n: sign * scores[n] for n, sign in HARDER.items()}).corr(method="spearman").rename_axis("score")
+    return _hardness(scores).corr(method="spearman").rename_axis("score")
 
 
 def truth_table(scores: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
@@ -92,14 +106,64 @@ def truth_table(scores: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     if not known.any():
         return pd.DataFrame(columns=["auc", "best_threshold", "agreement", "majority"]).rename_axis("score")
     hard = ~train["is_shortcut"].to_numpy(dtype=bool, na_value=True)[known]
-    return pd.DataFrame({n: difficulty.agreement(sign * scores[n].to_numpy()[known], hard)
-                         for n, sign in HARDER.items()}).T.rename_axis("score")
+    return pd.DataFrame({name: difficulty.agreement(score.to_numpy()[known], hard)
+                         for name, score in _hardness(scores).items()}).T.rename_axis("score")
+
+
+def on_dev(pruned: dict[str, store.Model], dense: list[store.Model], items: pd.DataFrame) -> pd.DataFrame:
+    """One row per dev row: guid, v_levels, v_seeds (variance of the loss over dense models of several seeds).
+
+    Taken on dev because seeds draw different train rows and share dev. v_seeds is missing where there is one seed.
+    """
+    dev = items[items["split"] == "dev"]
+    seeds = level_losses({str(i): model for i, model in enumerate(dense)}, items, "dev")
+    return pd.DataFrame({"guid": dev["guid"].to_numpy(), "v_levels": difficulty.variance(level_losses(pruned, items, "dev")),
+                         "v_seeds": difficulty.variance(seeds) if len(seeds) > 1 else np.nan})
+
+
+def rivals(scores: pd.DataFrame, dev: pd.DataFrame, items: pd.DataFrame, seed: int, n_boot: int = 1000) -> pd.DataFrame:
+    """Each score beside v_levels of the same rows: score | on | measure | value | low | high | n.
+
+    scores: `table`, on train; dev: `on_dev`. measure: rank, Spearman's rho with v_levels (its interval takes rows as
+    independent), and auc, against the rows on which the shortcut fails (not there where the task does not know them).
+    NaN for a score that is missing.
+    """
+    found = []
+    for split, table in (("train", scores), ("dev", dev)):
+        rows = items[items["split"] == split]
+        known = rows["is_shortcut"].notna().to_numpy()
+        fails = ~rows["is_shortcut"].to_numpy(dtype=bool, na_value=True)[known]
+        for name, score in _hardness(table).items():
+            place, missing = {"score": name, "on": split}, score.isna().any()
+            unknown = {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+            if name != "v_levels":
+                rank = unknown if missing else difficulty.rank_agreement(score, table["v_levels"])
+                found.append(place | {"measure": "rank"} | rank)
+            if known.any():
+                auc = unknown if missing else difficulty.auc(score[known], fails, rows[known], n_boot, seed)
+                found.append(place | {"measure": "auc"} | auc)
+    return pd.DataFrame(found)
+
+
+def costs(dense: list[store.Model], pruned: dict[str, store.Model]) -> pd.DataFrame:
+    """What each score costs beyond one dense run, which is there anyway: score | steps | dense_runs | note.
+
+    dense: the run's own model first, then those of other seeds. steps: training steps of all models that are made for
+    the score alone; dense_runs: the same as a share of one dense run's.
+    """
+    first, *others = (model.record["steps"] for model in dense)
+    levels = [model.record["steps"] for model in pruned.values()]
+    seeds = (sum(others), f"dense runs of {len(others) + 1} seeds") if others else (np.nan, "one dense seed: not available")
+    needs = {"v_levels": (sum(levels), f"{len(levels)} pruned runs"), "v_one_run": (levels[-1], "one pruned run"),
+             "variability": (0, "dense run"), "confidence": (0, "dense run"), "shortcut_confidence": (0, "no encoder"),
+             "el2n": (0, "dense run"), "v_seeds": seeds}
+    table = pd.DataFrame(needs, index=["steps", "note"]).T.rename_axis("score").astype({"steps": float})
+    return table.assign(dense_runs=table["steps"] / first)[["steps", "dense_runs", "note"]]
 
 
 def agreement_on_dev(pruned: dict[str, store.Model], items: pd.DataFrame, shortcut: pd.DataFrame) -> pd.DataFrame:
     """Agreement of the variance over sparsity levels with the shortcut-only split, both on dev."""
-    dev = items[items["split"] == "dev"]
-    hard = ~easy_rows(shortcut).loc[dev["guid"]].to_numpy()
+    hard = ~easy_rows(shortcut).loc[items.loc[items["split"] == "dev", "guid"]].to_numpy()
     variance = difficulty.variance(level_losses(pruned, items, "dev"))
     return pd.DataFrame({"variance": difficulty.agreement(variance, hard)}).T.rename_axis("score")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import contrasts, evidence, floors, losses, measures, microworld, mitigation, models, params, report, schema, shortcuts
-from lib import store, tables, tasks
+from lib import contrasts, evidence, floors, losses, measures, microworld, mitigation, models, names, params, report, schema
+from lib import shortcuts, store, tables, tasks
 from lib.errors import StudyError
 
 TASK = tasks.get("micro_nli")
@@ -253,7 +253,7 @@ def test_every_recipe_is_one_that_its_loss_takes(recipes, items, train):
     for loss, recipe in recipes.items():
         given = {name: getattr(recipe, name) for name in ("strength", "weights", "kd_weight", "gamma")}
         teacher = recipe.teacher.logits(items, "train") if recipe.teacher else None
-        losses.objective(loss, train["label"].to_numpy(), teacher_logits=teacher,
+        losses.objective(names.parse(f"imp-70 + {loss}").loss, train["label"].to_numpy(), teacher_logits=teacher,
                          **{name: value for name, value in given.items() if value is not None})
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
-from lib import claims, contrasts, difficulty, tasks
+from lib import claims, contrasts, difficulty, measures, tasks
 from lib.errors import StudyError
 
 PAPER_TASKS = ["mnli", "fever", "qqp"]
@@ -61,10 +62,10 @@ def test_the_papers_number_follows_from_the_claims_own_patterns(written):
 
 
 def test_claims_are_numbered_and_ours_are_marked(written):
-    counts = {"A": 23, "O": 9, "B": 5, "P": 6}  # A, B: the two papers'; O, P: ours beside them
+    counts = {"A": 23, "O": 9, "B": 5, "P": 6, "C": 12}  # A, B: the two papers'; O, P, C: ours beside them
     assert [c.id for c in written] == [f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)]
-    assert all(c.where.startswith("ours") == (c.id[0] in "OP") for c in written)
-    assert all(c.published == [] for c in written if c.id[0] in "BP"), "B has no table of these tasks"
+    assert all(c.where.startswith("ours") == (c.id[0] in "OPC") for c in written)
+    assert all(c.published == [] for c in written if c.id[0] in "BPC"), "B has no table of these tasks"
     assert all(claims.rule(c) for c in written)
 
 
@@ -85,7 +86,7 @@ GOOD = {"id": "A1", "claim": "It falls.", "where": "table", "tasks": ["mnli"], "
     ({"measure": "label_loyalty", "split": "dev"}, "split is 'dev'"),
     ({"measure": "label_loyalti", "split": "ood"}, "did you mean 'label_loyalty'?"),
     ({"measure": "label_loyalty", "split": "ood", "published": ["a_compression"]}, "do not print"),
-    ({"baselines": []}, "baselines must be named"),
+    ({"baselines": []}, "baselines must be named"), ({"measure": "bias_slope"}, "left empty for agreement, .*bias_slope"),
     ({"published": ["a_mitigatoin"]}, "a_mitigatoin.*did you mean 'a_mitigation'?"),
     ({"measure": "overconfidence", "published": ["a_analysis"]}, "do not print"),
 ])
@@ -125,12 +126,29 @@ YES, NO, OPEN = "replicated", "not replicated", "inconclusive"
     (np.nan, np.nan, np.nan, "above", OPEN), (3.0, np.nan, np.nan, "above", OPEN),
 ])
 def test_verdict_rule(estimate, low, high, direction, expected):
-    assert claims.verdict(estimate, low, high, direction, 2.0) == expected
+    for n_seeds in (1, 5):
+        p_short = claims.short(estimate, low, high, direction, 2.0, n_seeds)
+        assert claims.verdict(estimate, low, high, direction, 2.0, p_short) == expected
 
 
 def test_verdict_refuses_an_unknown_direction():
     with pytest.raises(StudyError, match="sideways"):
-        claims.verdict(1, 0, 2, "sideways", 2)
+        claims.verdict(1, 0, 2, "sideways", 2, 0.5)
+
+
+@pytest.mark.parametrize("direction, edge, alternative", [
+    ("above", 2, "less"), ("below", -2, "greater"), ("not_below", -2, "less"), ("same", -2, "less")])
+def test_the_test_against_a_claim_is_the_one_sided_t_test_over_seeds(direction, edge, alternative):
+    values = np.array([-1.0, -3.5, -2.0, -4.0, -1.5])
+    test = stats.ttest_1samp(values, edge, alternative=alternative)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert claims.short(values.mean(), low, high, direction, 2.0, 5) == pytest.approx(test.pvalue)
+
+
+def test_holm_corrects_step_by_step_and_counts_what_is_undefined():
+    assert measures.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    corrected = measures.holm([0.6, np.nan, 0.02])
+    assert corrected[[0, 2]].tolist() == pytest.approx([1.0, 0.06]) and np.isnan(corrected[1])
 
 
 NAMES = ["dense", "imp-40", "imp-85", "imp-100", "imp-40 + rmc", "imp-40 + distil", "truncated-3 + rmc", "MiniLM-L6"]
@@ -150,10 +168,43 @@ def test_patterns_name_pairs(models, baselines, expected):
     assert contrasts.pairs(models, baselines, NAMES) == expected
 
 
+VARIANTS = ["dense", "dense-after", "dense-2x", "imp-40", "imp-70", "imp-70 + rmc", "imp-70 + rmc-10", "imp-70 + rmc_one_run",
+            "imp-60-after", "imp-70-after", "imp-70-2x", "imp-70-2x + rmc", "truncated-3-alternate", "truncated-3-2x"]
+
+
+@pytest.mark.parametrize("models, baselines, expected", [
+    (["imp-*"], ["dense"], [("imp-40", "dense"), ("imp-70", "dense")]),
+    (["imp-*-after"], ["dense*"], [("imp-60-after", "dense"), ("imp-70-after", "dense")]),
+    (["highest imp-*-after"], ["lowest imp-*"], [("imp-70-after", "imp-40")]),
+    (["lowest imp-*-after"], ["lowest imp-*-2x"], [("imp-60-after", "imp-70-2x")]),
+    (["all imp-*"], [], [("imp-40, imp-70", "")]),
+    (["truncated-*", "truncated-*-2x"], ["dense-2x"], [("truncated-3-alternate", "dense-2x"), ("truncated-3-2x", "dense-2x")]),
+    (["* + rmc"], ["{base}"], [("imp-70 + rmc", "imp-70")]), (["*-2x + rmc"], ["{base}"], [("imp-70-2x + rmc", "imp-70-2x")]),
+    (["* + rmc_one_run"], ["{base} + rmc"], [("imp-70 + rmc_one_run", "imp-70 + rmc")]),
+    (["*"], ["dense-after"], [(m, "dense-after") for m in ("dense", "imp-40", "imp-70", "truncated-3-alternate")]),
+])
+def test_a_variant_is_named_by_its_own_ending_alone(models, baselines, expected):
+    assert contrasts.pairs(models, baselines, VARIANTS) == expected
+
+
+@pytest.mark.parametrize("claim, expected", [
+    ("C1", {("imp-70-after", "imp-70")}), ("C2", {("imp-60-after", "dense"), ("imp-70-after", "dense")}),
+    ("C3", {("imp-70-after", "dense-after")}), ("C4", {("dense-after", "dense")}),
+    ("C5", {("truncated-3-2x", "dense"), ("imp-70-2x", "dense")}), ("C6", {("truncated-3-2x", "dense-2x"), ("imp-70-2x", "dense-2x")}),
+    ("C7", set()), ("C8", {("imp-40, imp-70", "")}), ("C9", {("imp-70 + rmc_one_run", "imp-70 + rmc")}),
+    ("C10", {("imp-70 + rmc", "")}), *[(claim, {(m, "") for m in ("imp-40", "imp-70", "truncated-3-alternate")}) for claim in ("C11", "C12")],
+])
+def test_claims_of_the_evidence_find_their_models(written, claim, expected):
+    found = claims.contrasts(written, [{"model": name, "task": "micro_facts", "seed": 2} for name in VARIANTS])
+    found = found[(found["claim"] == claim) & found["measure"].isin([c.measure for c in written if c.id == claim])]
+    assert set(zip(found["model"], found["baseline"])) == expected
+
+
 def test_contrasts_need_model_and_baseline_on_one_task_and_seed(written):
     records = [{"model": "dense", "task": "micro_nli", "seed": 0}, {"model": "imp-40", "task": "micro_nli", "seed": 0},
                {"model": "imp-70", "task": "micro_nli", "seed": 1}, {"model": "imp-70", "task": "micro_facts", "seed": 0}]
     found = claims.contrasts(written, records)
+    found = found[found["baseline"] != ""]
     assert set(found["task"]) == {"micro_nli"} and set(found["seed"]) == {0}
     assert set(found["claim"]) == {"A1", "A3", "A4", "A15", "O7", "B5", "P3"}
     a4 = found[found["claim"] == "A4"]
@@ -238,6 +289,63 @@ def test_measures_of_a_contrast(wanted, expected):
 def test_bias_is_undefined_where_the_dense_model_has_no_gap():
     found = measured(contrast("f_bias"), lambda *_: rows(0.9, 0.9), n_boot=100)
     assert np.isnan(found["value"])
+
+
+def over_seeds(measure, models_of_seed, n_boot=200, **place):
+    wanted = pd.DataFrame([contrast(measure, **place) for _ in models_of_seed]).assign(seed=range(len(models_of_seed)))
+    return contrasts.scores(wanted, lambda task, seed, model: models_of_seed[seed][model], n_boot=n_boot)
+
+
+@pytest.mark.parametrize("measure, split", [("score", "test"), ("score", "ood"), ("gap", ""), ("f_bias", ""), ("skill_kept", ""),
+                                            ("overconfidence", ""), ("hidden_flips", "test"), ("label_loyalty", "ood")])
+def test_several_seeds_have_the_values_of_each_and_no_interval_over_rows(measure, split):
+    seeds = [{"dense": followed(200, accuracy=0.95), "imp-70": followed(150, accuracy=a)} for a in (0.6, 0.7, 0.9)]
+    for seed in seeds:
+        seed["dense"].loc[seed["dense"]["split"] == "ood", "correct"] = np.arange(200) < 160
+    alone = [over_seeds(measure, [seed], split=split).iloc[0] for seed in seeds]
+    found = over_seeds(measure, seeds, split=split)
+    assert found["value"].tolist() == pytest.approx([one["value"] for one in alone]) and found["value"].notna().all()
+    assert found[["low", "high", "p"]].isna().all(axis=None) and all(one["low"] <= one["value"] <= one["high"] for one in alone)
+    assert [np.isnan(one["p"]) for one in alone] == [measure != "score"] * 3
+
+
+def test_a_ratio_is_undefined_on_the_seeds_whose_dense_model_has_no_gap(written):
+    pruned = {"imp-70": rows(0.9, 0.6)}
+    found = over_seeds("f_bias", [pruned | {"dense": rows(0.95, ood)} for ood in (0.5, 0.94, 0.6, 0.95)])
+    assert found["value"].isna().tolist() == [False, True, False, True]
+    line = claims.evidence(written, found.assign(claim="A7")).iloc[0]
+    assert np.isnan(line["estimate"]) and line["reason"] == "the interval of the dense model's gap holds 0: seed 1, 3"
+
+
+def test_a_number_of_a_table_is_asked_for_and_left_out_where_there_is_none(written):
+    wanted = pd.DataFrame([{"claim": "C11"} | contrast("bias_slope", model, "").to_dict() | {"seed": seed}
+                           for model in ("imp-70", "imp-85", "truncated-3") for seed in range(3)])[claims.CONTRAST]
+    numbers = {"imp-70": [1.0, 1.2, 1.1], "truncated-3": [0.9, None, None], "imp-85": [None] * 3}
+    found = contrasts.scores(wanted, rows_of, lambda task, seed, measure, model: numbers[model][seed])
+    assert found["value"].tolist() == [1.0, 1.2, 1.1, 0.9] and found["model"].tolist() == ["imp-70"] * 3 + ["truncated-3"]
+    alone = contrasts.scores(wanted[wanted["model"] == "imp-70"], rows_of, lambda t, s, measure, m: 1.0 + s / 10)
+    assert entry(written, alone, "C11")["verdict"] == YES
+    weakest = entry(written, found, "C11")
+    assert weakest["verdict"] == OPEN and weakest["interval"] == "undefined" and weakest["n"] == "1 seed"
+    assert "truncated-3, bias_slope +0.9 points undefined (a table gives one seed no interval) over 1 seed;" in weakest["sentence"]
+    assert contrasts.scores(wanted, rows_of).empty
+    none = claims.ledger(written, claims.evidence(written, scored("A4", "imp-70", [4.0]))).set_index("id").loc["C11"]
+    assert none["verdict"] == "not measured" and "no bias_slope of imp-*" in none["sentence"] and none["interval"] == ""
+
+
+def test_paired_tests_are_corrected_within_the_claim_and_seed():
+    models = {"dense": rows(0.9, 0.9), "imp-20": rows(0.87, 0.9), "imp-40": rows(0.85, 0.9)}
+    wanted = pd.DataFrame([{"claim": claim} | contrast(measure, model, split=split).to_dict() | {"seed": seed}
+                           for claim, model, measure, split in (("A1", "imp-20", "score", "test"), ("A1", "imp-40", "score", "test"),
+                                                                ("B1", "imp-20", "score", "test"), ("A4", "imp-20", "gap", ""))
+                           for seed in range(2)])
+    found = contrasts.paired_tests(wanted, lambda task, seed, model: models["dense" if seed and model == "imp-40" else model])
+    assert found.set_index(["claim", "model"])[["seeds", "lost", "gained"]].to_dict("index") == {
+        ("A1", "imp-20"): {"seeds": 2, "lost": 6, "gained": 0}, ("A1", "imp-40"): {"seeds": 2, "lost": 5, "gained": 0},
+        ("B1", "imp-20"): {"seeds": 2, "lost": 6, "gained": 0}}
+    p = 2 * 0.5 ** 6  # 0.03125: below 0.05 alone, and beside a lesser one, but not beside a greater one
+    assert found["p_median"].tolist() == pytest.approx([p, (2 * 0.5 ** 10 + 1) / 2, p])
+    assert found["seeds_significant"].tolist() == [1, 1, 2]
 
 
 def test_easy_hard_gap():
@@ -357,9 +465,10 @@ def test_scores_computes_a_pair_once_and_gives_it_to_every_claim():
         contrasts.scores(wanted, lambda *_: MODELS["dense"].query("split == 'test'"), n_boot=5)
 
 
-def scored(claim, model, values, measure="gap", task="micro_nli", baseline="dense", width=1.0, split=""):
+def scored(claim, model, values, measure="gap", task="micro_nli", baseline="dense", width=1.0, split="", p=np.nan):
     return pd.DataFrame([{"claim": claim, "task": task, "seed": seed, "measure": measure, "split": split, "model": model,
-                          "baseline": baseline, "value": v, "low": v - width, "high": v + width, "n": 400}
+                          "baseline": baseline, "value": v, "low": v - width, "high": v + width, "n": 400, "p": p,
+                          "reason": "the gap holds 0" if np.isnan(v) else ""}
                          for seed, v in enumerate(values)])
 
 
@@ -372,8 +481,59 @@ def test_evidence_takes_the_t_interval_over_seeds_and_rows_for_one(written):
     assert list(found.columns) == claims.EVIDENCE
 
 
+def test_p_is_of_the_seeds_or_of_the_rows_and_corrected_within_claim_task_and_measure(written):
+    values = {"imp-20": [4.0, 6, 5], "imp-40": [1.0, 3, 4], "imp-70": [-1.0, 2, 1]}
+    table = pd.concat([scored("A4", m, v) for m, v in values.items()] + [
+        scored("A4", "imp-70", [1.0, 2], task="qqp"), scored("A4", "imp-70", [1.0, 2], measure="f_bias"),
+        scored("A1", "imp-20", [0.5], measure="score", split="test", p=0.03, width=0.5), scored("A15", "imp-20", [0.5])])
+    found = claims.evidence(written, table)
+    known = [stats.ttest_1samp(v, 0).pvalue for v in values.values()]
+    assert found["p"][:3].tolist() == pytest.approx(known) and set(found["test"][:5]) == {"t test over seeds"}
+    assert found["p_holm"][:3].tolist() == pytest.approx(measures.holm(known))
+    assert found["p_holm"][3:].tolist() == found["p"][3:].tolist()
+    short = [stats.ttest_1samp(v, 2, alternative="less").pvalue for v in values.values()]
+    assert found["p_short"][:3].tolist() == pytest.approx(measures.holm(short)) and np.isnan(found["p_short"][4])
+    assert found["test"][5:].tolist() == ["McNemar's exact test", "normal approximation of the bootstrap"]
+    assert found["p"][5:].tolist() == pytest.approx([0.03, 2 * stats.norm.sf(0.5 * 1.959964)])
+
+
+def test_not_replicated_must_hold_after_the_correction_and_replicated_needs_none(written):
+    strong, near = np.array([9.0, 8, 10, 9, 9.5]), np.array([0.4, 1.6, 0.9, 1.4, 0.5])
+    assert 0.0025 < stats.ttest_1samp(near, 2, alternative="less").pvalue < 0.025
+    assert entry(written, scored("A4", "imp-20", near), "A4")["verdict"] == NO
+    many = pd.concat([scored("A4", "imp-20", near), *(scored("A4", f"imp-{i}", strong + i) for i in range(30, 39))])
+    found = entry(written, many, "A4")
+    assert found["verdict"] == OPEN and found["ours"] == pytest.approx(near.mean())
+    assert "the interval lies below 2 points, which does not hold after Holm over 10 contrasts" in found["sentence"]
+    barely = np.array([1.0, 5, 4, 0.5, 2])  # its interval is barely above 0: Holm over ten would not let it pass
+    assert stats.ttest_1samp(barely, 0).pvalue > 0.025
+    many = pd.concat([scored("A4", f"imp-{i}", barely) for i in range(30, 40)])
+    assert entry(written, many, "A4")["verdict"] == YES
+
+
+def test_the_ledger_says_how_it_was_tested(written):
+    several = entry(written, pd.concat([scored("A4", m, [4.0, 6, 5, 5, 5.5]) for m in ("imp-20", "imp-40")]), "A4")["sentence"]
+    assert "over 5 seeds, t interval; p < 0.001 after Holm over 2 contrasts; it decides among 2" in several
+    one = entry(written, scored("A12", "heads-20", [0.9], measure="score", split="test", p=0.012, width=0.5), "A12")["sentence"]
+    assert "(another seed may differ); p 0.012 (McNemar's exact test);" in one and "Holm" not in one
+    against = entry(written, scored("A7", "imp-70", [0.1, 0.2, 0.3]), "A7")["sentence"]
+    assert against.startswith("Not replicated") and "; the effect lies below 2 points, one-sided p < 0.001" in against
+    few = entry(written, scored("A12", "heads-20", [0.1, 0.1, 0.0], measure="score", split="test"), "A12")["sentence"]
+    assert few.startswith("Inconclusive") and "; to call a difference missing takes 5 seeds" in few
+
+
+def test_the_ledger_takes_the_tasks_of_several_profiles(written):
+    both = pd.concat([scored("A7", "imp-70", [4.0, 6, 5], task=task) for task in ("micro_nli", "mnli")] + [
+        scored("C11", "imp-70", [1.0, 1.2], task="micro_nli", measure="bias_slope", baseline="")])
+    table = claims.ledger(written, claims.evidence(written, both))
+    places = table.groupby("id")["task"].agg(list)
+    assert places["A7"] == places["A3"] == ["micro_nli", "mnli"] and places["C11"] == ["micro_nli"]
+    assert not table.duplicated(["id", "task"]).any()
+    assert (table["interval"] == "").eq(table["verdict"] == "not measured").all(), "no verdict without an interval"
+
+
 def test_no_scores_are_no_evidence(written):
-    none = pd.DataFrame(columns=[*claims.CONTRAST, "value", "low", "high", "n"])
+    none = pd.DataFrame(columns=[*claims.CONTRAST, *contrasts.NUMBERS])
     table = claims.ledger(written, claims.evidence(written, none))
     assert len(table) == len(written) and set(table["verdict"]) == {"not measured"}
 
@@ -424,7 +584,10 @@ def test_ledger_says_what_was_not_measured_and_why(written):
 def test_ledger_says_undefined(written):
     scores = scored("A5", "imp-70", [np.nan], measure="f_bias", baseline="imp-40")
     found = entry(written, scores, "A5")
-    assert found["verdict"] == OPEN and "undefined" in found["sentence"]
+    assert found["verdict"] == OPEN and found["interval"] == "undefined"
+    assert "f_bias undefined (the gap holds 0) over 1 seed" in found["sentence"]
+    several = scored("A5", "imp-70", [0.2, np.nan, 0.3, np.nan], measure="f_bias", baseline="imp-40")
+    assert "undefined (the gap holds 0: seed 1, 3) over 4 seeds" in entry(written, several, "A5")["sentence"]
 
 
 def test_every_task_of_the_claims_is_a_task_of_the_study(written):

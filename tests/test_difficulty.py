@@ -120,6 +120,12 @@ def test_dynamics_are_mean_spread_and_share_right():
     assert correctness == pytest.approx([1, 0.5])
 
 
+def test_el2n_is_the_length_of_the_error_averaged_over_checkpoints():
+    logits = np.log([[[0.6, 0.2, 0.2], [1.0, 1e-9, 1e-9]], [[0.2, 0.6, 0.2], [1.0, 1e-9, 1e-9]]])
+    first, second = np.sqrt(0.16 + 0.04 + 0.04), np.sqrt(0.64 + 0.36 + 0.04)
+    assert difficulty.el2n(logits, np.array([0, 0])) == pytest.approx([(first + second) / 2, 0], abs=1e-8)
+
+
 def test_agreement_by_hand():
     got = difficulty.agreement([0.1, 0.4, 0.35, 0.8, 0.2], [False, False, True, True, False])
     assert got["auc"] == pytest.approx(5 / 6)

@@ -96,3 +96,14 @@ def test_a_structure_that_only_pruning_makes_is_told_with_the_parameter_that_mak
         recipes.make(tiny_run, micro, "heads-25 + ptq8", {"dense": dense})
     with pytest.raises(StudyError, match="ffn-25.*pruning.ffn_fractions"):
         recipes.make(tiny_run, micro, "ffn-25 + ptq8", {"dense": dense})
+
+
+def test_more_steps_start_where_the_name_says(tiny_run, micro, dense, steps):
+    names = ["dense-after", "imp-50-after", "dense-2x", "truncated-1-2x", "imp-50-2x"]
+    made = recipes.make_all(tiny_run, micro, names, {"dense": dense})
+    key = dense.record["key"]
+    assert {name: m.record["start"] for name, m in made.items()} == {
+        "dense-after": key, "imp-50-after": key, "dense-2x": None, "truncated-1-2x": None, "imp-50-2x": None}
+    assert steps == [12, 12, 24, 24, 24]
+    sparsity = {name: round(m.record["sparsity_encoder"], 2) for name, m in made.items()}
+    assert sparsity["imp-50-after"] == sparsity["imp-50-2x"] == 0.5 and sparsity["dense-after"] == 0

@@ -23,6 +23,7 @@ if notebook.stem == os.environ.get("HANG"):
     Path("hanging").touch()
     time.sleep(60)
 files = {{"01_data": "data.parquet", "06_shortcut_samples": "difficulty.parquet",
+          "06b_dose_and_response": "responses.csv", "07b_what_mends_it": "mends.csv",
           "08_loyalty_and_attacks": "attacks.parquet", "09_claims": "ledger.csv"}}
 folder = log.parent / notebook.stem
 folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +42,8 @@ class Study:
         for name in ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock"):
             shutil.copy(ROOT / name, folder)
         shutil.copytree(ROOT / "params", folder / "params")
+        mini = folder / "params" / "mini.yaml"
+        mini.write_text(mini.read_text().replace("dose_tasks: []", "dose_tasks: [micro_nli]").replace("dose_seeds: []", "dose_seeds: [0]"))
         (folder / "lib").mkdir()
         for name in ("__init__", "errors", "names", "params", "schema"):
             shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
@@ -117,25 +120,27 @@ def test_a_second_run_does_nothing(study):
 
 
 @pytest.mark.parametrize("overrides, reruns", [
-    ("mitigation.alpha=0.4", ["all", "claims", "loyalty", "mitigation"]),
+    ("mitigation.alpha=0.4", ["all", "claims", "loyalty", "mends", "mitigation"]),
     ("quantization.replace_share=0.5", ["all", "claims", "loyalty", "quantization"]),
     ("loyalty.n_attack=100", ["all", "claims", "loyalty"]),
     ("claims.n_boot=500 distillation.students=[\"truncated-3\", \"truncated-3 + distil\"]", ["all", "claims"]),
-    ("data.subcase_counts={a: 3}", ["all", "claims", "data", "data", "distillation", "loyalty", "mitigation", "pruning",
-                                    "quantization", "shortcut_samples", "teacher", "teacher"]),
+    ("data.subcase_counts={a: 3}", ["all", "claims", "data", "data", "distillation", "doses", "loyalty", "mends",
+                                    "mitigation", "pruning", "quantization", "shortcut_samples", "teacher", "teacher"]),
+    ("doses.alpha=0.4", ["all", "claims", "doses"]),
+    ("grid.dose_tasks=[] grid.dose_seeds=[]", ["all", "claims"]),
 ])
 def test_a_changed_parameter_reruns_what_reads_it(study, overrides, reruns):
     assert study.rules(overrides) == reruns
 
 
-def test_a_second_dense_model_is_what_loyalty_is_read_against(study):
+def test_a_second_dense_model_is_what_loyalty_and_difficulty_are_read_against(study):
     made = study.folder / "outputs/mini/micro_nli/seed1/02_teacher/models.json"
     kept, times = made.read_text(), made.stat()
     made.write_text("another")
     reruns = study.rules()
     made.write_text(kept)
     os.utime(made, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert reruns == ["all", "claims", "loyalty"] and study.rules() == []
+    assert reruns == ["all", "claims", "loyalty", "mends", "mitigation", "shortcut_samples"] and study.rules() == []
 
 
 def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
@@ -146,10 +151,10 @@ def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
     looks.write_text('"""How it looks."""\nWIDTH = 3   # inches\n')
     assert study.rules() == []
     looks.write_text("WIDTH = 4\n")
-    assert study.rules() == ["all", "claims", "loyalty", "mitigation", "shortcut_samples"]
+    assert study.rules() == ["all", "claims", "loyalty", "mends", "mitigation", "shortcut_samples"]
     looks.write_text("WIDTH = 3\n")
     study.write("03_distillation", "prose", "import json, sys")
-    assert study.rules() == ["all", "claims", "distillation", "loyalty", "mitigation", "quantization"]
+    assert study.rules() == ["all", "claims", "distillation", "loyalty", "mends", "mitigation", "quantization"]
     study.write("03_distillation", "prose", "import json")
 
 
@@ -181,5 +186,6 @@ def test_a_killed_run_is_taken_up_again(study):
     running.wait()
     resumed = study.make("mitigation.alpha=0.45")
     assert resumed.returncode == 0, resumed.stderr
-    assert [line.split()[1] for line in study.calls()] == [
-        f"notebooks/{stage}.ipynb" for stage in ("07_mitigation", "08_loyalty_and_attacks", "09_claims")]
+    calls = [line.split()[1] for line in study.calls()]
+    assert sorted(calls) == [f"notebooks/{stage}.ipynb" for stage in (
+        "07_mitigation", "07b_what_mends_it", "08_loyalty_and_attacks", "09_claims")] and "09" in calls[-1]

@@ -1,0 +1,148 @@
+"""The figures of what populations forget and of what foretells it; theme, colours and names as in `lib.figures`.
+
+Shares come as fractions in [0, 1] and are drawn in percent, AUCs as they are. `smoke=True` marks a figure as no result.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.drawing import GREY, LABELS, PALETTE, canvas, check, color_of, label_of, style_of, themed
+from lib.errors import StudyError
+from lib.foretelling import ALL, BEYOND, CHURN, COMBINED, EXCESS, OTHER_DENSE
+from lib.labels import case_name
+
+NULL = "#9a9a9a"
+CHANGED = "rows changed, %\n(lower is better)"
+PREDICTORS = {
+    "loss": "dense loss", "margin": "dense margin", "el2n": "early error (EL2N)", "loss_variance": "loss variance",
+    "variability": "variability", "gradient_norm": "gradient norm", "rarity": "rarity of its kind",
+    "bigram_rarity": "rarity of word pairs", "shortcut_wrong": "shortcut says wrong", COMBINED: "all combined",
+    CHURN: "all, fitted on churn",
+}  # fmt: skip
+
+
+@themed
+def pie_figure(table: pd.DataFrame, spread: pd.DataFrame | None = None, *, smoke: bool = False) -> Figure:
+    """Share of rows whose modal answer compression changes, a dot a model and a panel a split, over the churn null.
+
+    table: `populations.table`. The band is the null's 95 % interval over rows, with `populations.spread` (of more than
+    one pair) where that reaches further.
+    """
+    pies = table[table["measure"] == "pies"]
+    check(pies, "pie_figure", ["model", "split"], ["value", "low", "high"])
+    models, splits = list(pies["model"].unique()), list(pies["split"].unique())
+    height = 1.9 + 0.21 * len(models)
+    fig, axes = canvas("Which rows does the whole population answer otherwise?", smoke, height, len(splits))
+    _note(fig, ["dots: modal answer of compressed models against dense ones (95 % over rows)",
+                "grey band: dense models of other seeds, the churn that means nothing"], smoke)  # fmt: skip
+    null = table[(table["measure"] == "null") & (table["model"] == models[0])]
+    if spread is not None:
+        null = pd.concat([null, spread[spread["pairs"] > 1]])
+    for ax, split in zip(np.atleast_1d(axes), splits):
+        band = null[null["split"] == split]
+        ax.axvspan(band["low"].min() * 100, band["high"].max() * 100, color="#d5d5d5", linewidth=0, zorder=0)
+        for y, row in enumerate(pies[pies["split"] == split].set_index("model").reindex(models).itertuples()):
+            _dot(ax, row, y, 100, style_of(row.Index)["marker"], color_of(row.Index))
+        _finish(ax, split, CHANGED)
+        ax.set_xlim(left=min(0, ax.get_xlim()[0]))
+    _rows(axes, [label_of(model) for model in models], "model")
+    return fig
+
+
+@themed
+def pie_subcases(table: pd.DataFrame, model: str, counts: dict[str, int] | None = None, *, smoke: bool = False) -> Figure:
+    """Share of rows of each subcase whose modal answer a compression changes, beside the churn null; a panel a split.
+
+    table: `populations.by_subcase`. counts: rows in train that teach a subcase (`tables.train_counts`, over several seeds
+    their mean), rarest last; without them the table's order. Rows without a subcase are called "ordinary".
+    """
+    table = table[table["model"] == model]
+    if table.empty:
+        raise StudyError(f"pie_subcases: the table has no model {model!r}")
+    kinds = {"null": ("dense, other seeds (null)", NULL, "D", 0.17), "pies": (label_of(model), color_of(model), "o", -0.17)}
+    for measure in kinds:
+        check(table[table["measure"] == measure], "pie_subcases", ["split", "subcase"], ["value", "low", "high"])
+    cases, splits = list(table["subcase"].unique()), list(table["split"].unique())
+    if counts:
+        cases.sort(key=lambda case: (case == "", counts.get(case, 0)), reverse=True)
+    fig, axes = canvas("Where do the changed answers lie?", smoke, 1.9 + 0.3 * len(cases), len(splits))
+    for ax, split in zip(np.atleast_1d(axes), splits):
+        for measure, (name, color, marker, shift) in kinds.items():
+            here = table[(table["measure"] == measure) & (table["split"] == split)].set_index("subcase").reindex(cases)
+            for y, row in enumerate(here.itertuples()):
+                _dot(ax, row, y + shift, 100, marker, color, name if y == 0 else None)
+        _finish(ax, split, CHANGED)
+    _rows(axes, [case_name(case, (counts or {}).get(case, np.nan)) if case else "ordinary" for case in cases], "subcase")
+    _legend(fig, axes)
+    return fig
+
+
+@themed
+def foretold_figure(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """AUC of each predictor of what is lost, a panel a split: the models of the table, their mean, and the churn null.
+
+    table: `foretelling.summary` of the models to be shown; differences in it (`EXCESS`, `BEYOND`) are left out, and so
+    is what has no interval.
+    """
+    table = table[(table["model"] != EXCESS) & (table["predictor"] != BEYOND)].dropna(subset=["low", "high"])
+    for _, rows in table.groupby("predictor"):
+        check(rows, "foretold_figure", ["model", "split"], ["value", "low", "high"])
+    models, splits = list(table["model"].unique()), list(table["split"].unique())
+    if not models:
+        raise StudyError("foretold_figure: no AUC of the table has an interval; give one seed, or two and more")
+    names = [name for name in PREDICTORS if name in set(table["predictor"])]
+    height = 2.1 + (0.16 + 0.08 * len(models)) * len(names)
+    fig, axes = canvas("What foretells the rows that are lost?", smoke, height, len(splits))
+    seeds = int(table["seeds"].max())
+    over = f"{seeds} seeds" if seeds > 1 else "rows, one seed"
+    _note(fig, [f"of the rows that the dense model gets right (95 % over {over}); dotted: a coin"], smoke)
+    for ax, split in zip(np.atleast_1d(axes), splits):
+        ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+        for i, model in enumerate(models):
+            here = table[(table["model"] == model) & (table["split"] == split)].set_index("predictor").reindex(names)
+            name, color, marker = _look(model)
+            for y, row in enumerate(here.itertuples()):
+                _dot(ax, row, y + 0.7 * ((i + 0.5) / len(models) - 0.5), 1, marker, color, name if y == 0 else None)
+        _finish(ax, split, "AUC\n(higher foretells better)")
+    _rows(axes, [PREDICTORS[name] for name in names], "known before compression")
+    _legend(fig, axes)
+    return fig
+
+
+def _look(model: str) -> tuple[str, str, str]:
+    """Name, colour and marker of a model, of the mean of the compressions and of the null."""
+    if model == OTHER_DENSE:
+        return "dense, other seed (null)", NULL, "D"
+    if model == ALL:
+        return "mean of all compressions", PALETTE["dense"], "s"
+    return label_of(model), color_of(model), style_of(model)["marker"]
+
+
+def _dot(ax, row, y: float, scale: float, marker: str, color: str, name: str | None = None) -> None:
+    ax.hlines(y, row.low * scale, row.high * scale, color=color, linewidth=1.3, alpha=0.6)
+    ax.plot(row.value * scale, y, marker=marker, markersize=4.5, color=color, linestyle="", label=name)
+
+
+def _note(fig: Figure, lines: list[str], smoke: bool) -> None:
+    height = fig.get_figheight()
+    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * len(lines) / height))
+    fig.text(0.012, 1 - 0.28 / height, "\n".join(lines), color=GREY, va="top")
+
+
+def _finish(ax, split: str, xlabel: str) -> None:
+    ax.set_title(LABELS.get(split, split), color=GREY)
+    ax.set_xlabel(xlabel)
+    ax.locator_params(axis="x", nbins=5)
+    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+
+
+def _rows(axes, names: list[str], ylabel: str) -> None:
+    first = np.atleast_1d(axes)[0]
+    first.set(ylabel=ylabel, ylim=(len(names) - 0.4, -0.6))
+    first.set_yticks(range(len(names)), names)
+
+
+def _legend(fig: Figure, axes) -> None:
+    handles, names = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)

@@ -1,0 +1,182 @@
+"""README's blocks: made from the ledger, and whatever is stale, unknown or typed by hand is told with its line."""
+
+import pandas as pd
+import pytest
+
+from lib import statements
+from lib.errors import StudyError
+
+ROWS = [("A3", "micro_nli", "OOD falls.", "replicated", "Replicated: imp-70 against dense, -5.3 points."),
+        ("A3", "micro_facts", "OOD falls.", "not replicated", "Not replicated: imp-20 against dense, -0.4 points."),
+        ("A8", "micro_nli", "It is biased.", "not measured", "Not measured: this profile has no *minilm* or *distil*."),
+        ("B1", "micro_nli", "Combining helps.", "inconclusive", "Inconclusive: +1.2 points."),
+        ("O4", "micro_nli", "RMC wins.", "replicated", "Replicated: +9.5 points."),
+        ("P1", "micro_nli", "Int8 is loyal.", "replicated", "Replicated: +9.3 points."),
+        ("O9", "", "It is found.", "not measured", "Not measured: this profile has none of its tasks.")]
+PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## Next\n\nIn 2 cores.\n"
+
+
+@pytest.fixture
+def reference(tmp_path):
+    folder = tmp_path / "reference" / "micro" / "09_claims"
+    folder.mkdir(parents=True)
+    pd.DataFrame(ROWS, columns=["id", "task", "claim", "verdict", "sentence"]).to_csv(folder / "ledger.csv", index=False)
+    pd.DataFrame({"task": ["micro_nli", "micro_nli", "micro_facts"], "model": ["dense", "imp-70 + rmc", "dense"],
+                  "test": [0.987, 0.97, 0.9], "test_low": [0.98, 0.96, 0.8], "test_high": [0.99, 0.98, 1.0],
+                  "bytes": [90868000.0, 90868000.0, 5.0], "ms": [3.5586, 2.2, 1.0], "seeds": [5, 5, 5],
+                  "note": ["", "one path", ""]}).to_csv(folder / "over_seeds.csv", index=False)
+    pd.DataFrame({"model": ["dense"], "value": [-0.0001], "low": [-0.02], "high": [0.03]}).to_csv(
+        folder / "scores.csv", index=False)
+    return tmp_path / "reference"
+
+
+def change(reference, old, new):
+    path = reference / "micro" / "09_claims" / "ledger.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_claim_says_its_own_text_first_then_verdict_and_evidence(reference):
+    assert statements.statement("micro A3 micro_nli", reference) == (
+        "OOD falls (A3): **replicated** in micro_nli (`micro`): imp-70 against dense, -5.3 points.")
+
+
+def test_tasks_share_the_text_of_their_claim_and_may_come_from_another_profile(reference):
+    both = statements.statement("micro A3 micro_nli micro_facts", reference)
+    assert both == statements.statement("micro A3", reference)
+    assert both.count("OOD falls") == 1
+    assert both.endswith("-5.3 points. **Not replicated** in micro_facts (`micro`): imp-20 against dense, -0.4 points.")
+    (reference / "micro").rename(reference / "real")
+    assert "in micro_facts (`real`): imp-20" in statements.statement("real A3 real/micro_facts", reference)
+
+
+def test_a_claim_without_a_task_and_patterns_with_stars_read_well(reference):
+    assert statements.statement("micro O9", reference).endswith("in `micro`: this profile has none of its tasks.")
+    assert statements.statement("micro A8 micro_nli", reference).endswith(r"no \*minilm\* or \*distil\*.")
+
+
+def test_verdicts_are_counted_by_paper_and_task(reference):
+    assert statements.statement("micro verdicts", reference).splitlines() == [
+        "| claims of | task | replicated | not replicated | inconclusive | not measured |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| Du et al. (A) | micro_nli | 1 | 0 | 0 | 1 |",
+        "| Xu et al. (B) | micro_nli | 0 | 0 | 1 | 0 |",
+        "| ours | micro_nli | 2 | 0 | 0 | 0 |",
+        "| Du et al. (A) | micro_facts | 0 | 1 | 0 | 0 |",
+        "| ours | none of its own here | 0 | 0 | 0 | 1 |"]
+
+
+def test_a_verdict_of_a_new_kind_is_counted_too(reference):
+    change(reference, "B1,micro_nli,Combining helps.,inconclusive", "B1,micro_nli,Combining helps.,undecided")
+    made = statements.statement("micro verdicts", reference).splitlines()
+    assert made[0].endswith("| not measured | undecided |") and made[3].endswith("| 0 | 0 | 0 | 0 | 1 |")
+
+
+def test_a_table_has_intervals_units_and_only_the_keys_that_differ(reference):
+    asked = "task=micro_nli model=imp-70 + rmc; dense columns=test %; bytes MB; ms; seeds; note"
+    assert statements.statement(f"micro csv 09_claims/over_seeds.csv {asked}", reference).splitlines() == [
+        "| model | ID (%) | bytes (MB) | ms | seeds | note |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| imp-70 + rmc | 97.0 [96.0, 98.0] | 90.9 | 2.20 | 5 | one path |",
+        "| dense | 98.7 [98.0, 99.0] | 90.9 | 3.56 | 5 |  |"]
+    assert statements.statement("micro csv 09_claims/scores.csv model=dense columns=value %", reference).endswith(
+        "| dense | 0.0 [-2.0, 3.0] |")
+    assert "| 90,868,000 |" in statements.statement(
+        "micro csv 09_claims/over_seeds.csv model=dense task=micro_nli columns=bytes", reference)
+
+
+def test_rewriting_fills_every_block_keeps_all_else_and_is_idempotent(reference):
+    text = PROSE.format("- Lost? <!-- found: micro A3 micro_nli --><!-- end --> And\n"
+                        "  won? <!-- found: micro B1 -->old<!-- end -->.\n\n"
+                        "<!-- found: micro verdicts -->\n<!-- end -->\n\nMore.")
+    once = statements.rewrite(text, reference)
+    assert "old" not in once and "-5.3 points.<!-- end --> And\n  won? <!-- found: micro B1 -->Combining helps (B1)" in once
+    assert "verdicts -->\n\n| claims of |" in once and "| 1 |\n\n<!-- end -->\n\nMore." in once
+    assert statements.rewrite(once, reference) == once and statements.faults(once, reference) == []
+    assert once.startswith(text[:text.index("<!-- end")]) and once.endswith("More.\n\n## Next\n\nIn 2 cores.\n")
+
+
+def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(reference, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text(PROSE.format("Lost? <!-- found: micro A3 micro_nli --><!-- end -->\n\n"
+                                   "Won? <!-- found: micro B1 --><!-- end -->"))
+    statements.main([], readme, reference)
+    statements.main(["--check"], readme, reference)
+    change(reference, "+1.2 points", "+1.3 points")
+    before = readme.read_text()
+    with pytest.raises(SystemExit) as stopped:
+        statements.main(["--check"], readme, reference)
+    assert stopped.value.code == 1 and readme.read_text() == before
+    [told] = capsys.readouterr().err.splitlines()
+    assert told.startswith("README.md: line 9: 'micro B1' is not what outputs/reference says")
+    statements.main([], readme, reference)
+    assert "+1.3 points" in readme.read_text()
+
+
+@pytest.mark.parametrize("asked, told", [
+    ("mikro A3 micro_nli", "a profile 'mikro'; did you mean 'micro'"),
+    ("micro A33 micro_nli", "no claim 'A33'; did you mean 'A3'"),
+    ("micro verdict", "no claim 'verdict'; did you mean 'verdicts'"),
+    ("micro A3 micro_fact", "no task 'micro_fact' of claim A3; did you mean 'micro_facts'"),
+    ("micro A3 mikro/micro_nli", "a profile 'mikro'; did you mean 'micro'"),
+    ("micro", "must read PROFILE CLAIM TASK"),
+    ("micro csv over_seeds.csv model=dense columns=test", "did you mean '09_claims/over_seeds.csv'"),
+    ("micro csv 09_claims/over_seeds.csv modle=dense columns=test", "no column 'modle'; did you mean 'model'"),
+    ("micro csv 09_claims/over_seeds.csv model=dense columns=tset %", "no column 'tset'; did you mean 'test'"),
+    ("micro csv 09_claims/over_seeds.csv model=imp-70 columns=test", "model 'imp-70'; did you mean 'imp-70 + rmc'"),
+    ("micro csv 09_claims/over_seeds.csv model=dense columns=test", "has 2 rows with"),
+    ("micro csv 09_claims/over_seeds.csv model=dense columns=test percent", "unit 'percent' is unknown"),
+    ("micro csv 09_claims/over_seeds.csv model=dense", "must read PROFILE csv FILE"),
+])
+def test_unknown_names_fail_with_the_line_and_the_nearest(reference, asked, told):
+    text = PROSE.format(f"See <!-- found: micro B1 --><!-- end -->\n\nand <!-- found: {asked} --><!-- end -->")
+    for call in (statements.rewrite, statements.faults):
+        with pytest.raises(StudyError) as error:
+            call(text, reference)
+        assert str(error.value).startswith("line 9: ") and told in str(error.value)
+
+
+def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text(PROSE.format("See <!-- found: mikro B1 --><!-- end -->"))
+    with pytest.raises(SystemExit) as stopped:
+        statements.main([], readme, reference)
+    assert stopped.value.code == 1 and "README.md: line 7:" in capsys.readouterr().err
+    assert readme.read_text() == PROSE.format("See <!-- found: mikro B1 --><!-- end -->")
+
+
+@pytest.mark.parametrize("body, line, told", [
+    ("See <!-- found: micro B1 -->x", 7, "has no <!-- end -->"),
+    ("See <!-- found: micro B1 -->x\n\n<!-- found: micro A3 --><!-- end -->", 7, "has no <!-- end -->"),
+    ("See\nx<!-- end -->", 8, "before it"),
+    ("See\n- <!-- found: micro B1 --><!-- end -->", 8, "put a word before"),
+    ("See <!-- found: micro verdicts --><!-- end -->", 7, "begin a line"),
+])
+def test_marks_that_cannot_work_are_refused_with_their_line(reference, body, line, told):
+    with pytest.raises(StudyError, match=f"^line {line}: .*{told}"):
+        statements.rewrite(PROSE.format(body), reference)
+
+
+def test_digits_outside_blocks_fail_in_the_section_alone(reference):
+    body = "It loses 7.6 points.\nSee <!-- found: micro B1 --><!-- end --> and 84%\n\nof ½, 3 [rows 9](x)."
+    text = statements.rewrite(PROSE.format(body), reference)
+    assert [fault.split(" is typed")[0] for fault in statements.faults(text, reference)] == [
+        "line 7: '7.6'", "line 8: '84%'", "line 10: '3'", "line 10: '9'"]
+
+
+def test_names_code_and_addresses_may_hold_digits(reference):
+    allowed = PROSE.format("[claims](outputs/micro/09_claims.ipynb), `seed 0`, ``a`1``, <https://arxiv.org/abs/2110.08419>\n"
+                           "IMP 40, imp-70-after, truncated-3-alternate, dense-2x, rmc-30, int8, fp32, ptq8, A3.")
+    assert statements.faults(allowed, reference) == []
+    for typed in ("IMP 40.5", "imp-70.5", "imp-70x", "A100", "int7", "x-A3"):
+        assert len(statements.faults(PROSE.format(typed), reference)) == 1, typed
+
+
+def test_a_readme_without_the_section_is_refused(reference):
+    with pytest.raises(StudyError, match="no section '## What was found'"):
+        statements.faults("# Study\n\n## What we found\n\n84.2\n", reference)
+
+
+def test_the_projects_own_readme_says_what_the_reference_says():
+    assert statements.faults(statements.README.read_text(encoding="utf-8")) == []
