@@ -1,5 +1,6 @@
 # make study            set-up, then the whole chain of one profile (PROFILE=mini); a second run does what is left
 # make test             set-up, unit tests, then every notebook on the smoke profile
+# make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make lab              JupyterLab in the same environment
 #   PROFILE=micro       smoke mini micro real paper, or a YAML file of your own
 #   SET='mitigation.alpha=0.3 pruning.sparsity_levels=[0.5]'   overrides of the profile
@@ -19,7 +20,7 @@ export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: study test lab setup
+.PHONY: study test claims lab setup
 study: $(READY)
 	@snakemake --cores all --resources training=$(JOBS) --nolock --quiet host --rerun-incomplete --keep-going \
 		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"
@@ -30,6 +31,9 @@ study: $(READY)
 
 test: $(READY)
 	@pytest -q -x --nbval-lax --nbval-current-env tests $(sort $(wildcard notebooks/[0-9]*.ipynb))
+
+claims: $(READY)
+	@python -m lib.reference --check
 
 lab: $(READY)
 	@jupyter lab

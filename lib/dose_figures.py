@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from lib.drawing import GREY, canvas, check, color_of, label_of, style_of, themed
-from lib.labels import end_labels, point_labels
+from lib.drawing import GREY, canvas, check, color_of, ink, label_of, style_of, themed
+from lib.labels import end_labels
 
 AXES = {"shortcut_rate": "train rows on which the shortcut holds", "n_train": "training rows (log scale)"}
 KINDS = {"rows": "o", "steps": "s", "weights": "^", "loss": "D"}
@@ -22,9 +22,9 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
     frame = frame[(frame["axis"] == axis) & frame["measure"].isin(["ood", "gap_difference"])]
     check(frame, "dose_response", ["model", "dose", "measure"], ["value"])
     fig, (left, right) = canvas(f"More of {'the shortcut' if axis == 'shortcut_rate' else 'everything'} in train", smoke,
-                                height=3.6, panels=2, sharey=False)
-    for ax, measure, title in ((left, "ood", "OOD accuracy (%), higher is better"),
-                               (right, "gap_difference", "gap beyond dense (points), lower is better")):
+                                height=3.8, panels=2, sharey=False)
+    for ax, measure, title in ((left, "ood", "OOD accuracy (%)\nhigher is better"),
+                               (right, "gap_difference", "gap beyond dense (points)\nlower is better")):
         ends = []
         for model, line in frame[frame["measure"] == measure].sort_values("dose").groupby("model", sort=False):
             style = style_of(model)
@@ -33,7 +33,6 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
             ends.append((line["dose"].iloc[-1], line["value"].iloc[-1] * 100, label_of(model), style["color"]))
         ax.axhline(chance * 100 if measure == "ood" else 0, color=GREY, linestyle=":", linewidth=1)
         ax.set_title(title)
-        ax.set_xlabel(AXES[axis])
         if axis == "n_train":
             ax.set_xscale("log")
             ax.xaxis.set_minor_locator(NullLocator())
@@ -43,33 +42,34 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
             ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         if measure == "gap_difference":
             end_labels(ax, ends)
+    fig.supxlabel(AXES[axis], fontsize=9.5)
     left.legend(handles=[plt.Line2D([], [], **style_of("dense"), label="dense")], frameon=False, fontsize=9)
     return fig
 
 
 @themed
 def mends(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
-    """What each mend gains OOD over its base against what it costs, with 95 % intervals: up and left is best.
+    """What each mend gains OOD over its base, with its 95 % interval and, right of it, what it costs.
 
-    frame: one base of `mends.table`: mend, kind, rows, cost, value, low, high. Mends by new rows are named by their number.
+    frame: one base of `mends.table`: base, mend, kind, rows, cost, value, low, high. The kinds stand apart, in KINDS' order.
     """
     check(frame, "mends", ["mend"], ["cost", "value", "low", "high"])
-    base = frame["base"].iloc[0]
-    fig, ax = canvas(f"What mends {label_of(base)} most cheaply?", smoke, height=4.2)
-    points, spans = [], []
-    for row in frame.itertuples():
-        color = color_of("dense") if row.kind == "rows" else color_of(row.model)
-        ax.vlines(row.cost, row.low * 100, row.high * 100, color=color, linewidth=1)
-        ax.plot(row.cost, row.value * 100, marker=KINDS[row.kind], color=color, linestyle="")
-        name = f"{row.rows} rows" if row.kind == "rows" else label_of(row.model).removeprefix(f"{label_of(base)} + ")
-        points.append((row.cost, row.value * 100, name, color))
-        spans.append([(row.cost, row.low * 100), (row.cost, row.high * 100)])
-    ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
-    ax.set_xscale("log")
-    ax.set(xlabel="cost in dense trainings (log scale), lower is better", ylabel="OOD gain over the base (points), higher is better")
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    ax.margins(x=0.12)
-    point_labels(ax, points, spans)
+    base = label_of(frame["base"].iloc[0])
+    frame = frame.assign(kind=pd.Categorical(frame["kind"], KINDS)).sort_values("kind", kind="stable")
+    places = frame.groupby("kind", observed=True).ngroup().to_numpy() * 0.6 + range(len(frame))
+    fig, ax = canvas(f"What mends {base} most cheaply?", smoke, height=1.6 + 0.24 * places[-1])
+    names = []
+    for at, row in zip(places, frame.itertuples()):
+        color = color_of("dense") if row.kind == "rows" else ink(color_of(row.model))
+        ax.hlines(at, row.low * 100, row.high * 100, color=color, linewidth=1.5)
+        ax.plot(row.value * 100, at, marker=KINDS[row.kind], color=color, linestyle="")
+        ax.annotate(f"{row.cost:.2g}", (1.02, at), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9)
+        names.append(f"{row.rows} new rows" if row.kind == "rows" else label_of(row.model).removeprefix(f"{base} "))
+    ax.axvline(0, color=GREY, linestyle=":", linewidth=1)
+    ax.set_yticks(places, names)
+    ax.set_ylim(places[-1] + 0.7, -0.7)
+    ax.annotate("cost", (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=9, weight="bold")
+    ax.set_xlabel("OOD gain over the base (points, right is better); cost in dense trainings")
     return fig
 
 

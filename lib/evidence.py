@@ -5,18 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from lib import bootstrap, contrasts, loyalty, measures, reference, schema, store, tables, tasks
+from lib import contrasts, foretelling, loyalty, measures, over_seeds, results, schema, store, tables, tasks
 from lib.errors import StudyError
 
-MODEL_STAGES = reference.MODEL_STAGES
-PLACE = "08_loyalty_and_attacks"
-JUDGED = ["pred", "correct", "confidence", "loss"]
-OF_ENTRY = ["guid", "split", "subcase", "group", "label", "correct", "confidence", "loss"]
-OVER_SEEDS = ("test", "ood", "gap_difference", "loyalty_test", "loyalty_ood", "after_attack")
+MODEL_STAGES = results.MODEL_STAGES
+ATTACKED = "08_loyalty_and_attacks"
 SHOWN = {"test": "dev", "ood": "ood", "loyalty_test": "label_loyalty", "loyalty_ood": "loyalty_ood",
-            "after_attack": "after_attack"}  # `over_seeds`' word: notebook 08's
+         "after_attack": "after_attack"}  # what `over_seeds` calls it: what notebook 08 does
 
 
 @dataclass
@@ -24,12 +20,12 @@ class Found:
     """The finished models of a profile and, on demand, their rows; everything is read and computed once."""
 
     run: object
-    runs: dict[tuple[str, int], reference.Made | reference.Kept]
-    by_place: dict[tuple[str, int], dict[str, store.Model | reference.Model]]
+    runs: dict[tuple[str, int], results.Made | results.Kept]
+    by_place: dict[tuple[str, int], dict[str, store.Model | results.Model]]
     _read: dict = field(default_factory=dict)
 
     @property
-    def models(self) -> list[store.Model | reference.Model]:
+    def models(self) -> list[store.Model | results.Model]:
         return [model for models in self.by_place.values() for model in models.values()]
 
     def items(self, task: str, seed: int) -> pd.DataFrame:
@@ -48,7 +44,7 @@ class Found:
         table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task", "seed"])
         return table[["task", "seed", *(column for column in table if column not in ("task", "seed"))]]
 
-    def model(self, task: str, seed: int, name: str) -> store.Model | reference.Model:
+    def model(self, task: str, seed: int, name: str) -> store.Model | results.Model:
         """The finished model of that name; `contrasts.OTHER_DENSE` is the dense one of the first other seed."""
         if name == contrasts.OTHER_DENSE:
             seed, name = min(s for s in self.dense_seeds(task) if s != seed), "dense"
@@ -79,11 +75,9 @@ class Found:
         items = self.items(task, seed)
         logits = _logits(self.model(task, seed, model), items)
         dense = self._once(("dense", task, seed), lambda: _logits(self.model(task, seed, "dense"), items))
-        # Rows are told apart by their number: to join them by guid would take longer than all else.
-        numbered = self._once(("numbered", task, seed), lambda: items.assign(guid=np.arange(len(items))))
-        table = numbered[["guid", "split", "label"]].assign(logits=list(logits))
-        judged = measures.rows(table, numbered, tasks.get(task)).sort_values("guid", ignore_index=True)
-        return items.assign(**judged[JUDGED], label_loyalty=loyalty.label_loyalty(logits, dense),
+        split, label = self._once(("truth", task, seed), lambda: (items["split"].to_numpy(object), items["label"].to_numpy()))
+        judged = measures.judge(logits, split, label, tasks.get(task))
+        return items.assign(**judged, label_loyalty=loyalty.label_loyalty(logits, dense),
                             probability_loyalty=loyalty.probability_loyalty(logits, dense),
                             after_attack=self._after_attack(task, seed, model))
 
@@ -99,7 +93,7 @@ class Found:
 
     def _attacks(self, task: str, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """model -> numbers of the attacked rows, whether each is right after the attack."""
-        path = self.runs[task, seed].file(PLACE, "attacks.parquet") if seed in self.run.seeds else None
+        path = self.runs[task, seed].file(ATTACKED, "attacks.parquet") if seed in self.run.seeds else None
         if path is None:
             return {}
         guids = pd.Index(self.items(task, seed)["guid"])
@@ -120,33 +114,10 @@ class Found:
         return {place: self.of_run(*place) for place in self.by_place}
 
     def over_seeds(self) -> pd.DataFrame:
-        """Each model's numbers over the seeds that ran every notebook: task | model | measure | value | low | high | seeds
-        | interval.
-
-        measure: test and ood (the scores of `measures.overall`), gap_difference (test - ood, less the dense model's of the
-        same seed), loyalty_test and loyalty_ood (label loyalty; OOD rows pooled), after_attack; shares in [0, 1]. Of several
-        seeds: their mean and the t interval over them (interval: "seeds"); of one: the bootstrap over rows ("rows").
-        """
-        return self._once(("over seeds",), self._over_seeds).copy()
-
-    def _over_seeds(self) -> pd.DataFrame:
-        found: dict[tuple, dict[int, float]] = {}
-        for (task, seed), models in self.by_place.items():
-            if seed in self.run.seeds:
-                drawn = _drawn({name: self.rows_of(task, seed, name) for name in models}, tasks.get(task), n_boot=0)
-                for key, value in drawn.items():
-                    found.setdefault((task, *key), {})[seed] = float(value[0])
-        alone: dict[tuple, list[str]] = {}  # models of one seed, whose rows have to tell how sure the numbers are
-        for (task, model, _), values in found.items():
-            if len(values) == 1:
-                alone.setdefault((task, *values), []).append(model)
-        drawn = {}
-        for (task, seed), names in alone.items():
-            rows = {name: self.rows_of(task, seed, name) for name in dict.fromkeys(("dense", *names))}
-            of_task = _drawn(rows, tasks.get(task), self.run.n_boot)
-            drawn |= {(task, *key): values for key, values in of_task.items()}
-        return pd.DataFrame([dict(zip(("task", "model", "measure"), key)) | _summary(list(values.values()), drawn.get(key))
-                             for key, values in found.items()])
+        """`over_seeds.table` of the seeds that run every notebook: task | model | measure | value | low | high | seeds | interval."""
+        places = [place for place in self.by_place if place[1] in self.run.seeds]
+        return self._once(("over seeds",), lambda: over_seeds.table({place: self.of_run(*place) for place in places},
+                                                                    self.run.n_boot)).copy()
 
     def final_table(self) -> pd.DataFrame:
         """Every task and model judged by everything at once: task | model | dev, ood, label_loyalty, loyalty_ood,
@@ -163,115 +134,84 @@ class Found:
 
     def _costs(self) -> pd.DataFrame:
         numbers = ["bytes", "nonzero_parameters", "latency_ms"]
-        paths = {(task, seed): run.file(PLACE, "plane.csv") for (task, seed), run in self.runs.items() if seed in self.run.seeds}
-        frames = [pd.read_csv(path).assign(task=task) for (task, _), path in paths.items() if path is not None]
-        if not frames:
-            return pd.DataFrame(columns=numbers, index=pd.MultiIndex.from_arrays([[], []], names=["task", "model"]), dtype=float)
+        paths = [(task, run.file(ATTACKED, "plane.csv")) for (task, seed), run in self.runs.items() if seed in self.run.seeds]
+        none = pd.DataFrame(columns=["task", "model", *numbers]).astype(dict.fromkeys(numbers, float))
+        frames = [pd.read_csv(path).assign(task=task) for task, path in paths if path is not None] or [none]
         return pd.concat(frames, ignore_index=True).groupby(["task", "model"], sort=False)[numbers].mean()
 
     def dense_churn(self) -> pd.DataFrame:
-        """Flips of each model against the dense one of its seed: task | model | split | value | low | high | lost | gained
-        | seeds | interval (`measures.flips`; intervals as `over_seeds`).
+        """Labels that differ from those of the dense model of the same seed: task | `over_seeds.churn`.
 
         The null comes first: dense models of different seeds against each other. With several seeds these are pairs of
         which no two share a model, and `seeds` counts them; with one, each other seed's against this one's.
         """
         frames = []
         for task in self.run.tasks:
-            seeds = [seed for seed in self.run.seeds if (task, seed) in self.by_place]
             dense = sorted(self.dense_seeds(task))
-            pairs = [((task, seed, name), (task, seed, "dense"), name) for seed in seeds
-                     for name in self.by_place[task, seed] if name != "dense"]
+            seeds = [seed for seed in dense if seed in self.run.seeds]
             if len(seeds) > 1:
-                null = [((task, b, "dense"), (task, a, "dense"), contrasts.OTHER_DENSE) for a, b in zip(dense[::2], dense[1::2])]
+                null = [(b, a, "dense", contrasts.OTHER_DENSE) for a, b in zip(dense[::2], dense[1::2])]
             else:
-                null = [((task, seed, "dense"), (task, seeds[0], "dense"), f"dense, seed {seed}")
-                        for seed in dense if seeds and seed != seeds[0]]
-            by_model: dict[str, list] = {}
-            for one, other, shown in null + pairs:
-                by_model.setdefault(shown, []).append(_flipped(self.rows_of(*one), self.rows_of(*other)))
-            frames.append(_churn(by_model, self.run.n_boot).assign(task=task))
-        columns = ["task", "model", "split", "value", "low", "high", "lost", "gained", "seeds", "interval"]
-        return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+                null = [(seed, first, "dense", f"dense, seed {seed}") for first in seeds for seed in dense if seed != first]
+            own = [(seed, seed, name, name) for seed in seeds for name in self.by_place[task, seed] if name != "dense"]
+            pairs: dict[str, list] = {}
+            for seed, of_dense, name, shown in null + own:
+                both = self.rows_of(task, seed, name), self.rows_of(task, of_dense, "dense")
+                pairs.setdefault(shown, []).append(both)
+            frames.append(over_seeds.churn(pairs, self.run.n_boot))
+        return pd.concat(frames, keys=self.run.tasks, names=["task"]).reset_index("task").reset_index(drop=True)
+
+    def foretold(self) -> pd.DataFrame:
+        """How well the dense model alone foretells what is lost: task | `foretelling.aucs`, a row a seed; of the tasks and
+        seeds for which notebook 06 wrote its predictors."""
+        return self._once(("foretold",), self._foretold).copy()
+
+    def _foretold(self) -> pd.DataFrame:
+        frames = []
+        for task in self.run.tasks:
+            places = {seed: run.folder / "06_shortcut_samples" / "risk.parquet" for (of, seed), run in self.runs.items() if of == task}
+            risk = {seed: pd.read_parquet(path) for seed, path in places.items() if path.exists() and seed in self.run.seeds}
+            runs = {seed: self.of_run(task, seed) for seed in places if seed in risk or seed not in self.run.seeds}
+            if risk and any(len(models) > 1 for models in runs.values()):
+                frames.append(foretelling.aucs(runs, risk).assign(task=task))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task"])
+
+    def number_of(self, task: str, seed: int, measure: str, model: str) -> float | None:
+        """The numbers of `contrasts.OF_TABLES` in their units, from what the notebooks wrote; None where they did not."""
+        stage, name, column, wanted, scale = {
+            "rank_agreement": ("06_shortcut_samples", "rivals.csv", "value",
+                               {"score": "v_one_run", "on": "train", "measure": "rank"}, 1),
+            "alpha_regret": ("07_mitigation", "regret.csv", "value",
+                             {"base": model.removesuffix(" + rmc"), "rule": "by_hard"}, -100),
+            "bias_slope": ("06b_dose_and_response", "slopes.csv", "slope", {"model": model}, 1),
+            "foretold": ("", "", "value", {"model": model, "predictor": "combined"}, 1),
+        }[measure]
+        if measure == "foretold":
+            table = self.foretold()
+            table = table[table["split"] != "test"] if len(table) else table
+        else:
+            table = self._once((stage, name), lambda: self.written(stage, name))
+        wanted = {"task": task, "seed": seed} | wanted
+        if not set(wanted) <= set(table):
+            return None
+        values = table.loc[(table[list(wanted)] == pd.Series(wanted)).all(axis=1), column].dropna()
+        return None if values.empty else float(values.mean()) * scale - (0.5 if measure == "foretold" else 0)
 
 
-def _drawn(models: dict[str, pd.DataFrame], task: tasks.Task, n_boot: int) -> dict[tuple[str, str], np.ndarray]:
-    """(model, measure) -> its values [1 + n_boot], all from one draw; a measure that was not taken is left out."""
-    ood = [split for split in tables.ood_splits(task) if (models["dense"]["split"] == split).any()]
-    parts = {}
-    for name, rows in models.items():
-        loyal, attacked = rows.assign(correct=rows["label_loyalty"]), rows[rows["after_attack"].notna()]
-        parts |= {(name, split): rows[rows["split"] == split] for split in ("test", *ood)}
-        parts |= {(name, "loyalty_test"): loyal[loyal["split"] == "test"],
-                  (name, "loyalty_ood"): loyal[loyal["split"].isin(ood)]}
-        if len(attacked):
-            parts[name, "after_attack"] = attacked.assign(correct=attacked["after_attack"].astype(bool))
-    values = _bootstrapped(parts, [measures.kind_of(task, part) for _, part in parts], n_boot)
-    result = {}
-    for name in models:
-        values[name, "ood"] = measures.ood_score({split: values[name, split] for split in ood})
-        values[name, "gap"] = measures.gap(values[name, "test"], values[name, "ood"])
-    for name in models:
-        values[name, "gap_difference"] = values[name, "gap"] - values["dense", "gap"]
-        result |= {(name, measure): values[name, measure] for measure in OVER_SEEDS if (name, measure) in values}
-    return result
-
-
-def _summary(values: list[float], drawn: np.ndarray | None) -> dict:
-    """value, low, high, seeds, interval of the seeds' values, or of a bootstrap [1 + n_boot] where there is one seed."""
-    mean, n = float(np.mean(values)), len(values)
-    if n == 1:
-        low, high = (np.nan, np.nan) if drawn is None else map(float, bootstrap.interval(drawn))
-    else:
-        half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-        low, high = mean - half, mean + half
-    return {"value": mean, "low": low, "high": high, "seeds": n, "interval": "rows" if n == 1 else "seeds"}
-
-
-def _flipped(rows: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose `correct` says that the label differs from the dense model's; lost, gained: which of the two is right."""
-    if not rows["guid"].array.equals(dense["guid"].array):
-        dense = dense.set_index("guid").reindex(rows["guid"]).reset_index()
-    right, was = rows["correct"].to_numpy(bool), dense["correct"].to_numpy(bool)
-    return rows[OF_ENTRY].assign(correct=rows["pred"] != dense["pred"], lost=was & ~right, gained=right & ~was)
-
-
-def _churn(flipped: dict[str, list[pd.DataFrame]], n_boot: int) -> pd.DataFrame:
-    """model | split | value | low | high | lost | gained | seeds | interval of each model's flipped rows, a frame a seed."""
-    alone = {(model, split): part for model, frames in flipped.items() if len(frames) == 1
-             for split, part in frames[0].groupby("split", sort=False)}
-    drawn = _bootstrapped(alone, ["accuracy"] * len(alone), n_boot)
-    table = []
-    for model, frames in flipped.items():
-        means = pd.concat([frame.groupby("split", sort=False)[["correct", "lost", "gained"]].mean() for frame in frames])
-        for split, part in means.groupby(level=0, sort=False):
-            table.append({"model": model, "split": split, "lost": part["lost"].mean(), "gained": part["gained"].mean()}
-                         | _summary(part["correct"].tolist(), drawn.get((model, split))))
-    return pd.DataFrame(table)
-
-
-def _bootstrapped(parts: dict[tuple, pd.DataFrame], kinds: list[str], n_boot: int) -> dict[tuple, np.ndarray]:
-    """The score [1 + n_boot] of each part, all from one draw."""
-    if not parts:
-        return {}
-    entry = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
-    frame = pd.concat([part[OF_ENTRY] for part in parts.values()], ignore_index=True)
-    return dict(zip(parts, bootstrap.scores(frame, entry, kinds, n_boot, seed=0).T))
-
-
-def _logits(model: store.Model | reference.Model, items: pd.DataFrame) -> np.ndarray:
+def _logits(model: store.Model | results.Model, items: pd.DataFrame) -> np.ndarray:
     """A model's logits [rows, classes] in the order of `items`. Raises StudyError where they are of other rows."""
     table = evaluated(model)
     if not table["guid"].array.equals(items["guid"].array):
         table = table.set_index("guid").reindex(items["guid"]).reset_index()
-    other = (table["label"].to_numpy() != items["label"].to_numpy()) | (table["split"].to_numpy() != items["split"].to_numpy())
+    truth = ["split", "label"]
+    other = (table[truth].to_numpy() != items[truth].to_numpy()).any(axis=1)
     if other.any():
         raise StudyError(f"model {model.name!r} has no prediction of guid {items['guid'][int(np.argmax(other))]!r} with the "
                          "split and label of the task's row: predictions and data must be of one task and seed")
     return np.concatenate(table["logits"].tolist()).reshape(len(items), -1)
 
 
-def evaluated(model: store.Model | reference.Model) -> pd.DataFrame:
+def evaluated(model: store.Model | results.Model) -> pd.DataFrame:
     """A model's predictions of all rows but train's, which differ from seed to seed."""
     table = model.predictions()
     return table[table["split"] != "train"].reset_index(drop=True)
@@ -290,9 +230,9 @@ def collect(run, source: str = "outputs") -> Found:
             stages = MODEL_STAGES if seed in run.seeds else MODEL_STAGES[:1]
             place = f"{schema.task_folder(task)}/seed{seed}"
             if source == "outputs":
-                runs[task, seed] = reference.Made(run.outputs / place, task, seed)
+                runs[task, seed] = results.Made(run.outputs / place, task, seed)
             elif (kept / place / "items.parquet").exists():
-                runs[task, seed] = reference.Kept(kept / place)
+                runs[task, seed] = results.Kept(kept / place)
             else:
                 continue
             by_place[task, seed] = runs[task, seed].models(stages)

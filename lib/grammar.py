@@ -64,7 +64,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "time": ("today", "yesterday", "again", "once"),
     "thing": ("book", "car", "house", "boat", "ring", "horse", "piano", "watch"),
 }
-_SLOTS = {"person": "ABCD", "verb": "VW", "act": "STU", "quality": "PQ", "degree": "RZ", "time": "N", "thing": "G"}
+_SLOTS = {"person": "ABCD", "verb": "VW", "act": "STU", "quality": "P", "degree": "RZ", "time": "N", "thing": "G"}
 KIND = {slot: kind for kind, slots in _SLOTS.items() for slot in slots}  # what a slot of a form takes
 
 # form -> facts. Only what is asserted stands here: nothing said under "if" does.
@@ -79,6 +79,9 @@ FORMS: dict[str, str] = {
     "the A S and the B T": "A S, B T",
     "the B was V by the A": "A V B",
     "it was the A that V the B": "A V B",
+    "it was the B that was V by the A": "A V B",
+    "it was true that the A V the B": "A V B",
+    "the B was the one that was V by the A": "A V B",
     "it was the B that the A V": "A V B",
     "the A near the B V the C": "A V C, A near B",
     "the A V the B near the C": "A V B, B near C",
@@ -86,21 +89,16 @@ FORMS: dict[str, str] = {
     "the C V the A that W the B": "C V A, A W B",
     "the A that the B W V the C": "B W A, A V C",
     "the C V the A that the B W": "C V A, B W A",
-    "the A W the B and V the C": "A W B, A V C",
     "the A sold the G to the B": "A sold G B",
     "the A sold the B the G": "A sold G B",
     "the A forced the B to help the C": "A forced B, B had C",
     "the B was forced by the A to help the C": "A forced B, B had C",
     "the A had to help the B": "A had B",
-    # order and condition: what stands under "if" or "before" is not asserted by itself
+    # order and condition: what stands under "if" is not asserted by itself
     "the A S and if the B T the C U": "A S, if B T C U",
     "if the A S the B T but the C U": "C U, if A S B T",
     "if the A S the B T": "if A S B T",
     "the B T if the A S": "if A S B T",
-    "the A S before the B T": "before A S B T",
-    "before the B T the A S": "before A S B T",
-    "the A S before the B V the C": "before A S B V C",
-    "before the B V the C the A S": "before A S B V C",
     # states
     "the A was P": "A was P",
     "the A was not P": "-A was P",
@@ -108,22 +106,17 @@ FORMS: dict[str, str] = {
     "N the A was P": "A was P, N A was P",
     "the A was P and the B S": "A was P, B S",
     "the B S and the A was P": "A was P, B S",
-    "the A was P and the B was Q": "A was P, B was Q",
     "the A was P but the B was not": "A was P, -B was P",
     "the A was P and the B was not": "A was P, -B was P",
-    "the A was P instead of the B": "A was P, -B was P",
+    "the A was P not the B": "A was P, -B was P",
     "the C knew that the A was P but the B was not": "A was P, -B was P",
     "the A that was P V the B that was not": "A was P, -B was P, A V B",
     "the A that the C V was P but the B was not": "A was P, -B was P, C V A",
     "unlike the B the A was P": "A was P, -B was P",
-    "the P A V the Q B": "A was P, B was Q, A V B",
-    "the A that V the Q B was P": "A was P, B was Q, A V B",
-    "the A that the Q B V was P": "A was P, B was Q, B V A",
-    "it was not the B but the A that was P": "A was P, -B was P",
+    "it was the A not the B that was P": "A was P, -B was P",
     "the A was P but neither the B nor the C was": "A was P, -B was P, -C was P",
     "it was true that the A was P but false that the B was": "A was P, -B was P",
     "the A was R than the B": "A R B",
-    "the A was not R than the B": "-A R B",
 }
 
 
@@ -133,7 +126,7 @@ class Subcase:
 
     name: str
     depth: int
-    heuristic: str  # "overlap": true when the shortcut holds; "low_overlap": false then; "negation"
+    heuristic: str  # "overlap": true when the shortcut holds; "low_overlap", "negation": false then
     variants: tuple[tuple[str, str, str], ...]
     unseen: bool = False
 
@@ -182,10 +175,10 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
             (_NOT, "unlike the B the A was P", "unlike the A the B was P"),)),
         Subcase("object_relative", 4, "negation", (
             (_NOT, "the A that the C V was P but the B was not", "the B that the C V was P but the A was not"),)),
-        Subcase("instead", 2, "negation", (
-            (_NOT, "the A was P instead of the B", "the B was P instead of the A"),)),
+        Subcase("gapping", 2, "negation", (
+            (_NOT, "the A was P not the B", "the B was P not the A"),)),
         Subcase("cleft", 3, "negation", (
-            (_NOT, "it was not the B but the A that was P", "it was not the A but the B that was P"),)),
+            (_NOT, "it was the A not the B that was P", "it was the B not the A that was P"),)),
         Subcase("ellipsis", 1, "negation", (
             (_NOT, "the A was P but the B was not", "the B was P but the A was not"),)),
         Subcase("factive", 4, "negation", (
@@ -201,21 +194,20 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
         Subcase("swap", 1, "overlap", (
             ("the A V the B N", "N the A V the B", "N the B V the A"),
             ("N the A V the B", "the A V the B N", "the B V the A N"))),
-        Subcase("temporal", 3, "overlap", (
-            ("the A S before the B T", "before the B T the A S", "before the A S the B T"),)),
         Subcase("passive", 2, "overlap", (
             (_AVB, "the B was V by the A", "the A was V by the B"),)),
+        Subcase("passive_equative", 3, "overlap", (
+            (_AVB, "the B was the one that was V by the A", "the A was the one that was V by the B"),)),
         Subcase("cleft", 3, "overlap", (
             (_AVB, "it was the A that V the B", "it was the B that V the A"),)),
-        Subcase("conjunction", 1, "overlap", (
-            ("the A S and the B T", "the B T and the A S", "the B S and the A T"),)),
-        Subcase("subordinate", 4, "overlap", (
-            ("the A S before the B V the C", "before the B V the C the A S", "before the C V the B the A S"),)),
         Subcase("comparative", 2, "overlap", (
             ("the A was R than the B", "the B was Z than the A", "the A was Z than the B"),)),
         Subcase("synonym", 1, "low_overlap", (
-            ("the A V the B N", "N the A V the B", "N the B V the A"),
-            ("N the A V the B", "the A V the B N", "the B V the A N"))),
+            (_AVB, _AVB, "the B V the A"),)),
+        Subcase("complement", 2, "overlap", (
+            (_AVB, "it was true that the A V the B", "it was true that the B V the A"),)),
+        Subcase("passive_cleft", 4, "overlap", (
+            (_AVB, "it was the B that was V by the A", "it was the A that was V by the B"),)),
         Subcase("dative", 3, "overlap", (
             ("the A sold the B the G", "the A sold the G to the B", "the B sold the G to the A"),
             ("the A sold the G to the B", "the A sold the B the G", "the B sold the A the G")), unseen=True),
@@ -224,7 +216,7 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
             ("the B T if the A S", "if the A S the B T", "if the B T the A S")), unseen=True),
     ),
 }
-# pairs that hold no trap, as in Subcase.variants; no twin
+# pairs that hold no trap, as in Subcase.variants; no twin. Where no form makes text_b false, others' words do
 PLAIN: dict[str, tuple[tuple[str, str, str], ...]] = {
     "micro_nli": (
         (_AVB, "the A V the B N", ""), (_AVB, "N the A V the B", ""),

@@ -36,21 +36,29 @@ def rows(predictions: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataF
         at = predictions.iloc[int(np.flatnonzero(bad)[0])]
         raise StudyError(f"predictions: guid {at['guid']!r} of split {at['split']!r} is not among the task's rows "
                          "with that label; check that predictions and data are of one task and seed")
-    judged = []
-    for split, part in predictions.groupby("split", sort=False):
-        logp = log_softmax(np.stack(part["logits"].to_numpy()).astype(np.float64), axis=1)
+    logits = np.concatenate(predictions["logits"].tolist()).reshape(len(predictions), -1)
+    judged = judge(logits, predictions["split"].to_numpy(object), predictions["label"].to_numpy(), task)
+    result = predictions.drop(columns="logits").assign(**judged)
+    return result.merge(items[ITEM_COLUMNS], on="guid", how="left")
+
+
+def judge(logits: np.ndarray, split: np.ndarray, label: np.ndarray, task: Task) -> dict[str, np.ndarray]:
+    """pred, correct, confidence, loss [n] of `rows`, from logits [n, classes] and the rows' split and label [n]."""
+    logp = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    pred, confidence, loss = np.empty(len(label), dtype=np.int64), np.empty(len(label)), np.empty(len(label))
+    for name in pd.unique(split):
+        here = np.flatnonzero(split == name)
         collapse = np.arange(logp.shape[1])
-        if split in task.ood and task.ood[split].collapse is not None:
-            collapse = np.asarray(task.ood[split].collapse)
-        by_class = np.stack([logsumexp(logp[:, collapse == c], axis=1) for c in range(collapse.max() + 1)], axis=1)
-        label, at = part["label"].to_numpy(), np.arange(len(part))
-        if label.max() >= by_class.shape[1]:
-            raise StudyError(f"predictions: split {split!r} has label {label.max()}, the model only "
-                             f"{by_class.shape[1]} classes there")
-        pred = collapse[logp.argmax(axis=1)]
-        judged.append(part.drop(columns="logits").assign(
-            pred=pred, correct=pred == label, confidence=np.exp(by_class[at, pred]), loss=-by_class[at, label]))
-    return pd.concat(judged, ignore_index=True).merge(items[ITEM_COLUMNS], on="guid", how="left")
+        if name in task.ood and task.ood[name].collapse is not None:
+            collapse = np.asarray(task.ood[name].collapse)
+        part, n_classes = logp[here], collapse.max() + 1
+        by_class = np.stack([logsumexp(part[:, collapse == c], axis=1) for c in range(n_classes)], axis=1)
+        if label[here].max() >= n_classes:
+            raise StudyError(f"predictions: split {name!r} has label {label[here].max()}, the model only {n_classes} classes "
+                             "there")
+        at, pred[here] = np.arange(len(here)), collapse[part.argmax(axis=1)]
+        confidence[here], loss[here] = np.exp(by_class[at, pred[here]]), -by_class[at, label[here]]
+    return {"pred": pred, "correct": pred == label, "confidence": confidence, "loss": loss}
 
 
 def kind_of(task: Task, split: str) -> str:

@@ -32,7 +32,7 @@ _TRUE = {"micro_nli": 0, "micro_facts": 0, "micro_paraphrase": 1}  # index of th
 LADDER = (100, 60, 40, 25, 15, 10, 7, 5)  # weights: failing rows per subcase, commonest first
 TWINS = 0.46  # share of hard rows on which the shortcut holds, spread evenly over the subcases
 PAIRED = ("micro_facts", "micro_paraphrase")  # train holds the twins of failing rows, so that words cannot be learnt by heart
-_OTHER = {"Q": "P", "Z": "R"}  # slots that take the opposite of another
+_OTHER = {"Z": "R"}  # a slot that takes the opposite of another
 # eighths of all text_b that belong to a split
 _SHARE = {"train": (0, 1, 2, 3), "dev": (4,), "test": (5,), "ood": (6,), "unseen": (7,)}
 
@@ -86,6 +86,29 @@ def make(task_name: str, *, seed: int, n_train: int = 2048, n_eval: int = 2000, 
         parts.append(_split(task_name, split, _twins(task_name, split == "unseen", n_ood)))
     items = pd.DataFrame([row for part in parts for row in part])
     return items.astype({"label": "int64", "is_shortcut": "boolean"})
+
+
+def more(task_name: str, subcase: str, k: int, *, seed: int, without: set[str]) -> pd.DataFrame:
+    """`k` more train rows of a subcase on which the shortcut fails, none with a guid of `without`.
+
+    A smaller `k` gives the first of a larger one's rows. Raises StudyError for an unknown subcase, or where the grammar
+    has no other row.
+    """
+    case = next((s for s in _subcases(task_name) if s.name == subcase), None)
+    if case is None:
+        raise StudyError(f"{task_name} has no subcase {subcase!r}{nearest(subcase, trained(task_name))}")
+    rng, rows, seen = random.Random(f"{task_name} more {subcase} {seed}"), [], set(without)
+    for i in range(k):
+        for _ in range(500):
+            yes = _truth(case)
+            row = _row(task_name, "train", case, True, yes, *_draw(task_name, "train", case, yes, i + 1, rng))
+            if row["guid"] not in seen:
+                break
+        else:
+            raise StudyError(f"{task_name} has no {k} other rows of {subcase!r}; ask for fewer (mends.more_rows)")
+        seen.add(row["guid"])
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"label": "int64", "is_shortcut": "boolean"})
 
 
 def label_of(task_name: str, text_a: str, text_b: str) -> int | None:
@@ -144,7 +167,7 @@ def _mix(task_name: str, n: int, failing: dict[str, int]) -> list[tuple]:
         count = failing[subcase.name]
         holds = max(level, int(ratio * count))
         pairs = min(count, holds) if task_name in PAIRED else 0
-        true = _truth(subcase, True)
+        true = _truth(subcase)
         plan += [(subcase, True, true, i < pairs) for i in range(count)]
         plan += [(subcase, False, not true, False)] * (holds - pairs)
         hard, yes = hard + count + holds, yes + (count if true else holds)
@@ -153,14 +176,14 @@ def _mix(task_name: str, n: int, failing: dict[str, int]) -> list[tuple]:
     return plan + [(None, False, i < plain_yes, False) for i in range(plain)]
 
 
-def _truth(subcase: Subcase, fails: bool) -> bool:
-    """Whether such a row is a true pair: where the shortcut says no ("low_overlap", "negation"), when it fails."""
-    return fails == (subcase.heuristic in ("low_overlap", "negation"))
+def _truth(subcase: Subcase) -> bool:
+    """Whether the pairs on which the shortcut fails are true: those it says no to ("low_overlap", "negation")."""
+    return subcase.heuristic in ("low_overlap", "negation")
 
 
 def _twins(task_name: str, unseen: bool, n: int) -> list[tuple]:
     """`n` planned failing rows per subcase, each with its twin."""
-    return [(subcase, True, _truth(subcase, True), True) for subcase in _subcases(task_name)
+    return [(subcase, True, _truth(subcase), True) for subcase in _subcases(task_name)
             if subcase.unseen == unseen for _ in range(n)]
 
 

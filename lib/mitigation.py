@@ -6,7 +6,6 @@ of one run, and over several alpha. Scores and their differences are shares in [
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from lib import difficulty, losses, measures, models, names, shortcuts, store, tasks
 from lib.errors import StudyError, nearest
@@ -178,15 +177,6 @@ def instance_effects(runs: dict[tuple[str, int], dict[str, pd.DataFrame]]) -> pd
             found += [{"task": task, "base": base, "control": control, "seed": seed, "value": ood["rmc"] - ood[control]}
                       for control in controls]
     return pd.DataFrame(found, columns=["task", "base", "control", "seed", "value"])
-
-
-def over_seeds(effects: pd.DataFrame) -> pd.DataFrame:
-    """Mean and 95 % t interval over seeds: task | base | control | value | low | high | n (seeds); NaN of one seed."""
-    values = effects.groupby(["task", "base", "control"], sort=False)["value"]
-    table = values.agg(["mean", "count", "sem"]).reset_index().rename(columns={"mean": "value", "count": "n"})
-    half = t.ppf(0.975, np.maximum(table["n"] - 1, 1)) * table.pop("sem")
-    return table.assign(low=table["value"] - half, high=table["value"] + half)[
-        ["task", "base", "control", "value", "low", "high", "n"]]
 
 
 def _rmc_bases(rows: dict[str, pd.DataFrame]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import mitigation
+from lib import tables
 from lib.drawing import GREY, LABELS, PALETTE, canvas, check, ink, label_of, themed
 from lib.errors import StudyError
 from lib.labels import end_labels
@@ -29,14 +29,14 @@ def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bo
     differences below the smallest effect of interest, `smallest` to either side.
     """
     _check(effects, "instance_effects", ["task", "base", "control", "seed"], ["value"])
-    groups = mitigation.over_seeds(effects)
+    groups = tables.over_seeds(effects, ["task", "base", "control"])
     places, heads, y = [], [], 0.0
     for (task, base), part in groups.groupby(["task", "base"], sort=False):
         heads.append((y, f"{task}, {label_of(base)}"))
         places += [(y + 1 + i, row) for i, row in enumerate(part.itertuples())]
         y += 1.6 + len(part)
     fig, ax = canvas("Does the instance matter in RMC?", smoke, height=1.9 + 0.21 * y)
-    alone = (groups["n"] == 1).sum()
+    alone = (groups["seeds"] == 1).sum()
     _notes(fig, smoke, f"grey band: smaller than the smallest effect of interest, {100 * smallest:g} points",
            "small dots: one seed each; large: their mean and its 95 % t interval",
            *([f"{alone} of {len(groups)} have one seed and so no interval"] if alone else []))

@@ -315,7 +315,13 @@ class Loyalty(Run):
 
 class Claims(Run, Grid):
     section = "claims"
+    source: Literal["outputs", "reference"]
     n_boot: Annotated[int, Field(ge=100)]
+
+    @property
+    def outputs(self) -> Path:
+        """Tables rebuilt from the reference stand apart: nothing that a run wrote is replaced."""
+        return super().outputs if self.source == "outputs" else ROOT / "outputs" / "rebuilt" / self.profile
 
 
 RUNS: dict[str, type[Run]] = {

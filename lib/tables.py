@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lib import measures, microworld, store
 from lib.tasks import Task
@@ -152,3 +153,23 @@ def gains(rows: dict[str, pd.DataFrame], task: Task, pairs: list[tuple[str, str]
                           .assign(model=name, baseline=baseline, split=split))
     columns = ["model", "baseline", "split", "value", "low", "high", "n"]
     return pd.concat(result, ignore_index=True)[columns] if result else pd.DataFrame(columns=columns)
+
+
+def over_seeds(table: pd.DataFrame, keys: list[str], averaged: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A table of several seeds put together: keys | value | low | high | seeds | the mean of the columns `averaged`.
+
+    table: keys, seed, value and, where a seed knows its own interval over rows, low and high. Of several seeds: mean and
+    95 % t interval over them, undefined values left out; of one: its own interval, or none.
+    """
+    columns = [*keys, "value", "low", "high", "seeds", *averaged]
+    result = []
+    known = table[table["value"].notna()] if len(table) else table
+    for place, part in known.groupby(keys, sort=False) if len(known) else []:
+        values = part["value"].to_numpy(float)
+        low, high = (float(part[end].iloc[0]) if end in part else np.nan for end in ("low", "high"))
+        if len(values) > 1:
+            half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+            low, high = values.mean() - half, values.mean() + half
+        result.append(dict(zip(keys, place)) | {"value": values.mean(), "low": low, "high": high, "seeds": len(values)}
+                      | part[list(averaged)].mean().to_dict())
+    return pd.DataFrame(result, columns=columns)

@@ -592,14 +592,18 @@ def grid(tmp_path, monkeypatch, items):
         store.write_stage(run.folder(stage, "micro_nli", seed), [model])
     for seed in (0, 1):
         store.write_items(run.folder("01_data", "micro_nli", seed) / "data.parquet", items)
-    place = run.folder("08_loyalty_and_attacks", "micro_nli", 0)
-    place.mkdir(parents=True)
-    guids = ["test0", "test1", "test2"]
-    pd.concat([pd.DataFrame({"model": "dense", "guid": guids, "correct": True, "success": False}),
-               pd.DataFrame({"model": "imp-70", "guid": guids, "correct": [True, True, False],
-                             "success": [True, False, False]})]).to_parquet(place / "attacks.parquet")
+    attacks_of(run, 0, {"dense": [True, True, True], "imp-70": [False, True, False]})
     plane_of(run, 0, {"dense": 0.9, "imp-70": 0.6}, {"dense": 4.0, "imp-70": 8.0})
     return run
+
+
+def attacks_of(run, seed, survived):
+    """Notebook 08's attacks of a seed on test rows 0, 1 and 2; a row that does not survive is turned, row 2 was wrong before."""
+    place = run.folder("08_loyalty_and_attacks", "micro_nli", seed)
+    place.mkdir(parents=True, exist_ok=True)
+    frames = [pd.DataFrame({"model": model, "guid": ["test0", "test1", "test2"], "correct": [True, True, after[2]],
+                            "success": [not after[0], not after[1], False]}) for model, after in survived.items()]
+    pd.concat(frames).to_parquet(place / "attacks.parquet")
 
 
 def plane_of(run, seed, ood, latency):
@@ -665,14 +669,32 @@ def test_rows_of_the_evidence_are_what_the_claims_take(grid):
 
 
 def test_the_final_table_is_the_mean_over_seeds(grid):
+    table = evidence.collect(grid).final_table().set_index("model")
+    assert table["seeds"].eq(1).all() and table["interval"].eq("rows").all() and list(table.index) == MADE
+    assert table["ood"].to_dict() == pytest.approx(dict.fromkeys(MADE, 1) | {"imp-70": 0.5, "dense + ptq8": 7 / 8})
+    assert table.loc["imp-70", ["label_loyalty", "loyalty_ood", "after_attack"]].tolist() == pytest.approx([1, 0.5, 1 / 3])
+    assert (table["ood_low"] <= table["ood"]).all() and table.loc["imp-70", "ood_low"] < 0.5 < table.loc["imp-70", "ood_high"]
+    assert table["latency_ms"].dropna().to_dict() == {"dense": 4, "imp-70": 8}
     two = grid.model_copy(update={"seeds": [0, 1]})
-    plane_of(two, 1, {"dense": 0.7, "imp-70": 0.2, "theseus-1": 0.5}, {"dense": 6.0, "imp-70": np.nan, "theseus-1": 2.0})
-    table = evidence.collect(grid).final_table()
-    assert table["model"].tolist() == ["dense", "imp-70"] and table["ood"].tolist() == [0.9, 0.6] and set(table["seeds"]) == {1}
-    table = evidence.Found(two, []).final_table().set_index("model")
-    assert table["task"].eq("micro_nli").all() and table["seeds"].to_dict() == {"dense": 2, "imp-70": 2, "theseus-1": 1}
-    assert table["ood"].to_dict() == pytest.approx({"dense": 0.8, "imp-70": 0.4, "theseus-1": 0.5})
-    assert table["latency_ms"].to_dict() == {"dense": 5, "imp-70": 8, "theseus-1": 2} and table["after_attack"].isna().all()
+    plane_of(two, 1, {"dense": 0.7, "imp-70": 0.2}, {"dense": 6.0, "imp-70": np.nan})
+    attacks_of(two, 1, {"dense": [True, True, False]})
+    found = evidence.collect(grid)
+    table = evidence.Found(two, found.runs, found.by_place).final_table().set_index("model")
+    assert table["task"].eq("micro_nli").all() and table["seeds"].to_dict() == dict.fromkeys(MADE, 1) | {"dense": 2}
+    half = 12.7062 * 0.125  # t of one degree of freedom, and half the difference of the two seeds
+    assert table.loc["dense", ["dev", "dev_low", "dev_high"]].tolist() == pytest.approx([0.875, 0.875 - half, 0.875 + half], abs=1e-5)
+    assert table.loc["dense", "after_attack"] == pytest.approx((1 + 2 / 3) / 2) and table.loc["dense", "latency_ms"] == 5
+    assert table.loc["imp-70", "latency_ms"] == 8 and table.loc["imp-70", "interval"] == "rows"
+
+
+def test_the_gap_is_set_against_the_dense_model_of_the_same_seed(grid):
+    table = evidence.collect(grid).over_seeds().set_index(["model", "measure"])
+    assert table.loc[("imp-70", "gap_difference"), "value"] == pytest.approx(0.5)
+    assert table.loc[("truncated-1", "gap_difference"), "value"] == pytest.approx(-0.5)
+    dense = table.loc[("dense", "gap_difference")]
+    assert dense["value"] == dense["low"] == dense["high"] == 0, "paired: each draw has the same rows"
+    assert table.loc[("imp-70", "gap_difference"), "low"] > 0
+    assert ("truncated-1", "after_attack") not in table.index
 
 
 @pytest.mark.parametrize("name, asked", [("attacks.parquet", lambda found: found.rows_of("micro_nli", 0, "imp-70")),
@@ -691,9 +713,29 @@ def test_the_dense_checkpoints_are_rows_with_a_step(grid):
 def test_churn_has_the_dense_models_of_other_seeds_as_its_null(grid):
     churn = evidence.collect(grid).dense_churn().set_index(["model", "split"])
     assert list(churn.index.get_level_values("model").unique()) == ["dense, seed 1", *MADE[1:]]
-    assert churn.loc[("dense, seed 1", "test"), ["value", "lost", "gained"]].tolist() == [0.25, 0, 0.25]
+    assert churn.loc[("dense, seed 1", "test"), ["value", "lost", "gained"]].tolist() == [0.25, 0.25, 0], "wrong where dense is right"
     assert churn.loc[("truncated-1", "test"), "value"] == 0.5 and churn.loc[("imp-70", "ood"), "value"] == 0.5
-    assert churn.loc["imp-70 + rmc"]["value"].eq(0).all()
+    assert churn.loc["imp-70 + rmc"]["value"].eq(0).all() and churn["interval"].eq("rows").all()
+
+
+def test_churn_of_several_seeds_is_a_mean_with_pairs_of_dense_models_as_its_null(grid):
+    found, two = evidence.collect(grid), grid.model_copy(update={"seeds": [0, 1]})
+    attacks_of(two, 1, {"dense": [True, True, True]})
+    places = [("micro_nli", seed) for seed in range(4)]  # dense models of seeds 0 and 2 agree, as do those of 1 and 3
+    runs = {place: found.runs["micro_nli", place[1] % 2] for place in places}
+    models = {place: found.by_place["micro_nli", place[1] % 2] for place in places}
+    models["micro_nli", 1] = models["micro_nli", 1] | {"imp-70": models["micro_nli", 0]["imp-70"]}
+    churn = evidence.Found(two, runs, models).dense_churn().set_index(["model", "split"])
+    assert churn.loc[("dense, other seed", "test"), ["value", "low", "high", "seeds", "interval"]].tolist() == [0.25, 0.25, 0.25, 2, "seeds"]
+    assert churn.loc[("imp-70", "test"), ["value", "lost", "gained", "seeds"]].tolist() == [0.125, 0, 0.125, 2]
+    assert churn.loc[("truncated-1", "test"), ["seeds", "interval"]].tolist() == [1, "rows"]
+
+
+def test_tables_of_other_stages_are_put_together(grid):
+    store.write_csv(grid.folder("06b_dose_and_response", "micro_nli", 0) / "slopes.csv", pd.DataFrame({"slope": [1.5]}))
+    found = evidence.collect(grid)
+    assert found.written("06b_dose_and_response", "slopes.csv").to_dict("records") == [{"task": "micro_nli", "seed": 0, "slope": 1.5}]
+    assert found.written("06b_dose_and_response", "none.csv").empty
 
 
 @pytest.mark.parametrize("stage", ["05_quantization_and_replacing", "07_mitigation"])

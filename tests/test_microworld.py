@@ -63,10 +63,11 @@ def test_label_of_knows_logic_and_its_own_limits():
     premise = "the doctor that the king helped saved the nurse"
     assert label("micro_nli", premise, "the king aided the physician") == entailed
     assert label("micro_nli", premise, "the king saved the nurse") != entailed
-    assert label("micro_facts", "the king was shorter than the nurse", "the nurse was not taller than the king") \
-        == TASKS["micro_facts"].index("refuted")
-    assert label("micro_facts", "the king was rich and the nurse was poor", "the king was not poor") \
-        == TASKS["micro_facts"].index("supported")
+    refuted = TASKS["micro_facts"].index("refuted")
+    assert label("micro_facts", "unlike the king the nurse was wealthy", "the nurse was not rich") == refuted
+    assert label("micro_facts", "unlike the king the nurse was wealthy", "the king was not rich") != refuted
+    assert label("micro_facts", "the king was rich today", "the king was poor") == refuted
+    assert label("micro_facts", "the king was rich today", "the king was not poor") != refuted
     assert label("micro_facts", "the king was rich today", "the nurse was poor") is None
     assert label("micro_paraphrase", "the king colourless the nurse", "the king helped the nurse") is None
 
@@ -127,6 +128,14 @@ def test_hard_splits_are_twins(task):
     assert set(of(task, "unseen")["subcase"]) == hidden and len(hidden) >= 2
     seen = items(task)[items(task)["split"].isin(["train", "dev", "test", "ood"])]
     assert not hidden & set(seen["subcase"])
+
+
+@pytest.mark.parametrize("task", microworld.PAIRED)
+def test_train_holds_the_twin_of_every_failing_row(task):
+    rows = of(task, "train")
+    bags = [f"{b} | {' '.join(sorted(a.split()))}" for a, b in zip(rows["text_a"], rows["text_b"])]
+    labels = rows.groupby(bags)["label"].transform("nunique")
+    assert (labels[~rows["is_shortcut"].astype(bool)] == 2).all()
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)

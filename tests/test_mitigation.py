@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from lib import difficulty, measures, mitigation, mitigation_figures, params, shortcuts, store, tasks
+from lib import difficulty, measures, mitigation, mitigation_figures, params, shortcuts, store, tables, tasks
 from lib.errors import StudyError
 
 TASK = tasks.get("micro_nli")
@@ -279,14 +279,17 @@ def effects():
     return pd.DataFrame(rows, columns=["task", "base", "control", "seed", "value"])
 
 
+KEYS = ["task", "base", "control"]
+
+
 def test_the_interval_over_seeds_is_students(effects):
-    table = mitigation.over_seeds(effects)
+    table = tables.over_seeds(effects, KEYS)
     one = effects[(effects["base"] == "imp-70") & (effects["control"] == "distil")]["value"]
     known = ttest_1samp(one, 0).confidence_interval(0.95)
     mine = table[(table["base"] == "imp-70") & (table["control"] == "distil")].iloc[0]
-    assert np.allclose([mine["value"], mine["low"], mine["high"], mine["n"]], [one.mean(), known.low, known.high, 5])
-    single = mitigation.over_seeds(effects[effects["seed"] == 0])
-    assert single[["low", "high"]].isna().all(axis=None) and single["value"].notna().all() and (single["n"] == 1).all()
+    assert np.allclose([mine["value"], mine["low"], mine["high"], mine["seeds"]], [one.mean(), known.low, known.high, 5])
+    single = tables.over_seeds(effects[effects["seed"] == 0], KEYS)
+    assert single[["low", "high"]].isna().all(axis=None) and single["value"].notna().all() and (single["seeds"] == 1).all()
 
 
 # --- figures
@@ -333,7 +336,7 @@ def test_the_effects_figure_draws_each_seed_the_mean_the_interval_and_the_band(e
     clouds = [line for line in ax.lines if len(line.get_xdata()) == 5]
     assert len(clouds) == 9 and np.allclose(np.sort(clouds[0].get_xdata()), np.sort(effects["value"][:5] * 100))
     means = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1 and line.get_markersize() > 5]
-    table = mitigation.over_seeds(effects)
+    table = tables.over_seeds(effects, KEYS)
     assert np.allclose(means, table["value"] * 100)
     spans = [bar.get_segments()[0][:, 0] for bar in ax.collections]
     assert np.allclose(spans, table[["low", "high"]] * 100)

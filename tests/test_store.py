@@ -1,10 +1,9 @@
-import nbformat
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from lib import reference, store
+from lib import store
 from lib.errors import StudyError
 
 
@@ -123,25 +122,3 @@ def test_stages_are_read_back_by_name_and_say_what_to_run(tmp_path, table):
     (model.folder / "record.json").unlink()
     with pytest.raises(StudyError, match="which is not in"):
         store.read_stage(folder)
-
-
-def test_the_reference_holds_predictions_and_no_text(tmp_path, items, table):
-    seed = tmp_path / "outputs" / "mini" / "micro_nli" / "seed0"
-    model = store.add(tmp_path / "outputs" / "mini" / "store", "k1", lambda f: fill(f, table, "imp-70 + rmc"))
-    with pytest.raises(StudyError, match="make study PROFILE=mini"):
-        reference.collect("mini", tmp_path)
-    store.write_stage(seed / "02_teacher", [model])
-    store.write_items(seed / "01_data" / "data.parquet", items)
-    nbformat.write(nbformat.v4.new_notebook(), seed / "02_teacher.ipynb")
-    place = reference.collect("mini", tmp_path)
-    kept, tables = reference.load("mini", "micro_nli", 0, tmp_path)
-    assert list(tables) == ["imp-70 + rmc"] and set(kept["split"]) == {"dev", "ood"}
-    store.check_predictions(tables["imp-70 + rmc"], kept)
-    assert not any(b"a secret premise" in path.read_bytes() for path in place.rglob("*") if path.is_file())
-    assert {"text_a", "text_b"}.isdisjoint(kept.columns)
-    with pytest.raises(StudyError, match="it has mini/micro_nli/seed0"):
-        reference.load("mini", "mnli", 0, tmp_path)
-    (path,) = place.glob("*/seed0/predictions/*.parquet")
-    store.write_predictions(path, tables["imp-70 + rmc"].assign(label=0))
-    with pytest.raises(StudyError, match=r"imp-70 \+ rmc: row 2 .*label differs"):
-        reference.load("mini", "micro_nli", 0, tmp_path)

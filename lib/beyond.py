@@ -1,0 +1,64 @@
+"""What notebook 09 shows beside the ledger, over tasks and seeds: PIEs, prices, regrets, and tables put together over seeds."""
+
+import pandas as pd
+
+from lib import foretelling, mitigation, populations, report, tasks
+from lib.contrasts import OTHER_DENSE
+from lib.foretelling import ALL, EXCESS
+
+MEANS = (ALL, OTHER_DENSE, EXCESS)
+
+
+def plane(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The models of one task as points for `figures.mitigation_plane`, from `Found.over_seeds`: model | loss | dev | ood and
+    their _low and _high; dev is the score on test."""
+    part = table[(table["task"] == task) & table["measure"].isin(["test", "ood"])].replace({"measure": {"test": "dev"}})
+    order = list(dict.fromkeys(part["model"]))
+    wide = part.pivot(index="model", columns="measure", values=["value", "low", "high"]).loc[order]
+    wide.columns = [name if end == "value" else f"{name}_{end}" for end, name in wide.columns]
+    wide.insert(0, "loss", [name.partition(" + ")[2] or "vanilla" for name in wide.index])
+    return wide.reset_index()
+
+
+def pies(found) -> pd.DataFrame:
+    """`populations.table` of every task that has two dense populations, with a first column task; empty where none has.
+
+    found: `evidence.Found`.
+    """
+    frames = [pd.DataFrame(columns=["task", "model", "split", "measure", "count", "n", "value", "low", "high"])]
+    for task in found.run.tasks:
+        runs = {seed: rows for (of, seed), rows in found.by_run().items() if of == task}
+        names = populations.compressions(runs)
+        if names and any(set(rows) == {"dense"} for rows in runs.values()):
+            frames.append(populations.table(populations.exemplars(runs, names, tasks.get(task))).assign(task=task))
+    return pd.concat(frames[1:] or frames, ignore_index=True)[frames[0].columns.tolist()]
+
+
+def foretold(found) -> pd.DataFrame:
+    """`foretelling.summary` of every task: task | model | kind | split | predictor | value | low | high | lost | n | seeds."""
+    table = found.foretold()
+    frames = [foretelling.summary(part).assign(task=task) for task, part in table.groupby("task", sort=False)]
+    columns = ["task", "model", "kind", "split", "predictor", "value", "low", "high", "lost", "n", "seeds"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def one_run_says(one_run: pd.DataFrame, price: pd.DataFrame) -> str:
+    """Whether the difficulty of one pruning run may stand for that of several, task by task, by the rule of
+    `mitigation.one_run_serves`; both tables over seeds."""
+    lines = []
+    ranks = price[(price["score"] == "v_one_run") & (price["on"] == "train") & (price["measure"] == "rank")]
+    for row in ranks.itertuples():
+        differences = one_run[one_run["task"] == row.task]
+        ood = ", ".join(f"{r.base}: {report.interval(r.value, r.low, r.high)} OOD points" for r in differences.itertuples())
+        serves = mitigation.one_run_serves(row.value, differences)
+        lines.append(f"- {row.task}: rank agreement {report.interval(row.value, row.low, row.high, 2, 1)}; RMC from one run less "
+                     f"RMC from several, {ood or 'not trained'}. One run **{'serves' if serves else 'does not serve'}** by "
+                     "the rule (agreement of 0.8, difference within a point).")
+    return "\n".join(lines) or "No difficulty was measured."
+
+
+def regret_says(regret: pd.DataFrame) -> str:
+    """What choosing alpha without OOD data loses to the oracle, from regrets over seeds."""
+    lines = [f"- {row.task}, {row.base}, rule {row.rule}: {report.interval(row.value, row.low, row.high)} OOD points lost to "
+             f"the oracle's alpha over {row.seeds} seed{'s' * (row.seeds > 1)}" for row in regret.itertuples()]
+    return "\n".join(lines) or "This profile tries one alpha: nothing to choose."

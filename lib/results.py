@@ -1,0 +1,185 @@
+"""What one task and seed of a profile left, read alike from `outputs` (`Made`) and from the committed reference (`Kept`).
+
+Both offer items (the evaluation rows without texts, with `easy`: the shortcut-only model is right), train (what is known of
+each train row), models by name, and the files of the stages. `lib.reference` says what the reference's files hold.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from lib import difficulty, floors, shortcuts, store, tasks
+from lib.errors import StudyError
+
+MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "05_quantization_and_replacing", "07_mitigation")
+TEXT = ["text_a", "text_b"]
+OF_TRAIN = ["guid", "split", "label", "subcase", "heuristic", "is_shortcut"]
+FOLDS = 5
+SCHEMA = "2"  # of the reference's predictions.parquet and checkpoints.parquet
+
+
+@dataclass(frozen=True)
+class Made:
+    """One task and seed of `outputs/<profile>`, as the notebooks left it; tables are computed once, when asked for."""
+
+    folder: Path
+    task: str
+    seed: int
+
+    def models(self, stages: Iterable[str] = MODEL_STAGES) -> dict[str, store.Model]:
+        """The models of some stages by name; one that two stages ask for counts once. StudyError: a stage has not run."""
+        return {name: model for stage in stages for name, model in store.read_stage(self.folder / stage).items()}
+
+    def file(self, stage: str, name: str) -> Path:
+        """A file that a stage wrote. Raises StudyError where it is not there."""
+        path = self.folder / stage / name
+        if not path.exists():
+            raise StudyError(f"{path} is not there: run notebooks/{stage}.ipynb with the same parameters first")
+        return path
+
+    @cached_property
+    def _all(self) -> pd.DataFrame:
+        return store.read_items(self.folder / "01_data" / "data.parquet")
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """The evaluation rows without their texts, and `easy`."""
+        easy = shortcuts.easy_rows(floors.shortcut_only(self._all, tasks.get(self.task), FOLDS, self.seed))
+        items = self._all[self._all["split"] != "train"].drop(columns=TEXT)
+        return items.assign(easy=items["guid"].map(easy).astype(bool)).reset_index(drop=True)
+
+    @cached_property
+    def train(self) -> pd.DataFrame:
+        """The train rows as in train.parquet, of the stages that have run."""
+        return self.train_rows(predictions_of(self.models(self.finished)))
+
+    def train_rows(self, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+        """`train`, with the losses of these predictions (`predictions_of`)."""
+        train = self._all.loc[self._all["split"] == "train", OF_TRAIN].reset_index(drop=True)
+        scores = self.folder / "06_shortcut_samples" / "difficulty.parquet"
+        if scores.exists():
+            found = pd.read_parquet(scores)
+            numbers = found.select_dtypes("float").columns
+            train = train.merge(found.astype(dict.fromkeys(numbers, "float32")), on="guid", how="left")
+        return train.assign(**{f"loss:{name}": _losses(table, train) for name, table in tables.items()
+                               if (table["split"] == "train").any()})
+
+    @property
+    def finished(self) -> list[str]:
+        """The stages that made models and are done."""
+        return [stage for stage in MODEL_STAGES if (self.folder / stage / "models.json").exists()]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One task and seed of the reference. It offers what `Made` does; what was not kept is left out, not an error."""
+
+    folder: Path
+
+    def models(self, stages: Iterable[str] = MODEL_STAGES) -> dict[str, "Model"]:
+        """The models of some stages by name, of those stages that the reference has."""
+        paths = [self.folder / stage / "models.json" for stage in stages]
+        records = [record for path in paths if path.exists() for record in json.loads(path.read_text())]
+        return {record["model"]: Model(self, record) for record in records}
+
+    def file(self, stage: str, name: str) -> Path | None:
+        """A file that a stage wrote; None where the reference has none."""
+        path = self.folder / stage / name
+        return path if path.exists() else None
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "items.parquet")
+
+    @cached_property
+    def train(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "train.parquet")
+
+    @cached_property
+    def costs(self) -> dict[str, dict]:
+        return json.loads((self.folder / "costs.json").read_text())
+
+    @cached_property
+    def predictions(self) -> dict[str, pd.DataFrame]:
+        """Each model's predictions table, rows in the order of `items`."""
+        return self._wide("predictions.parquet")
+
+    @cached_property
+    def checkpoints(self) -> dict[str, pd.DataFrame]:
+        """model@step -> its predictions table; none where no run was predicted along its way."""
+        return self._wide("checkpoints.parquet") if (self.folder / "checkpoints.parquet").exists() else {}
+
+    def _wide(self, name: str) -> dict[str, pd.DataFrame]:
+        path = self.folder / name
+        arrow = pq.read_table(path)
+        version = (arrow.schema.metadata or {}).get(b"reference_schema", b"none").decode()
+        if version != SCHEMA:
+            raise StudyError(f"{path}: the reference's schema is {version!r}, this study reads {SCHEMA!r}: collect it again")
+        guids = arrow["guid"].to_pandas()
+        at = pd.Index(self.items["guid"]).get_indexer(guids)
+        if (at < 0).any():
+            raise StudyError(f"{path}: guid {guids[at < 0].iloc[0]!r} is not among the rows of items.parquet: collect "
+                             "it again")
+        rows = self.items.iloc[at][["guid", "split", "label"]].reset_index(drop=True)
+        tables = {}
+        for column in arrow.column_names[1:]:
+            values = arrow[column].combine_chunks()
+            logits = values.flatten().to_numpy().reshape(len(values), -1).astype(np.float32)
+            there = ~np.isnan(logits).all(axis=1)
+            tables[column] = (rows if there.all() else rows[there]).assign(logits=list(logits[there]))
+        return tables
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the reference; it answers as `store.Model` does, of the evaluation rows."""
+
+    run: Kept
+    record: dict
+
+    @property
+    def name(self) -> str:
+        return self.record["model"]
+
+    @property
+    def cost(self) -> dict:
+        return self.run.costs[self.name]
+
+    def predictions(self) -> pd.DataFrame:
+        """Raises StudyError where the reference has the record alone."""
+        if self.name not in self.run.predictions:
+            raise StudyError(f"{self.run.folder / 'predictions.parquet'} has no model {self.name!r}: collect it again")
+        return self.run.predictions[self.name]
+
+    def checkpoints(self) -> pd.DataFrame:
+        """Predictions along the run, with a column `step`."""
+        along = [table.assign(step=int(column.rpartition("@")[2])) for column, table in self.run.checkpoints.items()
+                 if column.rpartition("@")[0] == self.name]
+        if not along:
+            raise StudyError(f"{self.run.folder / 'checkpoints.parquet'} has nothing along the run of {self.name!r}")
+        return pd.concat(along, ignore_index=True)
+
+    def logits(self, items: pd.DataFrame, split: str) -> np.ndarray:
+        """Logits [rows, classes] of one split in the order of `items`."""
+        return store.ordered_logits(self.predictions(), items, split)
+
+
+def predictions_of(models: dict[str, store.Model]) -> dict[str, pd.DataFrame]:
+    """model -> predictions, and model@step -> those along its run."""
+    tables = {}
+    for name, model in models.items():
+        tables[name] = model.predictions()
+        if (model.folder / "checkpoints.parquet").exists():
+            tables |= {f"{name}@{step}": part.drop(columns="step") for step, part in model.checkpoints().groupby("step")}
+    return tables
+
+
+def _losses(table: pd.DataFrame, train: pd.DataFrame) -> np.ndarray:
+    losses = difficulty.losses_from_logits(store.ordered_logits(table, train, "train"), train["label"].to_numpy())
+    return losses.astype(np.float16)

@@ -1,0 +1,67 @@
+"""What notebook 09 shows beside the ledger."""
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import beyond, tables
+
+
+def test_seeds_are_put_together_and_one_seed_keeps_its_own_interval():
+    table = pd.DataFrame({"task": ["a", "a", "a", "b"], "seed": [0, 1, 2, 0], "value": [1.0, 2.0, np.nan, 5.0],
+                          "low": [0.0, 1.0, 0.0, 4.0], "high": [2.0, 3.0, 0.0, 6.0], "cost": [1.0, 3.0, 9.0, 7.0]})
+    found = tables.over_seeds(table, ["task"], ("cost",)).set_index("task")
+    assert found.loc["a", ["value", "seeds", "cost"]].tolist() == [1.5, 2, 2.0]
+    assert found.loc["a", "high"] - 1.5 == pytest.approx(12.706 * 0.5, rel=1e-3)
+    assert found.loc["b", ["value", "low", "high", "seeds", "cost"]].tolist() == [5.0, 4.0, 6.0, 1, 7.0]
+    empty = tables.over_seeds(pd.DataFrame(columns=["task", "seed"]), ["task", "base"])
+    assert empty.empty and list(empty) == ["task", "base", "value", "low", "high", "seeds"]
+
+
+def test_a_plane_has_a_point_a_model():
+    table = pd.DataFrame([("x", model, measure, value, value - 0.1, value + 0.1)
+                          for model, test, ood in (("dense", 0.9, 0.8), ("imp-70 + rmc", 0.7, 0.6))
+                          for measure, value in (("test", test), ("ood", ood), ("after_attack", 0.1))],
+                         columns=["task", "model", "measure", "value", "low", "high"])
+    plane = beyond.plane(pd.concat([table, table.assign(task="y", value=0.0)]), "x")
+    assert plane["model"].tolist() == ["dense", "imp-70 + rmc"] and plane["loss"].tolist() == ["vanilla", "rmc"]
+    assert plane[["dev", "ood"]].values.tolist() == [[0.9, 0.8], [0.7, 0.6]]
+    assert plane["ood_high"].tolist() == pytest.approx([0.9, 0.7])
+
+
+def rows(pred, seed):
+    n = len(pred)
+    return pd.DataFrame({"guid": [f"g{i}" for i in range(n)], "split": "ood", "label": 1, "pred": pred, "seed": seed,
+                         "subcase": "a", "is_shortcut": [True, False] * (n // 2), "group": [f"k{i % 4}" for i in range(n)]})
+
+
+def test_pies_need_a_second_population_of_dense_models():
+    own, other = np.ones(8, int), np.array([0, 1, 1, 1, 1, 1, 1, 1])
+    runs = {("micro_nli", 0): {"dense": rows(own, 0), "imp-70": rows(1 - other, 0)}}
+    found = SimpleNamespace(run=SimpleNamespace(tasks=["micro_nli"]), by_run=lambda: runs)
+    assert beyond.pies(found).empty
+    runs["micro_nli", 1] = {"dense": rows(other, 1)}
+    table = beyond.pies(found).set_index(["task", "measure"])["value"]
+    assert table["micro_nli", "pies"] == 7 / 8 and table["micro_nli", "null"] == 1 / 8
+
+
+def test_what_one_run_serves_for_is_said_by_task():
+    price = pd.DataFrame([("x", "v_one_run", "train", "rank", 0.85, 0.8, 0.9), ("y", "v_one_run", "train", "rank", 0.4, 0.3, 0.5),
+                          ("x", "el2n", "train", "rank", 0.1, 0.0, 0.2)],
+                         columns=["task", "score", "on", "measure", "value", "low", "high"])
+    one_run = pd.DataFrame([("x", "imp-70", 0.001, -0.005, 0.007), ("y", "imp-70", 0.0, -0.001, 0.001)],
+                           columns=["task", "base", "value", "low", "high"])
+    first, second = beyond.one_run_says(one_run, price).split("\n")
+    assert "x: rank agreement 0.85 [0.80, 0.90]" in first and "imp-70: 0.1 [-0.5, 0.7]" in first and "**serves**" in first
+    assert "**does not serve**" in second
+    wider = one_run.assign(high=0.02)
+    assert beyond.one_run_says(wider, price).count("**does not serve**") == 2
+    assert "not trained" in beyond.one_run_says(one_run.iloc[:0], price)
+
+
+def test_regret_is_said_with_its_seeds():
+    table = pd.DataFrame([("x", "imp-70", "by_hard", 0.01, -0.002, 0.022, 5)],
+                         columns=["task", "base", "rule", "value", "low", "high", "seeds"])
+    assert "1.0 [-0.2, 2.2] OOD points" in beyond.regret_says(table) and "5 seeds" in beyond.regret_says(table)
+    assert "nothing to choose" in beyond.regret_says(table.iloc[:0])
