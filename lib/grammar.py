@@ -114,7 +114,7 @@ FORMS: dict[str, str] = {
     "the A that the C V was P but the B was not": "A was P, -B was P, C V A",
     "unlike the B the A was P": "A was P, -B was P",
     "it was the A not the B that was P": "A was P, -B was P",
-    "the A was P but neither the B nor the C was": "A was P, -B was P, -C was P",
+    "the A was not P but the B was": "-A was P, B was P",
     "it was true that the A was P but false that the B was": "A was P, -B was P",
     "the A was R than the B": "A R B",
 }
@@ -183,9 +183,8 @@ SUBCASES: dict[str, tuple[Subcase, ...]] = {
             (_NOT, "the A was P but the B was not", "the B was P but the A was not"),)),
         Subcase("factive", 4, "negation", (
             (_NOT, "the C knew that the A was P but the B was not", "the C knew that the B was P but the A was not"),)),
-        Subcase("neither", 3, "negation", (
-            (_NOT, "the A was P but neither the B nor the C was", "the B was P but neither the A nor the C was"),),
-            unseen=True),
+        Subcase("reversed", 2, "negation", (  # the one who was not comes first: word order alone does not serve
+            (_NOT, "the B was not P but the A was", "the A was not P but the B was"),), unseen=True),
         Subcase("complement", 4, "negation", (
             (_NOT, "it was true that the A was P but false that the B was",
              "it was true that the B was P but false that the A was"),), unseen=True),

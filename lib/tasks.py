@@ -56,12 +56,16 @@ class Task:
         return 1 / len(self.classes(split))
 
 
-def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_only"], limit: str = "") -> Task:
+def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_only"]) -> Task:
     labels = microworld.TASKS[name]
+    beside = " In train each failing row stands beside its twin, so that no word tells the label." if name in microworld.PAIRED else ""
+    if name == "micro_facts":
+        beside += (" In seven of its eight trained subcases the person who was not stands last: a model may learn that order in "
+                   "place of reading; the unseen subcase `reversed` turns it round.")
     return Task(
         name, labels, text_a, text_b, {"ood": Ood(labels), "unseen": Ood(labels)}, shortcut, "that of this project", "made by lib.microworld",
         "English from templates: `ood` is a subpopulation shift with known counts; HANS and PAWS are nearer to `unseen`. Dev and "
-        "test spread their failing rows evenly over the subcases, whose counts in train rotate from seed to seed." + limit,
+        "test spread their failing rows evenly over the subcases, whose counts in train rotate from seed to seed." + beside,
     )
 
 
