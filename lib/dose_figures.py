@@ -21,7 +21,7 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
     """
     frame = frame[(frame["axis"] == axis) & frame["measure"].isin(["ood", "gap_difference"])]
     check(frame, "dose_response", ["model", "dose", "measure"], ["value"])
-    fig, (left, right) = canvas(f"More of {'the shortcut' if axis == 'shortcut_rate' else 'everything'} in train", smoke,
+    fig, (left, right) = canvas("More of the shortcut in train" if axis == "shortcut_rate" else "More rows in train", smoke,
                                 height=3.8, panels=2, sharey=False)
     for ax, measure, title in ((left, "ood", "OOD accuracy (%)\nhigher is better"),
                                (right, "gap_difference", "gap beyond dense (points)\nlower is better")):
@@ -64,7 +64,7 @@ def mends(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
         ax.hlines(at, row.low * 100, row.high * 100, color=color, linewidth=1.5)
         ax.plot(row.value * 100, at, marker=KINDS[row.kind], color=color, linestyle="")
         ax.annotate(f"{row.cost:.2g}", (1.02, at), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9)
-        names.append(f"{row.rows} new rows" if row.kind == "rows" else label_of(row.model).removeprefix(f"{base} "))
+        names.append(row.mend if row.kind == "rows" else label_of(row.model).removeprefix(f"{base} "))
     ax.axvline(0, color=GREY, linestyle=":", linewidth=1)
     ax.set_yticks(places, names)
     ax.set_ylim(places[-1] + 0.7, -0.7)

@@ -54,11 +54,11 @@ def test_each_mend_stands_at_its_gain_with_its_interval_and_cost(mends):
     ax = dose_figures.mends(mends).axes[0]
     points = [round(float(line.get_xdata()[0]), 6) for line in ax.lines if len(line.get_xdata()) == 1]
     assert points == [3.0, 9.0, 6.0, 5.0, -4.0]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["5 new rows", "20 new rows", "IMP 70 %, 2x steps", "IMP 40 %", "+ RMC"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["5 rows", "20 rows", "IMP 70 %, 2x steps", "IMP 40 %", "+ RMC"]
     assert [t for t in words(ax.figure) if t in ("1", "2", "6")] == ["1", "1", "2", "1", "6"]
     assert [tuple(bar.get_segments()[0][:, 0].round(6)) for bar in ax.collections][-1] == (-6.0, -1.0)
     shuffled = dose_figures.mends(mends.iloc[::-1]).axes[0]
-    assert [text.get_text() for text in shuffled.get_yticklabels()][:2] == ["20 new rows", "5 new rows"]
+    assert [text.get_text() for text in shuffled.get_yticklabels()][:2] == ["20 rows", "5 rows"]
     plt.close("all")
 
 
