@@ -43,7 +43,17 @@ LEVEL = 0.025  # of a one-sided test, as an end of the 95 % interval has it
 CONTRAST = ["claim", "task", "seed", "measure", "split", "model", "baseline"]
 EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "n_seeds", "n_rows", "unit",
             "p", "test", "p_holm", "p_short", "reason"]
-LEDGER = ["id", "task", "claim", "where", "paper", "ours", "interval", "n", "difference", "verdict", "sentence"]
+LEDGER = ["id", "task", "claim", "where", "paper", "ours", "interval", "n", "difference", "verdict", "finding", "sentence"]
+SPLITS = {"test": "ID", "ood": "OOD", "": ""}
+WORDS = {  # what a sentence calls a measure; the split goes in front
+    "score": "score", "gap": "gap between ID and OOD", "f_bias": "relative bias", "skill_kept": "share of the dense OOD skill kept",
+    "easy_hard": "gap between easy and hard rows", "overconfidence": "over-confidence on easy rows",
+    "matched_dev": "OOD score beside the dense run at the same ID score", "label_loyalty": "label loyalty",
+    "probability_loyalty": "probability loyalty", "hidden_flips": "answers changed beyond what the score tells",
+    "after_attack": "accuracy after the attack", "agreement": "agreement with the easy-hard split beyond the larger class",
+    "auc": "AUC above a coin's", "rank_agreement": "rank agreement", "alpha_regret": "OOD score beside the oracle's alpha",
+    "bias_slope": "gap beyond dense for ten points of shortcut rate", "foretold": "AUC above a coin's",
+}
 
 Direction = Literal["above", "below", "same", "not_below"]
 Measure = Literal[tuple(UNITS)]
@@ -240,7 +250,8 @@ def ledger(claims: list[Claim], evidence: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and task of the evidence, plus one for each claim that could not be measured.
 
     The evidence may be of several profiles, as long as each has its own tasks. Columns: id, task, claim, where, paper, ours,
-    interval, n, difference, verdict, sentence. interval: empty where nothing was measured, `undefined` where it is. `paper` is
+    interval, n, difference, verdict, finding (the contrast that decides, in words), sentence (the same with its tests and
+    the paper's number). interval: empty where nothing was measured, `undefined` where it is. `paper` is
     of the task the paper used; `difference` (ours minus paper) is left empty for the micro-world, whose size of effect is its
     own.
     """
@@ -258,7 +269,8 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     row = {"id": claim.id, "task": task, "claim": claim.claim, "where": claim.where,
            "paper": paper[0] if paper else np.nan, "ours": np.nan, "interval": "", "n": "", "difference": np.nan}
     if found.empty:
-        return row | {"verdict": "not measured", "sentence": f"Not measured: there is {_lacking(claim, task)}."}
+        lacking = f"there is {_lacking(claim, task)}"
+        return row | {"verdict": "not measured", "finding": lacking, "sentence": f"Not measured: {lacking}."}
     verdicts = [_of_evidence(claim, line) for line in found.itertuples()]
     worst = next(v for v in ("not replicated", "inconclusive", "replicated") if v in verdicts)
     line = min((e for e, v in zip(found.itertuples(), verdicts) if v == worst),
@@ -272,8 +284,9 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     because = f" ({line.reason})" if line.reason else ""
     n = f"{line.n_seeds} seeds" if line.n_seeds > 1 else f"1 seed, {line.n_rows} rows" if line.n_rows else "1 seed"
     pair = f"{line.model} against {line.baseline}" if line.baseline else line.model
-    what = f"{claim.measure} on {claim.split}" if claim.split else claim.measure
-    sentence = f"{worst.capitalize()}: {pair}, {what} {ours}{interval}{because} over {n}"
+    what = f"{SPLITS[claim.split]} {WORDS[claim.measure]}".strip()
+    finding = f"{pair}, {what} {ours}{interval}{because} over {n}"
+    sentence = f"{worst.capitalize()}: {finding}"
     if not np.isnan(line.low):
         sentence += ", t interval" if line.n_seeds > 1 else ", bootstrap interval over rows (another seed may differ)"
         sentence += _tested(line, len(found)) + _why(claim, line, worst, len(found))
@@ -282,7 +295,8 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     if paper:
         against = f"{paper[1]} against {paper[2]}"
         sentence += f"; the paper has {paper[0]:+.{digits}f} ({COUNTERPART.get(task, task)}, {against})"
-    return row | {"ours": line.estimate, "interval": interval, "n": n, "verdict": worst, "sentence": sentence + "."}
+    return row | {"ours": line.estimate, "interval": interval, "n": n, "verdict": worst, "finding": finding,
+                  "sentence": sentence + "."}
 
 
 def _lacking(claim: Claim, task: str) -> str:

@@ -148,8 +148,8 @@ def _claim(profile: str, claim: str, asked: list[str], reference: Path) -> str:
     for number, (source, row) in enumerate(said):
         verdict = row.verdict.capitalize() if number else row.verdict
         place = f"{row.task} (`{source}`)" if row.task else f"`{source}`"
-        evidence = row.sentence.removeprefix(f"{row.verdict.capitalize()}: ").replace("*", "\\*")
-        text += f" **{verdict}** in {place}: {evidence}"
+        finding = row.finding.replace("*", "\\*")
+        text += f" **{verdict}** in {place}: {finding}."
     return text
 
 

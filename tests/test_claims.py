@@ -327,7 +327,7 @@ def test_a_number_of_a_table_is_asked_for_and_left_out_where_there_is_none(writt
     assert entry(written, alone, "C11")["verdict"] == YES
     weakest = entry(written, found, "C11")
     assert weakest["verdict"] == OPEN and weakest["interval"] == "undefined" and weakest["n"] == "1 seed"
-    assert "truncated-3, bias_slope +0.9 points undefined (a table gives one seed no interval) over 1 seed;" in weakest["sentence"]
+    assert "truncated-3, gap beyond dense for ten points of shortcut rate +0.9 points undefined (a table gives one seed no interval) over 1 seed;" in weakest["sentence"]
     assert contrasts.scores(wanted, rows_of).empty
     none = claims.ledger(written, claims.evidence(written, scored("A4", "imp-70", [4.0]))).set_index("id").loc["C11"]
     assert none["verdict"] == "not measured" and "no bias_slope of imp-*" in none["sentence"] and none["interval"] == ""
@@ -585,7 +585,7 @@ def test_ledger_says_undefined(written):
     scores = scored("A5", "imp-70", [np.nan], measure="f_bias", baseline="imp-40")
     found = entry(written, scores, "A5")
     assert found["verdict"] == OPEN and found["interval"] == "undefined"
-    assert "f_bias undefined (the gap holds 0) over 1 seed" in found["sentence"]
+    assert "relative bias undefined (the gap holds 0) over 1 seed" in found["sentence"]
     several = scored("A5", "imp-70", [0.2, np.nan, 0.3, np.nan], measure="f_bias", baseline="imp-40")
     assert "undefined (the gap holds 0: seed 1, 3) over 4 seeds" in entry(written, several, "A5")["sentence"]
 

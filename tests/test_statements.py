@@ -6,13 +6,13 @@ import pytest
 from lib import statements
 from lib.errors import StudyError
 
-ROWS = [("A3", "micro_nli", "OOD falls.", "replicated", "Replicated: imp-70 against dense, -5.3 points."),
-        ("A3", "micro_facts", "OOD falls.", "not replicated", "Not replicated: imp-20 against dense, -0.4 points."),
-        ("A8", "micro_nli", "It is biased.", "not measured", "Not measured: this profile has no *minilm* or *distil*."),
-        ("B1", "micro_nli", "Combining helps.", "inconclusive", "Inconclusive: +1.2 points."),
-        ("O4", "micro_nli", "RMC wins.", "replicated", "Replicated: +9.5 points."),
-        ("P1", "micro_nli", "Int8 is loyal.", "replicated", "Replicated: +9.3 points."),
-        ("O9", "", "It is found.", "not measured", "Not measured: this profile has none of its tasks.")]
+ROWS = [("A3", "micro_nli", "OOD falls.", "replicated", "imp-70 against dense, -5.3 points"),
+        ("A3", "micro_facts", "OOD falls.", "not replicated", "imp-20 against dense, -0.4 points"),
+        ("A8", "micro_nli", "It is biased.", "not measured", "this profile has no *minilm* or *distil*"),
+        ("B1", "micro_nli", "Combining helps.", "inconclusive", "+1.2 points"),
+        ("O4", "micro_nli", "RMC wins.", "replicated", "+9.5 points"),
+        ("P1", "micro_nli", "Int8 is loyal.", "replicated", "+9.3 points"),
+        ("O9", "", "It is found.", "not measured", "this profile has none of its tasks")]
 PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## Next\n\nIn 2 cores.\n"
 
 
@@ -20,7 +20,7 @@ PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## N
 def reference(tmp_path):
     folder = tmp_path / "reference" / "micro" / "09_claims"
     folder.mkdir(parents=True)
-    pd.DataFrame(ROWS, columns=["id", "task", "claim", "verdict", "sentence"]).to_csv(folder / "ledger.csv", index=False)
+    pd.DataFrame(ROWS, columns=["id", "task", "claim", "verdict", "finding"]).to_csv(folder / "ledger.csv", index=False)
     pd.DataFrame({"task": ["micro_nli", "micro_nli", "micro_facts"], "model": ["dense", "imp-70 + rmc", "dense"],
                   "test": [0.987, 0.97, 0.9], "test_low": [0.98, 0.96, 0.8], "test_high": [0.99, 0.98, 1.0],
                   "bytes": [90868000.0, 90868000.0, 5.0], "ms": [3.5586, 2.2, 1.0], "seeds": [5, 5, 5],
