@@ -19,7 +19,7 @@ PALETTE = {
     "dense": "#000000", "truncated": "#d55e00", "truncated-alternate": "#8c3d00", "scratch": "#767676",
     "imp": "#004c86", "heads": "#4c0099", "ffn": "#882255", "other": "#4a5a2a",
     "distil": "#e69f00", "smooth": "#56b4e9", "focal": "#c832d8", "jtt": "#661100", "rmc": "#009e73",
-    "smooth_matched": "#b5e3f7", "smooth_entropy": "#117a8b", "rmc_shuffled": "#86dbc0", "rmc_one_run": "#00563f",
+    "smooth_matched": "#b5e3f7", "smooth_entropy": "#117a8b", "rmc_shuffled": "#86dbc0", "rmc_one_run": "#005939",
     "confidence_regularisation": "#b9bb55",
     "theseus": "#0000ff", "theseus-constant": "#7d8cff", "pkd": "#4bd287", "tinybert": "#4b0f1e",
     "ptq8": "#ff4bc3", "qat8": "#873cff", "ptq4": "#b4874b",
