@@ -142,11 +142,13 @@ def robust(broken: pd.DataFrame) -> str:
 
 
 def speedups(fastest: pd.DataFrame) -> str:
-    """How much faster than the dense model each runs in its fastest own path (`costs.fastest`), at each batch size."""
+    """How much faster than the dense model the fastest six run, each in its fastest own path (`costs.fastest`), at each
+    batch size; of models that share a graph, and so a time, one stands for all."""
     lines = []
     for batch, part in fastest.groupby("batch", sort=True):
         times = part.set_index("model")
         ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).dropna().sort_values(ascending=False)
-        told = [f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(4).items() if name != "dense"]
+        ratio = ratio[(ratio != 1) & ~ratio.duplicated()]
+        told = [f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(6).items()]
         lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {', '.join(told) or 'nothing measured'}")
     return "\n".join(lines)

@@ -132,9 +132,9 @@ def check_predictions(table: pd.DataFrame, items: pd.DataFrame | None = None, so
         fault(known["label"].to_numpy() != table["label"].to_numpy(), "label differs from the task's row")
 
 
-def write_predictions(path: Path, table: pd.DataFrame, half: bool = False) -> None:
-    """Write a predictions (or checkpoints) table; `half` stores logits in half precision for release."""
-    logits = np.stack(table["logits"].to_numpy()).astype(np.float16 if half else np.float32)
+def write_predictions(path: Path, table: pd.DataFrame) -> None:
+    """Write a predictions (or checkpoints) table."""
+    logits = np.stack(table["logits"].to_numpy()).astype(np.float32)
     width = logits.shape[1]
     columns = {c: pa.array(table[c]) for c in table.columns if c != "logits"}
     columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), width)

@@ -558,8 +558,9 @@ def test_the_most_and_the_least_robust_model_are_named():
 
 def test_speeds_are_against_dense_at_each_batch():
     table = pd.DataFrame([("dense", 1, "compiled", 6.0), ("truncated-3", 1, "eager", 3.0), ("dense + ptq8", 1, "onnx_int8", 1.5),
+                          ("imp-70", 1, "compiled", 6.0), ("truncated-3 + distil", 1, "eager", 3.0),
                           ("dense", 32, "eager", 90.0), ("truncated-3", 32, "compiled", 60.0)],
-                         columns=["model", "batch", "path", "latency_ms"])
+                         columns=["model", "batch", "path", "latency_ms"])  # a mask and a loss share their structure's graph
     assert report.speedups(table).split("\n") == [
         "- batch 1, against dense (compiled): dense + ptq8 4.0x (onnx_int8), truncated-3 2.0x (eager)",
         "- batch 32, against dense (eager): truncated-3 1.5x (compiled)"]
