@@ -147,7 +147,7 @@ def speedups(fastest: pd.DataFrame) -> str:
     lines = []
     for batch, part in fastest.groupby("batch", sort=True):
         times = part.set_index("model")
-        ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).dropna().sort_values(ascending=False)
+        ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).dropna().sort_values(ascending=False, kind="stable")
         ratio = ratio[(ratio != 1) & ~ratio.duplicated()]
         told = [f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(6).items()]
         lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {', '.join(told) or 'nothing measured'}")
