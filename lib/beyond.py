@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib import foretelling, mitigation, populations, report, tasks
+from lib import foretelling, mitigation, over_seeds, populations, report, tasks
 from lib.contrasts import OTHER_DENSE
 from lib.foretelling import ALL, EXCESS
 
@@ -13,9 +13,7 @@ def plane(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """The models of one task as points for `figures.mitigation_plane`, from `Found.over_seeds`: model | loss | dev | ood and
     their _low and _high; dev is the score on test."""
     part = table[(table["task"] == task) & table["measure"].isin(["test", "ood"])].replace({"measure": {"test": "dev"}})
-    order = list(dict.fromkeys(part["model"]))
-    wide = part.pivot(index="model", columns="measure", values=["value", "low", "high"]).loc[order]
-    wide.columns = [name if end == "value" else f"{name}_{end}" for end, name in wide.columns]
+    wide = over_seeds.wide(part, "model").loc[part["model"].unique()]
     wide.insert(0, "loss", [name.partition(" + ")[2] or "vanilla" for name in wide.index])
     return wide.reset_index()
 

@@ -20,7 +20,7 @@ Intervals of fewer than about ten units remain rough, those over seeds and rows 
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import sparse, stats
 from scipy.sparse.csgraph import connected_components
 
 from lib.errors import StudyError
@@ -150,6 +150,12 @@ def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, n
     if known.any():
         low[known], high[known] = np.nanquantile(drawn[:, known], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % t interval (low, high) of the mean of two or more seeds' values."""
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def table(entries: list[tuple[dict, pd.DataFrame, str]], n_boot: int, seed: int) -> pd.DataFrame:

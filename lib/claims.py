@@ -31,7 +31,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
-from lib import measures
+from lib import bootstrap, measures
 from lib.contrasts import ALONE, NUMBERS, OF_SPLIT, OF_TABLES, UNITS, pairs
 from lib.errors import StudyError, nearest
 from lib.published import COUNTERPART, PRINTED, printed, published, strength
@@ -181,8 +181,7 @@ def _over_seeds(group: pd.DataFrame) -> dict:
     k, estimate = len(values), values.mean()
     low, high, p, test = first["low"], first["high"], first["p"], "McNemar's exact test"
     if k > 1:
-        half = stats.t.ppf(0.975, k - 1) * values.std(ddof=1) / np.sqrt(k)
-        low, high, test = estimate - half, estimate + half, "t test over seeds"
+        (low, high), test = bootstrap.t_interval(values), "t test over seeds"
     elif np.isnan(p):
         test = "normal approximation of the bootstrap"
     if k > 1 or np.isnan(p):

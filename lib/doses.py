@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib import difficulty, measures, microworld, mitigation, models, names, recipes, shortcuts, store, tables
+from lib import difficulty, evidence, measures, microworld, mitigation, models, names, recipes, shortcuts, store, tables
 from lib.tasks import Task
 
 RATE, SIZE = "shortcut_rate", "n_train"
@@ -92,12 +92,7 @@ def first_to_go(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, 
 
 def judged(made: dict[str, store.Model], items: pd.DataFrame, task: Task) -> dict[str, pd.DataFrame]:
     """The rows of each model on test and OOD (`measures.rows`)."""
-    return {name: measures.rows(evaluated(model), items, task) for name, model in made.items()}
-
-
-def evaluated(model: store.Model) -> pd.DataFrame:
-    table = model.predictions()
-    return table[table["split"] != "train"]
+    return {name: measures.rows(evidence.evaluated(model), items, task) for name, model in made.items()}
 
 
 def steps_kept(run, items: pd.DataFrame, n_train: int) -> float:

@@ -85,6 +85,13 @@ def canvas(title: str, smoke: bool, height: float = 3.8, panels: int = 1, rows: 
     return fig, axes
 
 
+def notes(fig, smoke: bool, *lines: str) -> None:
+    """Lines under the title of a figure of `canvas`, and the room for them."""
+    height = fig.get_figheight()
+    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * len(lines) / height))
+    fig.text(0.012, 1 - 0.28 / height, "\n".join(lines), color=GREY, va="top")
+
+
 def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -> None:
     """StudyError naming `figure` unless the frame has rows, one for each `key`, and finite numbers in its columns."""
     for column in key + values:

@@ -126,8 +126,7 @@ class Found:
         long = self.over_seeds()
         long = long[long["measure"].isin(SHOWN)].replace({"measure": SHOWN})
         keys, order = ["task", "model"], [c for name in SHOWN.values() for c in (name, f"{name}_low", f"{name}_high")]
-        wide = long.pivot(index=keys, columns="measure", values=["value", "low", "high"])
-        wide.columns = [name if end == "value" else f"{name}_{end}" for end, name in wide.columns]
+        wide = over_seeds.wide(long, keys)
         tests = long[long["measure"] == "dev"].set_index(keys)
         joined = tests[[]].join(wide.reindex(columns=order)).join(self._costs()).join(tests[["seeds", "interval"]])
         return joined.reset_index()

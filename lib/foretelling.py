@@ -169,8 +169,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for place, group in known.groupby(places, sort=False):
         low, high, values = group["low"].iloc[0], group["high"].iloc[0], group["value"].to_numpy()
         if len(values) > 1:
-            half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-            low, high = values.mean() - half, values.mean() + half
+            low, high = bootstrap.t_interval(values)
         result.append(dict(zip(places, place)) | {
             "value": values.mean(), "low": low, "high": high, "lost": group["lost"].mean(), "n": group["n"].mean(),
             "seeds": len(values)})

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.drawing import GREY, LABELS, PALETTE, canvas, check, color_of, label_of, style_of, themed
+from lib.drawing import GREY, LABELS, PALETTE, canvas, check, color_of, label_of, notes, style_of, themed
 from lib.errors import StudyError
 from lib.foretelling import ALL, BEYOND, CHURN, COMBINED, EXCESS, OTHER_DENSE
 from lib.labels import case_name
@@ -34,8 +34,8 @@ def pie_figure(table: pd.DataFrame, spread: pd.DataFrame | None = None, *, smoke
     models, splits = list(pies["model"].unique()), list(pies["split"].unique())
     height = 1.9 + 0.21 * len(models)
     fig, axes = canvas("Which rows does the whole population answer otherwise?", smoke, height, len(splits))
-    _note(fig, ["dots: modal answer of compressed models against dense ones (95 % over rows)",
-                "grey band: dense models of other seeds, the churn that means nothing"], smoke)  # fmt: skip
+    notes(fig, smoke, "dots: modal answer of compressed models against dense ones (95 % over rows)",
+          "grey band: dense models of other seeds, the churn that means nothing")
     null = table[(table["measure"] == "null") & (table["model"] == models[0])]
     if spread is not None:
         null = pd.concat([null, spread[spread["pairs"] > 1]])
@@ -96,7 +96,7 @@ def foretold_figure(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     fig, axes = canvas("What foretells the rows that are lost?", smoke, height, len(splits))
     seeds = int(table["seeds"].max())
     over = f"{seeds} seeds" if seeds > 1 else "rows, one seed"
-    _note(fig, [f"of the rows that the dense model gets right (95 % over {over}); dotted: a coin"], smoke)
+    notes(fig, smoke, f"of the rows that the dense model gets right (95 % over {over}); dotted: a coin")
     for ax, split in zip(np.atleast_1d(axes), splits):
         ax.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
         for i, model in enumerate(models):
@@ -122,12 +122,6 @@ def _look(model: str) -> tuple[str, str, str]:
 def _dot(ax, row, y: float, scale: float, marker: str, color: str, name: str | None = None) -> None:
     ax.hlines(y, row.low * scale, row.high * scale, color=color, linewidth=1.3, alpha=0.6)
     ax.plot(row.value * scale, y, marker=marker, markersize=4.5, color=color, linestyle="", label=name)
-
-
-def _note(fig: Figure, lines: list[str], smoke: bool) -> None:
-    height = fig.get_figheight()
-    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * len(lines) / height))
-    fig.text(0.012, 1 - 0.28 / height, "\n".join(lines), color=GREY, va="top")
 
 
 def _finish(ax, split: str, xlabel: str) -> None:

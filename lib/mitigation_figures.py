@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import tables
-from lib.drawing import GREY, LABELS, PALETTE, canvas, check, ink, label_of, themed
+from lib.drawing import GREY, LABELS, PALETTE, canvas, check, ink, label_of, notes, themed
 from lib.errors import StudyError
 from lib.labels import end_labels
 
@@ -37,9 +37,9 @@ def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bo
         y += 1.6 + len(part)
     fig, ax = canvas("Does the instance matter in RMC?", smoke, height=1.9 + 0.21 * y)
     alone = (groups["seeds"] == 1).sum()
-    _notes(fig, smoke, f"grey band: smaller than the smallest effect of interest, {100 * smallest:g} points",
-           "small dots: one seed each; large: their mean and its 95 % t interval",
-           *([f"{alone} of {len(groups)} have one seed and so no interval"] if alone else []))
+    notes(fig, smoke, f"grey band: smaller than the smallest effect of interest, {100 * smallest:g} points",
+          "small dots: one seed each; large: their mean and its 95 % t interval",
+          *([f"{alone} of {len(groups)} have one seed and so no interval"] if alone else []))
     ax.axvspan(-100 * smallest, 100 * smallest, color=BAND, linewidth=0, zorder=0)
     ax.axvline(0, color="black", linewidth=0.9)
     for at, row in places:
@@ -76,8 +76,8 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
         raise StudyError(f"price_dots: costs has no row of score {unknown.index[unknown.argmax()]!r}; give shortcuts.costs")
     fig, ax = canvas("What does it cost to know the hard rows?", smoke, height=1.9 + 0.27 * len(known))
     left_out = [SCORES[name] for name in table.loc[table["value"].isna(), "score"]]
-    _notes(fig, smoke, "at the right: cost beyond the dense run, in dense runs (lower is better)",
-           *([f"not available: {', '.join(left_out)}"] if left_out else []))
+    notes(fig, smoke, "at the right: cost beyond the dense run, in dense runs (lower is better)",
+          *([f"not available: {', '.join(left_out)}"] if left_out else []))
     ax.axvline(zero, color="#777777", linewidth=0.9, linestyle=":")
     for y, row in enumerate(known.itertuples()):
         color = PALETTE["rmc" if row.score.startswith("v_") else "other"]
@@ -107,23 +107,16 @@ def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
         ends.append((rows["alpha"].iloc[-1], rows[column].iloc[-1] * 100, name, color))
     marks = {"by_hard": ("square: best on the hard part of dev", "s", 9), "by_gap": ("diamond: smallest gap on dev", "D", 9),
              "oracle": ("circle: the oracle, best OOD", "o", 15)}  # fmt: skip
-    notes = []
+    told = []
     for rule, (name, marker, size) in marks.items():
         at = rows[rows[rule]].iloc[0]
         ax.plot(at["alpha"], at["ood"] * 100, marker, markersize=size, markerfacecolor="none", color=GREY)
-        notes.append(f"{name} (alpha {at['alpha']:g})")
-    _notes(fig, smoke, *notes)
+        told.append(f"{name} (alpha {at['alpha']:g})")
+    notes(fig, smoke, *told)
     ax.set(xlabel="alpha, the least strength of a target (1: plain distillation)", ylabel="accuracy, % (higher is better)")
     ax.margins(y=0.12)
     end_labels(ax, ends)
     return fig
-
-
-def _notes(fig: Figure, smoke: bool, *lines: str) -> None:
-    """Lines under the title, and the room for them."""
-    height = fig.get_figheight()
-    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * len(lines) / height))
-    fig.text(0.012, 1 - 0.28 / height, "\n".join(lines), color=GREY, va="top")
 
 
 def _check(frame: pd.DataFrame, figure: str, names: list[str], values: list[str]) -> None:

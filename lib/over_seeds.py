@@ -7,7 +7,6 @@ or "rows", what the 95 % interval is over.
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lib import bootstrap, measures, tables, tasks
 
@@ -57,6 +56,12 @@ def churn(pairs: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]], n_boot: int
     return pd.DataFrame(found, columns=columns)
 
 
+def wide(table: pd.DataFrame, keys: str | list[str]) -> pd.DataFrame:
+    """A long table of measures with one row for each of `keys` (the index): columns x, x_low and x_high for a measure x."""
+    result = table.pivot(index=keys, columns="measure", values=["value", "low", "high"])
+    return result.set_axis([name if end == "value" else f"{name}_{end}" for end, name in result.columns], axis="columns")
+
+
 def _drawn(models: dict[str, pd.DataFrame], task: tasks.Task, n_boot: int) -> dict[tuple[str, str], np.ndarray]:
     """(model, measure) -> its values [1 + n_boot], all from one draw; a measure that was not taken is left out."""
     ood = [split for split in tables.ood_splits(task) if (models["dense"]["split"] == split).any()]
@@ -99,8 +104,7 @@ def _summary(values: list[float], drawn: np.ndarray | None) -> dict:
     if n == 1:
         low, high = (np.nan, np.nan) if drawn is None else map(float, bootstrap.interval(drawn))
     else:
-        half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-        low, high = mean - half, mean + half
+        low, high = bootstrap.t_interval(values)
     return {"value": mean, "low": low, "high": high, "seeds": n, "interval": "rows" if n == 1 else "seeds"}
 
 

@@ -154,7 +154,7 @@ class Distillation(Run):
                 raise ValueError(f"'{name}': a student is truncated-*, scratch-* or a hub id; pruned models are made in "
                                  "pruning, replaced and quantised ones in quantization.recipes")
             if found.variant:
-                raise ValueError(f"'{name}': runs with more steps are pruning.controls'")
+                raise ValueError(f"'{name}': runs with more steps are pruning.controls")
             if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
                 raise ValueError(f"'{name}': a student is fine-tuned alone or with + {', + '.join(names.STUDENT_LOSSES)}; "
                                  "other losses are mitigation's")

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from lib import measures, microworld, store
+from lib import bootstrap, measures, microworld, store
 from lib.tasks import Task
 
 
@@ -168,8 +167,7 @@ def over_seeds(table: pd.DataFrame, keys: list[str], averaged: tuple[str, ...] =
         values = part["value"].to_numpy(float)
         low, high = (float(part[end].iloc[0]) if end in part else np.nan for end in ("low", "high"))
         if len(values) > 1:
-            half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-            low, high = values.mean() - half, values.mean() + half
+            low, high = bootstrap.t_interval(values)
         result.append(dict(zip(keys, place)) | {"value": values.mean(), "low": low, "high": high, "seeds": len(values)}
                       | part[list(averaged)].mean().to_dict())
     return pd.DataFrame(result, columns=columns)
