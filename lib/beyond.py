@@ -1,5 +1,7 @@
 """What notebook 09 shows beside the ledger, over tasks and seeds: PIEs, prices, regrets, and tables put together over seeds."""
 
+from typing import NamedTuple
+
 import pandas as pd
 
 from lib import foretelling, mitigation, over_seeds, populations, report, tasks
@@ -18,18 +20,36 @@ def plane(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def pies(found) -> pd.DataFrame:
-    """`populations.table` of every task that has two dense populations, with a first column task; empty where none has.
+class Pies(NamedTuple):
+    """The tables `populations.table`, `by_subcase` and `spread` of every task that has two dense populations, each with a
+    column task; empty where none has."""
 
-    found: `evidence.Found`.
-    """
-    frames = [pd.DataFrame(columns=["task", "model", "split", "measure", "count", "n", "value", "low", "high"])]
+    table: pd.DataFrame
+    subcases: pd.DataFrame
+    spread: pd.DataFrame
+
+
+def pies(found) -> Pies:
+    """PIEs of every task, from `evidence.Found`."""
+    shares = ["count", "n", "value", "low", "high"]
+    frames = Pies([pd.DataFrame(columns=["task", "model", "split", "measure", *shares])],
+                  [pd.DataFrame(columns=["task", "model", "split", "subcase", "measure", *shares])],
+                  [pd.DataFrame(columns=["task", "split", "value", "low", "high", "pairs"])])
     for task in found.run.tasks:
         runs = {seed: rows for (of, seed), rows in found.by_run().items() if of == task}
         names = populations.compressions(runs)
         if names and any(set(rows) == {"dense"} for rows in runs.values()):
-            frames.append(populations.table(populations.exemplars(runs, names, tasks.get(task))).assign(task=task))
-    return pd.concat(frames[1:] or frames, ignore_index=True)[frames[0].columns.tolist()]
+            rows = populations.exemplars(runs, names, tasks.get(task))
+            for tables, table in zip(frames, (populations.table(rows), populations.by_subcase(rows),
+                                              populations.spread(runs, names, tasks.get(task)))):
+                tables.append(table.assign(task=task))
+    return Pies(*(pd.concat(tables[1:] or tables, ignore_index=True)[tables[0].columns.tolist()] for tables in frames))
+
+
+def most_changed(table: pd.DataFrame) -> str:
+    """The compression of a PIE table of one task that changes the most OOD answers."""
+    ood = table[(table["measure"] == "pies") & (table["split"] != "test")]
+    return ood.groupby("model", sort=False)["value"].mean().idxmax()
 
 
 def foretold(found) -> pd.DataFrame:

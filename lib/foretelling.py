@@ -104,17 +104,18 @@ def bigram_rarity(items: pd.DataFrame) -> pd.Series:
     return pd.Series(pairs @ rare / np.maximum(np.asarray(pairs.sum(axis=1)).ravel(), 1), index=items.index)
 
 
-def hidden_norms(model: store.Model, items: pd.DataFrame) -> pd.Series:
-    """|h| of each row by guid: the norm of what the last layer of a finished model is fed, in fp32 on the CPU."""
-    network = models.load(model)
+def hidden_norms(model: store.Model, items: pd.DataFrame, device: str = "cpu") -> pd.Series:
+    """|h| of each row but train's by guid: the norm of what the last layer of a finished model is fed, in fp32."""
+    items = items[items["split"] != "train"]
+    network = models.load(model).to(device)
     encoded = batches.encode(encoders.load_tokenizer(str(model.path)), items, model.record["max_length"])
     last = [part for part in network.modules() if isinstance(part, torch.nn.Linear)][-1]
     norms, fed = np.zeros(len(items)), []
     last.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
     with torch.inference_mode():
         for rows in batches.eval_batches(encoded.lengths, 64):
-            network(**training.inputs(network, encoded, rows, "cpu"))
-            norms[rows] = fed.pop().norm(dim=-1).numpy()
+            network(**training.inputs(network, encoded, rows, device))
+            norms[rows] = fed.pop().norm(dim=-1).cpu().numpy()
     return pd.Series(norms, index=items["guid"].to_numpy())
 
 

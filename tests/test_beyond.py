@@ -40,10 +40,20 @@ def test_pies_need_a_second_population_of_dense_models():
     own, other = np.ones(8, int), np.array([0, 1, 1, 1, 1, 1, 1, 1])
     runs = {("micro_nli", 0): {"dense": rows(own, 0), "imp-70": rows(1 - other, 0)}}
     found = SimpleNamespace(run=SimpleNamespace(tasks=["micro_nli"]), by_run=lambda: runs)
-    assert beyond.pies(found).empty
+    assert all(table.empty for table in beyond.pies(found))
     runs["micro_nli", 1] = {"dense": rows(other, 1)}
-    table = beyond.pies(found).set_index(["task", "measure"])["value"]
+    pies = beyond.pies(found)
+    table = pies.table.set_index(["task", "measure"])["value"]
     assert table["micro_nli", "pies"] == 7 / 8 and table["micro_nli", "null"] == 1 / 8
+    assert pies.subcases.set_index(["task", "subcase", "measure"])["value"]["micro_nli", "a", "pies"] == 7 / 8
+    assert pies.spread["pairs"].tolist() == [1] and pies.spread["value"].tolist() == [1 / 8]
+
+
+def test_the_compression_that_changes_most_is_by_its_ood_answers():
+    table = pd.DataFrame([("imp-70", "test", "pies", 0.9), ("imp-70", "ood", "pies", 0.1), ("imp-40", "test", "pies", 0.0),
+                          ("imp-40", "ood", "pies", 0.2), ("imp-70", "ood", "null", 0.5)],
+                         columns=["model", "split", "measure", "value"])
+    assert beyond.most_changed(table) == "imp-40"
 
 
 def test_what_one_run_serves_for_is_said_by_task():

@@ -67,7 +67,8 @@ def test_rare_word_pairs_are_counted_in_train_within_each_text():
 def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
     model = models.make(tiny_run, micro, "dense", models.Extras(checkpoints=(0.5,), checkpoint_splits=("test", "ood")))
     evaluated = micro[micro["split"].isin(["test", "ood"])]
-    norms = foretelling.hidden_norms(model, evaluated)
+    norms = foretelling.hidden_norms(model, micro)
+    assert set(norms.index) == set(micro.loc[micro["split"] != "train", "guid"])
     got = foretelling.predictors(model.checkpoints(), micro, tasks.get(tiny_run.task), norms=norms).set_index("guid")
     network, few = models.load(model), evaluated.iloc[[0, 5, -1]]
     encoded = batches.encode(encoders.load_tokenizer(str(model.path)), few, 48)
