@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib import foretelling, mitigation, over_seeds, populations, report, tasks
+from lib import foretelling, over_seeds, populations, report, rmc, tasks
 from lib.contrasts import OTHER_DENSE
 from lib.foretelling import ALL, EXCESS
 
@@ -62,13 +62,13 @@ def foretold(found) -> pd.DataFrame:
 
 def one_run_says(one_run: pd.DataFrame, price: pd.DataFrame) -> str:
     """Whether the difficulty of one pruning run may stand for that of several, task by task, by the rule of
-    `mitigation.one_run_serves`; both tables over seeds."""
+    `rmc.one_run_serves`; both tables over seeds."""
     lines = []
     ranks = price[(price["score"] == "v_one_run") & (price["on"] == "train") & (price["measure"] == "rank")]
     for row in ranks.itertuples():
         differences = one_run[one_run["task"] == row.task]
         ood = ", ".join(f"{r.base}: {report.interval(r.value, r.low, r.high)} OOD points" for r in differences.itertuples())
-        serves = mitigation.one_run_serves(row.value, differences)
+        serves = rmc.one_run_serves(row.value, differences)
         lines.append(f"- {row.task}: rank agreement {report.interval(row.value, row.low, row.high, 2, 1)}; RMC from one run less "
                      f"RMC from several, {ood or 'not trained'}. One run **{'serves' if serves else 'does not serve'}** by "
                      "the rule (agreement of 0.8, difference within a point).")

@@ -10,7 +10,7 @@ at risk, and but for `rarity` need no truth: of a row that the dense model gets 
   where they average ten. loss_variance: variance of the loss over all checkpoints (which Du et al. 2023 take over
   sparsities). variability: standard deviation of the label's probability over them (Swayamdipta et al. 2020).
 - gradient_norm: norm of the loss's gradient by the last layer's weights, |softmax - onehot| |h|, h what the layer is
-  fed (`hidden_norms`; Katharopoulos and Fleuret 2018 bound the whole gradient by it).
+  fed (`hidden.norms`; Katharopoulos and Fleuret 2018 bound the whole gradient by it).
 - rarity: minus log of 1 + the train rows of the row's subcase with the same truth about the shortcut: micro-world alone.
   bigram_rarity: mean over its word pairs of minus log of the share of train texts that hold the pair.
 - shortcut_wrong: the probability that the shortcut-only model gives the wrong labels.
@@ -27,13 +27,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 from scipy.special import log_softmax, logsumexp
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lib import batches, bootstrap, difficulty, encoders, measures, models, names, store, tables, training
+from lib import bootstrap, difficulty, measures, names, store, tables
 from lib.contrasts import OTHER_DENSE
 from lib.errors import StudyError
 from lib.tasks import Task
@@ -53,7 +52,7 @@ def predictors(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task, short
 
     checkpoints: predictions of the dense run with a column `step`, its end among them. items: the task's rows; where
     they hold no texts bigram_rarity is missing, where no truth rarity. shortcut: predictions of the shortcut-only model
-    (`floors.shortcut_only`) for shortcut_wrong. norms: `hidden_norms` by guid for gradient_norm. right: the dense model
+    (`floors.shortcut_only`) for shortcut_wrong. norms: `hidden.norms` by guid for gradient_norm. right: the dense model
     is. Raises StudyError where the first half of the run has no checkpoint, or a row no prediction.
     """
     steps = np.sort(checkpoints["step"].unique())
@@ -102,21 +101,6 @@ def bigram_rarity(items: pd.DataFrame) -> pd.Series:
     held = np.asarray(pairs[train].sum(axis=0)).ravel()
     rare = -np.log((held + 1) / (2 * train.sum() + 1))
     return pd.Series(pairs @ rare / np.maximum(np.asarray(pairs.sum(axis=1)).ravel(), 1), index=items.index)
-
-
-def hidden_norms(model: store.Model, items: pd.DataFrame, device: str = "cpu") -> pd.Series:
-    """|h| of each row but train's by guid: the norm of what the last layer of a finished model is fed, in fp32."""
-    items = items[items["split"] != "train"]
-    network = models.load(model).to(device)
-    encoded = batches.encode(encoders.load_tokenizer(str(model.path)), items, model.record["max_length"])
-    last = [part for part in network.modules() if isinstance(part, torch.nn.Linear)][-1]
-    norms, fed = np.zeros(len(items)), []
-    last.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
-    with torch.inference_mode():
-        for rows in batches.eval_batches(encoded.lengths, 64):
-            network(**training.inputs(network, encoded, rows, device))
-            norms[rows] = fed.pop().norm(dim=-1).cpu().numpy()
-    return pd.Series(norms, index=items["guid"].to_numpy())
 
 
 def kind(name: str) -> str:

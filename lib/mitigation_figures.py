@@ -25,7 +25,7 @@ BAND = "#d9d9d9"
 def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bool = False) -> Figure:
     """Does the instance matter in RMC? RMC less each control, OOD: a dot a seed, the mean and its 95 % t interval.
 
-    effects: task, base, control, seed, value (fraction), as `mitigation.instance_effects` makes it. The band shows
+    effects: task, base, control, seed, value (fraction), as `rmc.instance_effects` makes it. The band shows
     differences below the smallest effect of interest, `smallest` to either side.
     """
     _check(effects, "instance_effects", ["task", "base", "control", "seed"], ["value"])
@@ -95,7 +95,7 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
 def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """Score against alpha on the hard part of dev, on all of dev and OOD, with what dev chooses and what OOD would.
 
-    table: `mitigation.choose_alpha`.
+    table: `rmc.choose_alpha`.
     """
     check(table, "alpha_curve", ["alpha"], ["dev", "dev_hard", "ood", "by_hard", "by_gap", "oracle"])
     fig, ax = canvas("Can alpha be chosen without OOD rows?", smoke, height=4.4)

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from lib import notebooks, store
 from lib.errors import StudyError
-from lib.results import SCHEMA, Kept, Made, Model, predictions_of
+from lib.results import SCHEMA, Made, predictions_of
 from lib.schema import ROOT, STAGES
 
 COPIED = ("*.csv", "attacks.parquet", "risk.parquet", "figures/*.svg", "figures/*.csv", "models.json")
@@ -101,22 +101,6 @@ def _write_wide(path: Path, guids: pd.Series, tables: dict[str, pd.DataFrame]) -
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), known.shape[1])
     arrow = pa.table(columns).replace_schema_metadata({"reference_schema": SCHEMA})
     pq.write_table(arrow, path, compression="zstd", compression_level=19, use_dictionary=False)
-
-
-def load(profile: str, task: str, seed: int, root: Path = ROOT) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Items (without texts) and predictions by model name of a committed run; those along a run, with a column step, as
-    `<model>@checkpoints`. Raises StudyError where that run is not in the reference, or a table of it is not valid.
-    """
-    folder = root / "outputs" / "reference"
-    kept = Kept(folder / profile / task / f"seed{seed}")
-    if not (kept.folder / "items.parquet").exists():
-        known = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/seed*/items.parquet"))
-        raise StudyError(f"{kept.folder} is not in the reference; it has {', '.join(known) or 'no run'}")
-    for name, table in kept.predictions.items():
-        store.check_predictions(table, kept.items, source=f"{kept.folder.relative_to(root)}: {name}")
-    along = dict.fromkeys(column.rpartition("@")[0] for column in kept.checkpoints)
-    return kept.items, kept.predictions | {
-        f"{name}@checkpoints": Model(kept, {"model": name}).checkpoints() for name in along}
 
 
 def rebuild(profiles: list[str], root: Path = ROOT) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lib import difficulty, floors, shortcuts, store, tasks
 from lib.errors import StudyError
+from lib.schema import ROOT
 
 MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "05_quantization_and_replacing", "07_mitigation")
 TEXT = ["text_a", "text_b"]
@@ -168,6 +169,22 @@ class Model:
     def logits(self, items: pd.DataFrame, split: str) -> np.ndarray:
         """Logits [rows, classes] of one split in the order of `items`."""
         return store.ordered_logits(self.predictions(), items, split)
+
+
+def load(profile: str, task: str, seed: int, root: Path = ROOT) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Items (without texts) and predictions by model name of a committed run; those along a run, with a column step, as
+    `<model>@checkpoints`. Raises StudyError where that run is not in the reference, or a table of it is not valid.
+    """
+    folder = root / "outputs" / "reference"
+    kept = Kept(folder / profile / task / f"seed{seed}")
+    if not (kept.folder / "items.parquet").exists():
+        known = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/seed*/items.parquet"))
+        raise StudyError(f"{kept.folder} is not in the reference; it has {', '.join(known) or 'no run'}")
+    for name, table in kept.predictions.items():
+        store.check_predictions(table, kept.items, source=f"{kept.folder.relative_to(root)}: {name}")
+    along = dict.fromkeys(column.rpartition("@")[0] for column in kept.checkpoints)
+    return kept.items, kept.predictions | {
+        f"{name}@checkpoints": Model(kept, {"model": name}).checkpoints() for name in along}
 
 
 def predictions_of(models: dict[str, store.Model]) -> dict[str, pd.DataFrame]:

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import contrasts, evidence, floors, losses, measures, microworld, mitigation, models, names, params, report, schema
-from lib import shortcuts, store, tables, tasks
+from lib import contrasts, evidence, floors, losses, measures, microworld, mitigation, models, names, params, report, rmc
+from lib import schema, shortcuts, store, tables, tasks
 from lib.errors import StudyError
 
 TASK = tasks.get("micro_nli")
@@ -279,7 +279,7 @@ def test_the_table_of_strengths(recipes):
 def test_controls_are_paired_with_the_rmc_model_of_their_base():
     names = ["imp-70 + rmc", "imp-70 + distil", "imp-70 + focal", "truncated-1 + distil", "truncated-3 + rmc_shuffled",
              "truncated-3 + smooth_matched", "truncated-3 + rmc"]
-    assert mitigation.control_pairs(names) == [
+    assert rmc.control_pairs(names) == [
         ("imp-70 + rmc", "imp-70 + distil"), ("truncated-3 + rmc", "truncated-3 + smooth_matched"),
         ("truncated-3 + rmc", "truncated-3 + rmc_shuffled")]
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lib import batches, encoders, foretelling, models, tasks, training
+from lib import batches, encoders, foretelling, hidden, models, tasks, training
 from lib.contrasts import OTHER_DENSE
 from lib.errors import StudyError
 from lib.foretelling import ALL, BEYOND, CHURN, COMBINED, EXCESS
@@ -67,7 +67,7 @@ def test_rare_word_pairs_are_counted_in_train_within_each_text():
 def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
     model = models.make(tiny_run, micro, "dense", models.Extras(checkpoints=(0.5,), checkpoint_splits=("test", "ood")))
     evaluated = micro[micro["split"].isin(["test", "ood"])]
-    norms = foretelling.hidden_norms(model, micro)
+    norms = hidden.norms(model, micro)
     assert set(norms.index) == set(micro.loc[micro["split"] != "train", "guid"])
     got = foretelling.predictors(model.checkpoints(), micro, tasks.get(tiny_run.task), norms=norms).set_index("guid")
     network, few = models.load(model), evaluated.iloc[[0, 5, -1]]

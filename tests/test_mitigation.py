@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from lib import difficulty, measures, mitigation, mitigation_figures, params, shortcuts, store, tables, tasks
+from lib import difficulty, measures, mitigation, mitigation_figures, params, rmc, shortcuts, store, tables, tasks
 from lib.errors import StudyError
 
 TASK = tasks.get("micro_nli")
@@ -182,20 +182,20 @@ def test_a_setting_changes_no_plain_loss(strength_of):
 
 def test_one_run_is_paired_with_rmc():
     names = ["imp-70 + rmc", "imp-70 + rmc_one_run", "imp-70 + rmc-10", "imp-70 + distil"]
-    assert mitigation.control_pairs(names) == [("imp-70 + rmc", "imp-70 + distil"), ("imp-70 + rmc", "imp-70 + rmc_one_run")]
+    assert rmc.control_pairs(names) == [("imp-70 + rmc", "imp-70 + distil"), ("imp-70 + rmc", "imp-70 + rmc_one_run")]
 
 
 def test_one_run_serves_where_ranks_agree_and_the_difference_is_shown_to_be_small(items):
     rows = {"imp-70 + rmc": rows_of(items), "imp-70 + rmc_one_run": rows_of(items, ood=4),
             "truncated-3 + rmc": rows_of(items)}
-    table = mitigation.one_run(rows, TASK, seed=0, n_boot=50)
+    table = rmc.one_run(rows, TASK, seed=0, n_boot=50)
     assert table["base"].tolist() == ["imp-70"] and table["value"].item() == pytest.approx(-0.1)
     assert table["low"].item() < -0.1 < table["high"].item()
     close = pd.DataFrame({"low": [-0.009], "high": [0.01]})
-    assert mitigation.one_run_serves(0.8, close)
-    assert not mitigation.one_run_serves(0.79, close) and not mitigation.one_run_serves(0.9, close.iloc[:0])
-    assert not mitigation.one_run_serves(0.9, close.assign(high=0.011))
-    assert not mitigation.one_run_serves(0.9, close.assign(low=np.nan))
+    assert rmc.one_run_serves(0.8, close)
+    assert not rmc.one_run_serves(0.79, close) and not rmc.one_run_serves(0.9, close.iloc[:0])
+    assert not rmc.one_run_serves(0.9, close.assign(high=0.011))
+    assert not rmc.one_run_serves(0.9, close.assign(low=np.nan))
 
 
 # --- alpha
@@ -215,12 +215,12 @@ def alphas(items):
 
 def test_alpha_is_chosen_on_the_hard_part_of_dev_and_set_against_the_oracle(alphas):
     rows, v = alphas
-    table = mitigation.choose_alpha(rows, v, TASK, threshold=0.5).set_index("alpha")
+    table = rmc.choose_alpha(rows, v, TASK, threshold=0.5).set_index("alpha")
     assert np.allclose(table["dev_hard"], [0.8, 0.6, 0.4]) and np.allclose(table["dev_easy"], [1, 1, 0.4])
     assert np.allclose(table["dev"], [0.95, 0.9, 0.4]) and np.allclose(table["gap"], [0.2, 0.4, 0])
     assert np.allclose(table["ood"], [0.8, 0.95, 0.75])
     assert [table.index[table[rule]].tolist() for rule in ("by_hard", "by_gap", "oracle")] == [[0.1], [0.5], [0.3]]
-    found = mitigation.regret(rows, table.reset_index(), TASK, seed=0, n_boot=50).set_index("rule")
+    found = rmc.regret(rows, table.reset_index(), TASK, seed=0, n_boot=50).set_index("rule")
     assert np.allclose(found["value"], [0.15, 0.2]) and (found["oracle"] == 0.3).all()
     assert found["alpha"].tolist() == [0.1, 0.5] and (found["low"] < found["value"]).all()
 
@@ -228,34 +228,34 @@ def test_alpha_is_chosen_on_the_hard_part_of_dev_and_set_against_the_oracle(alph
 def test_the_oracle_regrets_nothing(alphas):
     rows, v = alphas
     only = {alpha: rows[0.3] for alpha in (0.1, 0.3)}
-    table = mitigation.choose_alpha(only, v, TASK, threshold=0.5)
+    table = rmc.choose_alpha(only, v, TASK, threshold=0.5)
     assert table[["by_hard", "by_gap", "oracle"]].to_numpy().tolist() == [[False] * 3, [True] * 3]  # a tie: the larger alpha
-    assert mitigation.regret(only, table, TASK, seed=0, n_boot=20)[["value", "low", "high"]].eq(0).all(axis=None)
+    assert rmc.regret(only, table, TASK, seed=0, n_boot=20)[["value", "low", "high"]].eq(0).all(axis=None)
 
 
 def test_dev_is_split_at_the_median_unless_told_and_must_split(alphas):
     rows, v = alphas
     halves = pd.Series(np.arange(40.0), index=[f"dev{i}" for i in range(40)])
-    table = mitigation.choose_alpha(rows, halves, TASK).set_index("alpha")
+    table = rmc.choose_alpha(rows, halves, TASK).set_index("alpha")
     assert table.loc[0.5, "dev_hard"] == 12 / 20 and table.loc[0.1, "dev_hard"] == 1
     with pytest.raises(StudyError, match="no dev row is harder"):
-        mitigation.choose_alpha(rows, v, TASK, threshold=2.0)
+        rmc.choose_alpha(rows, v, TASK, threshold=2.0)
 
 
 def test_models_are_grouped_by_their_alpha():
     names = ["imp-70", "imp-70 + rmc-50", "imp-70 + rmc", "imp-70 + rmc_one_run", "imp-70 + rmc_shuffled",
              "imp-70-2x + rmc-10", "truncated-3 + rmc", "imp-70 + rmc-10 + ptq8"]
-    found = mitigation.by_alpha({name: name for name in names}, 0.3)
+    found = rmc.by_alpha({name: name for name in names}, 0.3)
     assert found == {"imp-70": {0.3: "imp-70 + rmc", 0.5: "imp-70 + rmc-50"}} and list(found["imp-70"]) == [0.3, 0.5]
 
 
 def test_every_base_gets_its_choice_and_its_regret(alphas):
     rows, v = alphas
     models = {"imp-70 + rmc": rows[0.3], "imp-70 + rmc-10": rows[0.1], "truncated-3 + rmc": rows[0.3]}
-    choices, regrets = mitigation.over_alpha(models, 0.3, v, TASK, seed=0, n_boot=20)
+    choices, regrets = rmc.over_alpha(models, 0.3, v, TASK, seed=0, n_boot=20)
     assert choices["base"].eq("imp-70").all() and choices["alpha"].tolist() == [0.1, 0.3]
     assert regrets["rule"].tolist() == ["by_hard", "by_gap"] and np.allclose(regrets["value"], 0.15)
-    assert all(table.empty for table in mitigation.over_alpha({"imp-70 + rmc": rows[0.3]}, 0.3, v, TASK, seed=0))
+    assert all(table.empty for table in rmc.over_alpha({"imp-70 + rmc": rows[0.3]}, 0.3, v, TASK, seed=0))
 
 
 # --- does the instance matter?
@@ -264,7 +264,7 @@ def test_effects_are_rmc_less_each_control_that_was_made(items):
     models = {"imp-70 + distil": rows_of(items, ood=6), "imp-70 + rmc": rows_of(items, ood=4),
               "imp-70 + smooth_matched": rows_of(items, ood=2), "imp-70 + rmc_one_run": rows_of(items),
               "truncated-3 + distil": rows_of(items)}
-    table = mitigation.instance_effects({("micro_nli", 3): models, ("micro_facts", 0): {"imp-70": rows_of(items)}})
+    table = rmc.instance_effects({("micro_nli", 3): models, ("micro_facts", 0): {"imp-70": rows_of(items)}})
     assert table.drop(columns="value").to_numpy().tolist() == [["micro_nli", "imp-70", "smooth_matched", 3],
                                                                ["micro_nli", "imp-70", "distil", 3]]
     assert np.allclose(table["value"], [-0.05, 0.05])
@@ -274,7 +274,7 @@ def test_effects_are_rmc_less_each_control_that_was_made(items):
 def effects():
     rng = np.random.default_rng(0)
     places = [("micro_nli", "imp-70"), ("micro_nli", "truncated-3"), ("micro_facts", "truncated-3")]
-    controls = [*mitigation.INSTANCE[:1], *mitigation.INSTANCE[2:]]
+    controls = [*rmc.INSTANCE[:1], *rmc.INSTANCE[2:]]
     rows = [(*place, control, seed, rng.normal(0.02, 0.02)) for place in places for control in controls for seed in range(5)]
     return pd.DataFrame(rows, columns=["task", "base", "control", "seed", "value"])
 

@@ -88,12 +88,12 @@ def test_no_text_is_kept(kept, items):
 
 
 def test_a_reader_gets_rows_and_predictions_by_name(root, kept):
-    rows, tables = reference.load("smoke", "micro_nli", 0, root)
+    rows, tables = results.load("smoke", "micro_nli", 0, root)
     assert list(tables) == [*MADE, "dense@checkpoints", "imp-70@checkpoints"] and "easy" in rows
     store.check_predictions(tables["imp-70 + rmc"], rows)
     assert sorted(tables["dense@checkpoints"]["step"].unique()) == [5]
     with pytest.raises(StudyError, match="it has smoke/micro_nli/seed0, smoke/micro_nli/seed1"):
-        reference.load("mini", "micro_nli", 0, root)
+        results.load("mini", "micro_nli", 0, root)
 
 
 def test_collecting_again_changes_nothing_and_a_new_model_only_what_it_is_in(grid, root, kept, items):
@@ -162,10 +162,10 @@ def test_a_profile_without_a_run_says_what_to_do(grid, tmp_path):
 def test_files_that_do_not_belong_together_are_named(root, kept):
     store.write_items(kept.folder / "items.parquet", kept.items[kept.items["guid"] != "test1"])
     with pytest.raises(StudyError, match="predictions.parquet: guid 'test1' is not among the rows"):
-        reference.load("smoke", "micro_nli", 0, root)
+        results.load("smoke", "micro_nli", 0, root)
     store.write_items(kept.folder / "predictions.parquet", kept.items)
     with pytest.raises(StudyError, match="schema is 'none'"):
-        reference.load("smoke", "micro_nli", 0, root)
+        results.load("smoke", "micro_nli", 0, root)
 
 
 def test_predictions_of_other_rows_are_named(grid, items):

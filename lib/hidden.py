@@ -1,0 +1,22 @@
+"""What a finished model's last layer is fed."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import batches, encoders, models, store, training
+
+
+def norms(model: store.Model, items: pd.DataFrame, device: str = "cpu") -> pd.Series:
+    """|h| of each row but train's by guid: the norm of what the last layer of a finished model is fed, in fp32."""
+    items = items[items["split"] != "train"]
+    network = models.load(model).to(device)
+    encoded = batches.encode(encoders.load_tokenizer(str(model.path)), items, model.record["max_length"])
+    last = [part for part in network.modules() if isinstance(part, torch.nn.Linear)][-1]
+    found, fed = np.zeros(len(items)), []
+    last.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0]))
+    with torch.inference_mode():
+        for rows in batches.eval_batches(encoded.lengths, 64):
+            network(**training.inputs(network, encoded, rows, device))
+            found[rows] = fed.pop().norm(dim=-1).cpu().numpy()
+    return pd.Series(found, index=items["guid"].to_numpy())
