@@ -7,10 +7,11 @@ import torch
 from lib import batches, encoders, models, store, training
 
 
-def norms(model: store.Model, items: pd.DataFrame, device: str = "cpu") -> pd.Series:
-    """|h| of each row but train's by guid: the norm of what the last layer of a finished model is fed, in fp32."""
+def norms(model: store.Model, items: pd.DataFrame, *, dtype: str = "fp32", device: str = "cpu") -> pd.Series:
+    """|h| of each row but train's by guid: the norm of what the last layer of a finished model is fed; dtype of the encoder."""
     items = items[items["split"] != "train"]
-    network = models.load(model).to(device)
+    network = models.load(model)
+    network = (training.bf16_copy(network) if dtype == "bf16" else network).to(device)
     encoded = batches.encode(encoders.load_tokenizer(str(model.path)), items, model.record["max_length"])
     last = [part for part in network.modules() if isinstance(part, torch.nn.Linear)][-1]
     found, fed = np.zeros(len(items)), []

@@ -69,6 +69,7 @@ def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
     evaluated = micro[micro["split"].isin(["test", "ood"])]
     norms = hidden.norms(model, micro)
     assert set(norms.index) == set(micro.loc[micro["split"] != "train", "guid"])
+    assert hidden.norms(model, micro, dtype="bf16").to_numpy() == pytest.approx(norms.to_numpy(), rel=0.02)
     got = foretelling.predictors(model.checkpoints(), micro, tasks.get(tiny_run.task), norms=norms).set_index("guid")
     network, few = models.load(model), evaluated.iloc[[0, 5, -1]]
     encoded = batches.encode(encoders.load_tokenizer(str(model.path)), few, 48)
