@@ -22,6 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: study test claims lab setup
 study: $(READY)
+	@python -m lib.integrity "$(PROFILE)"
 	@snakemake --cores all --resources training=$(JOBS) --nolock --quiet host --rerun-incomplete --keep-going \
 		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"
 	@printf '%s\n' "" "Done. Read the claims in $(RESULTS)/09_claims/ledger.csv" \

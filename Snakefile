@@ -3,12 +3,13 @@
 # What reruns: a changed parameter, code cell or lib module reruns the notebooks that read it and what follows them;
 # prose, comments and docstrings rerun nothing. Finished models lie in the store and are not trained again.
 import ast
-import fcntl
 import hashlib
 import json
 import os
 import re
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ sys.path.insert(0, workflow.basedir)
 
 from lib import params as study
 from lib.errors import StudyError
+from lib.files import lock
 from lib.schema import RUNS, task_folder
 
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1", JUPYTER_PREFER_ENV_PATH="1")
@@ -111,19 +113,18 @@ def task_file(wildcards):
 
 
 # ---------------------------------------------------------------- one run of a profile at a time
+HELD = ExitStack()
+
+
 def begin():
-    """Take the profile's lock, which dies with its holder, and write the parameters that papermill is handed."""
-    Path(OUT).mkdir(parents=True, exist_ok=True)
-    begin.lock = open(f"{OUT}/.lock", "a+")
+    """Take the profile's lock, wait for what an earlier run left at work, write the parameters that papermill is handed."""
     try:
-        fcntl.flock(begin.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise WorkflowError(f"another run of the profile '{PROFILE.name}' is at work here; wait for it, or stop it first")
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        line = process.info["cmdline"] or []
-        if RESOLVED in line and any("papermill" in word for word in line) and left_here(process):
-            raise WorkflowError(f"a notebook of an earlier run is still at work (process {process.pid}): wait for it, "
-                                f"or end it with: kill {process.pid}")
+        HELD.enter_context(lock(Path(OUT)))
+    except StudyError as error:
+        raise WorkflowError(str(error))
+    while (left := left_at_work()) is not None:
+        print(f"a notebook of an earlier run is still at work here: waiting for process {left} to end", file=sys.stderr)
+        time.sleep(5)
     text = yaml.safe_dump(PROFILE.as_dict(), sort_keys=False)
     text = "# Every parameter of this profile as it was last run; papermill reads this file.\n" + text
     path = Path(RESOLVED)
@@ -132,11 +133,16 @@ def begin():
         path.with_suffix(".tmp").replace(path)
 
 
-def left_here(process):
-    try:
-        return Path(process.cwd()) == Path(workflow.basedir)
-    except psutil.Error:
-        return False
+def left_at_work():
+    """A papermill of this profile whose Snakemake is gone, or None."""
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        line = process.info["cmdline"] or []
+        try:
+            if RESOLVED in line and any("papermill" in word for word in line) and Path(process.cwd()) == Path(workflow.basedir):
+                return process.pid
+        except psutil.Error:
+            continue
+    return None
 
 
 onstart:

@@ -39,8 +39,8 @@ class Found:
 
     def written(self, stage: str, name: str) -> pd.DataFrame:
         """A table (CSV) that a stage wrote, of every task and seed that has it: task | seed | its own columns."""
-        paths = {place: run.folder / stage / name for place, run in self.runs.items()}
-        frames = [pd.read_csv(path).assign(task=task, seed=seed) for (task, seed), path in paths.items() if path.exists()]
+        paths = {place: run.find(stage, name) for place, run in self.runs.items()}
+        frames = [pd.read_csv(path).assign(task=task, seed=seed) for (task, seed), path in paths.items() if path is not None]
         table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task", "seed"])
         return table[["task", "seed", *(column for column in table if column not in ("task", "seed"))]]
 
@@ -168,8 +168,8 @@ class Found:
     def _foretold(self) -> pd.DataFrame:
         frames = []
         for task in self.run.tasks:
-            places = {seed: run.folder / "06_shortcut_samples" / "risk.parquet" for (of, seed), run in self.runs.items() if of == task}
-            risk = {seed: pd.read_parquet(path) for seed, path in places.items() if path.exists() and seed in self.run.seeds}
+            places = {seed: run.find("06_shortcut_samples", "risk.parquet") for (of, seed), run in self.runs.items() if of == task}
+            risk = {seed: pd.read_parquet(path) for seed, path in places.items() if path is not None and seed in self.run.seeds}
             runs = {seed: self.of_run(task, seed) for seed in places if seed in risk or seed not in self.run.seeds}
             if risk and any(len(models) > 1 for models in runs.values()):
                 frames.append(foretelling.aucs(runs, risk).assign(task=task))

@@ -5,7 +5,6 @@ compression (`color_of`); its marker and dashes are those of its compression. Sc
 drawn in percent. `smoke=True` marks a figure as no result.
 """
 
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,6 +18,7 @@ from lib.drawing import (
     GREY, LABELS, PALETTE, TRUTH, band, by_method, canvas, check, color_of, cross, ink, label_of, level_line,
     logit_axis, percent_axis, style_of, theme, themed, truth_groups,
 )  # fmt: skip
+from lib import files, store
 from lib.errors import StudyError
 from lib.labels import end_labels, largest_loss, point_labels, subcase_name, unseen_ranges
 
@@ -33,16 +33,11 @@ def save(fig: Figure, table: pd.DataFrame, path: str | Path) -> tuple[Path, Path
     The same figure gives the same bytes. Returns the two paths.
     """
     svg, csv = Path(f"{path}.svg"), Path(f"{path}.csv")
-    svg.parent.mkdir(parents=True, exist_ok=True)
-    temporary = svg.with_name(f".{svg.name}.{os.getpid()}.tmp")
     try:
-        with plt.rc_context(theme()):
+        with files.recorded(svg) as temporary, plt.rc_context(theme()):
             fig.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
-        os.replace(temporary, svg)
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        os.replace(temporary, csv)
+        store.write_csv(csv, table)
     finally:
-        temporary.unlink(missing_ok=True)
         plt.close(fig)
     return svg, csv
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import nbformat
 
-from lib import store
+from lib import files
+from lib.errors import nearest
 from lib.schema import ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -45,7 +46,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def tidy_copy(source: Path, target: Path) -> None:
     """Write the tidied notebook of `source` to `target`, whole or not at all."""
     notebook = tidy(nbformat.read(source, as_version=4))
-    with store.replacing(target) as temporary:
+    with files.replacing(target) as temporary:
         nbformat.write(notebook, temporary)
 
 
@@ -62,6 +63,10 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.notebooks", description=execute.__doc__)
     parser.add_argument("names", nargs="*", help="such as 04_pruning; all where none is given")
     names = parser.parse_args(arguments).names
+    known = sorted(path.stem for path in FOLDER.glob("[0-9]*.ipynb"))
+    for name in names:
+        if name not in known:
+            parser.exit(2, f"{FOLDER} has no notebook '{name}'{nearest(name, known)}\n")
     for path in [FOLDER / f"{name}.ipynb" for name in names] or sorted(FOLDER.glob("[0-9]*.ipynb")):
         execute(path)
 

@@ -26,8 +26,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import notebooks, store
-from lib.errors import StudyError
+from lib import files, notebooks, store
+from lib.errors import StudyError, nearest
 from lib.results import SCHEMA, Made, predictions_of
 from lib.schema import ROOT, STAGES
 
@@ -60,22 +60,22 @@ def _collect_run(folder: Path, place: Path) -> None:
     final = {name: table for name, table in evaluated.items() if name in models}
     along = {name: table for name, table in evaluated.items() if name not in models and len(table)}
     guids = made.items["guid"]
-    files: dict[str, Callable[[Path], object]] = {
+    writers: dict[str, Callable[[Path], object]] = {
         "items.parquet": lambda path: store.write_items(path, made.items),
         "train.parquet": lambda path: store.write_items(path, made.train_rows(tables)),
         "predictions.parquet": lambda path: _write_wide(path, guids, final),
         "costs.json": lambda path: store.write_json(path, {name: model.cost for name, model in models.items()})}
     if along:
         seen = set().union(*(table["guid"] for table in along.values()))
-        files["checkpoints.parquet"] = lambda path: _write_wide(path, guids[guids.isin(seen)], along)
+        writers["checkpoints.parquet"] = lambda path: _write_wide(path, guids[guids.isin(seen)], along)
     for notebook in folder.glob("*.ipynb"):
-        files[notebook.name] = lambda path, notebook=notebook: notebooks.tidy_copy(notebook, path)
+        writers[notebook.name] = lambda path, notebook=notebook: notebooks.tidy_copy(notebook, path)
     for path in (path for stage in STAGES.values() for pattern in COPIED for path in (folder / stage).glob(pattern)):
-        files[str(path.relative_to(folder))] = lambda target, path=path: shutil.copyfile(path, target)
-    for name, write in files.items():
+        writers[str(path.relative_to(folder))] = lambda target, path=path: shutil.copyfile(path, target)
+    for name, write in writers.items():
         _put(place / name, write)
     for path in sorted(place.rglob("*"), reverse=True):  # what the run no longer has; files before their folders
-        if path.is_file() and str(path.relative_to(place)) not in files:
+        if path.is_file() and str(path.relative_to(place)) not in writers:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -87,7 +87,7 @@ def _put(target: Path, write: Callable[[Path], object]) -> None:
         made = Path(folder) / target.name
         write(made)
         if not target.exists() or target.read_bytes() != made.read_bytes():
-            with store.replacing(target) as temporary:
+            with files.replacing(target) as temporary:
                 shutil.copyfile(made, temporary)
 
 
@@ -162,6 +162,18 @@ def check(profiles: list[str], root: Path = ROOT) -> dict[str, str]:
             for profile in profiles}
 
 
+def _check_names(profiles: list[str], kept: bool) -> None:
+    """Raise StudyError for a profile that is not in the reference (kept), or that no run of `outputs` finished."""
+    outputs = ROOT / "outputs"
+    known = sorted({path.relative_to(outputs).parts[kept] for path in outputs.glob(
+        "reference/*/params.yaml" if kept else "*/*/seed*/02_teacher/models.json")} - {"reference", "rebuilt"})
+    for name in profiles:
+        if name not in known:
+            where = f"{outputs / 'reference'} has no profile" if kept else f"{outputs} holds no finished teacher of a profile"
+            mend = f"collect it with `python -m lib.reference {name}` first" if kept else f"run `make study PROFILE={name}` first"
+            raise StudyError(f"{where} '{name}': {mend}{nearest(name, known)}")
+
+
 def main(arguments: list[str]) -> None:
     """`python -m lib.reference PROFILE ...` collects finished runs and rebuilds 09's tables from them; `--check` rebuilds
     those of the profiles given, or all, and compares."""
@@ -174,6 +186,7 @@ def main(arguments: list[str]) -> None:
     if not given.profiles and not given.check:
         parser.error("name the profiles to collect, or give --check")
     try:
+        _check_names(profiles, given.check)
         if given.check:
             found = check(profiles, ROOT)
             for profile, what in found.items():

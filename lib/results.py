@@ -5,16 +5,18 @@ each train row), models by name, and the files of the stages. `lib.reference` sa
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lib import difficulty, floors, shortcuts, store, tasks
+from lib import difficulty, files, floors, shortcuts, store, tasks
 from lib.errors import StudyError
 from lib.schema import ROOT
 
@@ -22,6 +24,7 @@ MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "05_quantization_
 TEXT = ["text_a", "text_b"]
 OF_TRAIN = ["guid", "split", "label", "subcase", "heuristic", "is_shortcut"]
 FOLDS = 5
+AGAIN = "check it out of git again, or collect it again with python -m lib.reference"
 SCHEMA = "2"  # of the reference's predictions.parquet and checkpoints.parquet
 
 
@@ -37,11 +40,17 @@ class Made:
         """The models of some stages by name; one that two stages ask for counts once. StudyError: a stage has not run."""
         return {name: model for stage in stages for name, model in store.read_stage(self.folder / stage).items()}
 
-    def file(self, stage: str, name: str) -> Path:
-        """A file that a stage wrote. Raises StudyError where it is not there."""
+    def find(self, stage: str, name: str) -> Path | None:
+        """A file that a stage wrote; None where there is none. Raises StudyError where it is damaged."""
         path = self.folder / stage / name
-        if not path.exists():
-            raise StudyError(f"{path} is not there: run notebooks/{stage}.ipynb with the same parameters first")
+        return files.checked(path) if path.exists() else None
+
+    def file(self, stage: str, name: str) -> Path:
+        """A file that a stage wrote. Raises StudyError where it is not there, or damaged."""
+        path = self.find(stage, name)
+        if path is None:
+            raise StudyError(f"{self.folder / stage / name} is not there: run notebooks/{stage}.ipynb with the same "
+                             "parameters first")
         return path
 
     @cached_property
@@ -63,8 +72,8 @@ class Made:
     def train_rows(self, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         """`train`, with the losses of these predictions (`predictions_of`)."""
         train = self._all.loc[self._all["split"] == "train", OF_TRAIN].reset_index(drop=True)
-        scores = self.folder / "06_shortcut_samples" / "difficulty.parquet"
-        if scores.exists():
+        scores = self.find("06_shortcut_samples", "difficulty.parquet")
+        if scores is not None:
             found = pd.read_parquet(scores)
             numbers = found.select_dtypes("float").columns
             train = train.merge(found.astype(dict.fromkeys(numbers, "float32")), on="guid", how="left")
@@ -86,25 +95,30 @@ class Kept:
     def models(self, stages: Iterable[str] = MODEL_STAGES) -> dict[str, "Model"]:
         """The models of some stages by name, of those stages that the reference has."""
         paths = [self.folder / stage / "models.json" for stage in stages]
-        records = [record for path in paths if path.exists() for record in json.loads(path.read_text())]
+        records = [record for path in paths if path.exists() for record in _read(path, _records)]
         return {record["model"]: Model(self, record) for record in records}
 
-    def file(self, stage: str, name: str) -> Path | None:
+    def find(self, stage: str, name: str) -> Path | None:
         """A file that a stage wrote; None where the reference has none."""
         path = self.folder / stage / name
         return path if path.exists() else None
 
+    file = find
+
     @cached_property
     def items(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "items.parquet")
+        items = _read(self.folder / "items.parquet", pd.read_parquet)
+        if missing := [column for column in ("guid", "split", "label", "easy") if column not in items]:
+            raise StudyError(f"{self.folder / 'items.parquet'}: column {missing[0]!r} is missing: {AGAIN}")
+        return items
 
     @cached_property
     def train(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "train.parquet")
+        return _read(self.folder / "train.parquet", pd.read_parquet)
 
     @cached_property
     def costs(self) -> dict[str, dict]:
-        return json.loads((self.folder / "costs.json").read_text())
+        return _read(self.folder / "costs.json", _json)
 
     @cached_property
     def predictions(self) -> dict[str, pd.DataFrame]:
@@ -118,10 +132,13 @@ class Kept:
 
     def _wide(self, name: str) -> dict[str, pd.DataFrame]:
         path = self.folder / name
-        arrow = pq.read_table(path)
+        arrow = _read(path, pq.read_table)
         version = (arrow.schema.metadata or {}).get(b"reference_schema", b"none").decode()
         if version != SCHEMA:
             raise StudyError(f"{path}: the reference's schema is {version!r}, this study reads {SCHEMA!r}: collect it again")
+        for column in ("guid", *arrow.column_names):
+            if column not in arrow.column_names or column != "guid" and not pa.types.is_fixed_size_list(arrow[column].type):
+                raise StudyError(f"{path}: column {column!r} is missing or holds no logits: {AGAIN}")
         guids = arrow["guid"].to_pandas()
         at = pd.Index(self.items["guid"]).get_indexer(guids)
         if (at < 0).any():
@@ -129,7 +146,7 @@ class Kept:
                              "it again")
         rows = self.items.iloc[at][["guid", "split", "label"]].reset_index(drop=True)
         tables = {}
-        for column in arrow.column_names[1:]:
+        for column in arrow.drop_columns("guid").column_names:
             values = arrow[column].combine_chunks()
             logits = values.flatten().to_numpy().reshape(len(values), -1).astype(np.float32)
             there = ~np.isnan(logits).all(axis=1)
@@ -150,6 +167,8 @@ class Model:
 
     @property
     def cost(self) -> dict:
+        if self.name not in self.run.costs:
+            raise StudyError(f"{self.run.folder / 'costs.json'} has no model {self.name!r}: {AGAIN}")
         return self.run.costs[self.name]
 
     def predictions(self) -> pd.DataFrame:
@@ -185,6 +204,26 @@ def load(profile: str, task: str, seed: int, root: Path = ROOT) -> tuple[pd.Data
     along = dict.fromkeys(column.rpartition("@")[0] for column in kept.checkpoints)
     return kept.items, kept.predictions | {
         f"{name}@checkpoints": Model(kept, {"model": name}).checkpoints() for name in along}
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    """What `reader` makes of a file of the reference. Raises StudyError where it cannot."""
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:  # pyarrow's and json's errors are among these
+        said = "it is not there" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise StudyError(f"{path} cannot be read ({said}): {AGAIN}") from None
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _records(path: Path) -> list[dict]:
+    records = _json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) and "model" in record for record in records):
+        raise ValueError("it is no list of models' records")
+    return records
 
 
 def predictions_of(models: dict[str, store.Model]) -> dict[str, pd.DataFrame]:

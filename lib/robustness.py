@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import attack, batches, candidates, encoders, models, names, progress, store, training
+from lib import attack, batches, candidates, encoders, files, models, names, progress, store, training
 
 RELEASED = ["model", "guid", "label", "correct", "success", "queries", "words", "changed"]  # no text of a real set
 PEAK_SIDES = (1024, 2048)
@@ -44,13 +44,12 @@ def attacks(finished: dict[str, store.Model], run, rows: pd.DataFrame, source: c
         for name, model in finished.items():
             bar.set_postfix_str(name, refresh=False)
             path = run.folder(run.stage) / "attacks" / f"{_key(model, run, rows)}.parquet"
-            if path.exists():
+            if path.exists() and not files.fault(path.parent, path.name):
                 bar.update(len(rows))
             else:
                 found = attack.attack(victim(model, run), rows, source, max_changed=run.attack_changed, progress=bar,
                                       max_candidates=run.attack_candidates, stop_words=run.attack_stop_words)
-                with store.replacing(path) as temporary:
-                    found.to_parquet(temporary, index=False)
+                store.write_items(path, found)
             parts.append(pd.read_parquet(path).assign(model=name))
     table = pd.concat(parts, ignore_index=True)
     return table[["model", *table.columns.drop("model")]]
@@ -58,16 +57,15 @@ def attacks(finished: dict[str, store.Model], run, rows: pd.DataFrame, source: c
 
 def _key(model: store.Model, run, rows: pd.DataFrame) -> str:
     settings = {key: value for key, value in run.model_dump().items() if key.startswith("attack_")}
-    files = [str(Path(file).stat().st_mtime_ns) for file in (run.wordnet, run.vectors) if file and Path(file).exists()]
+    changed = [str(Path(file).stat().st_mtime_ns) for file in (run.wordnet, run.vectors) if file and Path(file).exists()]
     return store.key(settings | {
-        "model": model.record["key"], "rows": rows["guid"].tolist(), "files": [run.wordnet, run.vectors, *files],
+        "model": model.record["key"], "rows": rows["guid"].tolist(), "files": [run.wordnet, run.vectors, *changed],
         "source": store.source_hash("attack", "candidates", "grammar")})
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """Write the released part of an attacks table: which rows broke, no text."""
-    with store.replacing(path) as temporary:
-        table[RELEASED].to_parquet(temporary, index=False, compression="zstd")
+    store.write_items(path, table[RELEASED])
 
 
 def summary(table: pd.DataFrame, items: pd.DataFrame, n_boot: int, seed: int) -> pd.DataFrame:

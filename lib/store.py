@@ -1,18 +1,20 @@
-"""Where finished work lives: keys, atomic files, the predictions table and the folders of models.
+"""Where finished work lives: keys, atomic files with checksums, the predictions table and the folders of models.
 
-A model's folder is `outputs/<profile>/store/<key>/` and appears whole or not at all. It holds
-`record.json`, `cost.json`, `log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet`,
-and `model/`, a plain `from_pretrained` folder.
+Every file that a stage writes appears whole or not at all, and its folder's `checksums.json` says what it holds; a file
+that is read is held to that first. A model's folder is `outputs/<profile>/store/<key>/`: `record.json`, `cost.json`,
+`log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet`, and `model/`, a plain `from_pretrained`
+folder. What was damaged is mended by `lib.integrity`.
 """
 
 import ast
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lib import files
 from lib.errors import StudyError
 
 SCHEMA = "1"
@@ -54,41 +57,34 @@ def source_hash(*modules: str) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextmanager
-def replacing(path: Path):
-    """Yield a temporary path beside `path` that takes its place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: Path, value) -> None:
-    with replacing(path) as temporary:
+    with files.recorded(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g")
+    with files.recorded(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def write_items(path: Path, items: pd.DataFrame) -> None:
-    with replacing(path) as temporary:
+    with files.recorded(path) as temporary:
         items.to_parquet(temporary, index=False, compression="zstd")
 
 
 def read_items(path: Path) -> pd.DataFrame:
-    """The rows of a task as notebook 01 wrote them. Raises StudyError where they are missing."""
+    """A table of rows as `write_items` wrote it: a task's, or what a stage knows of them. Raises StudyError where it is
+    missing or damaged."""
     if not path.exists():
-        raise StudyError(f"{path} is not there: run notebooks/01_data.ipynb with the same parameters first")
-    return pd.read_parquet(path)
+        raise StudyError(f"{path} is not there: run notebooks/{path.parent.name}.ipynb with the same parameters first")
+    return pd.read_parquet(files.checked(path))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table as `write_csv` wrote it. Raises StudyError where it is missing or damaged."""
+    if not path.exists():
+        raise StudyError(f"{path} is not there: run notebooks/{path.parent.name}.ipynb with the same parameters first")
+    return pd.read_csv(files.checked(path))
 
 
 def predictions_table(items: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
@@ -108,28 +104,40 @@ def check_predictions(table: pd.DataFrame, items: pd.DataFrame | None = None, so
     if extra or missing:
         raise StudyError(f"{source}: columns must be {COLUMNS}; missing {missing}, not known {extra}")
     if table.empty:
-        raise StudyError(f"{source}: the table has no rows")
+        raise StudyError(f"{source}: the table has no rows; give one for each row that was predicted")
 
     def fault(bad: np.ndarray, what: str) -> None:
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise StudyError(f"{source}: row {row + 1} (guid {table['guid'].iloc[row]!r}): {what}")
 
-    fault(table["guid"].isna().to_numpy(), "guid is empty")
-    fault(table["guid"].duplicated().to_numpy(), "guid stands there twice")
+    for column in ("guid", "split"):
+        fault(~table[column].map(lambda value: isinstance(value, str) and value != "").to_numpy(bool), f"{column} must be text, not empty")
+    fault(table["guid"].duplicated().to_numpy(), "guid stands there twice; give each row one of its own")
     if not pd.api.types.is_integer_dtype(table["label"]):
         raise StudyError(f"{source}: column label must hold whole numbers, not {table['label'].dtype}")
-    widths = table["logits"].map(lambda x: np.size(x)).to_numpy()
-    fault(widths != widths[0], f"logits have another number of classes than the first row's {widths[0]}")
+    fault((table["label"].isna() | (table["label"] < 0)).to_numpy(bool), "label must be a class id of 0 or more")
+    fault(~table["logits"].map(_is_vector).to_numpy(bool), "logits must be a list of numbers")
+    widths = table["logits"].map(len).to_numpy()
+    fault(widths != widths[0], f"logits must have as many classes as the first row's {widths[0]}")
     if widths[0] < 2:
-        raise StudyError(f"{source}: logits need two classes or more, not {widths[0]}")
+        raise StudyError(f"{source}: logits must have two classes or more, not {widths[0]}")
     logits = np.stack(table["logits"].to_numpy()).astype(np.float64)
-    fault(~np.isfinite(logits).all(axis=1), "logits are not finite")
+    fault(~np.isfinite(logits).all(axis=1), "logits must be finite numbers")
     if items is not None:
         known = items.set_index("guid")[["split", "label"]].reindex(table["guid"])
-        fault(known["split"].isna().to_numpy(), "guid is not among the task's rows")
-        fault(known["split"].to_numpy() != table["split"].to_numpy(), "split differs from the task's row")
-        fault(known["label"].to_numpy() != table["label"].to_numpy(), "label differs from the task's row")
+        again = "predict the rows of data.parquet again"
+        fault(known["split"].isna().to_numpy(), f"guid is not among the task's rows; {again}")
+        fault(known["split"].to_numpy() != table["split"].to_numpy(), f"split differs from the task's row; {again}")
+        fault(known["label"].to_numpy() != table["label"].to_numpy(), f"label differs from the task's row; {again}")
+
+
+def _is_vector(values) -> bool:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of several lengths inside
+        return False
+    return array.ndim == 1 and array.dtype.kind in "fiu"
 
 
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
@@ -139,18 +147,19 @@ def write_predictions(path: Path, table: pd.DataFrame) -> None:
     columns = {c: pa.array(table[c]) for c in table.columns if c != "logits"}
     columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), width)
     arrow = pa.table(columns).replace_schema_metadata({"predictions_schema": SCHEMA})
-    with replacing(path) as temporary:
+    with files.recorded(path) as temporary:
         pq.write_table(arrow, temporary, compression="zstd")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions (or checkpoints) table; logits come back as float32. Refuses another schema version."""
+    """Read a predictions (or checkpoints) table; logits come back as float32. Refuses another schema version and a damaged
+    file."""
     if not path.exists():
         raise StudyError(f"{path} is not there: run the stage that makes it, or check the path")
-    arrow = pq.read_table(path)
+    arrow = pq.read_table(files.checked(path))
     version = (arrow.schema.metadata or {}).get(b"predictions_schema", b"none").decode()
     if version != SCHEMA:
-        raise StudyError(f"{path}: predictions schema is {version!r}, this study reads {SCHEMA!r}")
+        raise StudyError(f"{path}: predictions schema is {version!r}, this study reads {SCHEMA!r}; delete the file and run its notebook again")
     table = arrow.to_pandas()
     return table.assign(logits=[np.asarray(x, dtype=np.float32) for x in table["logits"]])
 
@@ -163,7 +172,7 @@ class Model:
 
     @property
     def record(self) -> dict:
-        return json.loads((self.folder / "record.json").read_text())
+        return json.loads(files.checked(self.folder / "record.json").read_text())
 
     @property
     def name(self) -> str:
@@ -171,11 +180,14 @@ class Model:
 
     @property
     def cost(self) -> dict:
-        return json.loads((self.folder / "cost.json").read_text())
+        return json.loads(files.checked(self.folder / "cost.json").read_text())
 
     @property
     def path(self) -> Path:
-        """The `from_pretrained` folder."""
+        """The `from_pretrained` folder, its files checked."""
+        for name in files.checksums(self.folder):
+            if name.startswith("model/"):
+                files.checked(self.folder / name, self.folder)
         return self.folder / "model"
 
     def predictions(self) -> pd.DataFrame:
@@ -200,24 +212,48 @@ def ordered_logits(table: pd.DataFrame, items: pd.DataFrame, split: str) -> np.n
 
 
 def find(store: Path, model_key: str) -> Model | None:
-    """The finished model of that key, or None."""
+    """The finished model of that key, or None. One that is damaged or belongs elsewhere is named in a warning and not found."""
     folder = store / model_key
-    return Model(folder) if (folder / "record.json").exists() else None
+    if not folder.exists():
+        return None
+    if wrong := model_fault(folder):
+        warnings.warn(f"{folder}: {wrong}; the model is made anew", stacklevel=2)
+        return None
+    return Model(folder)
+
+
+def model_fault(folder: Path) -> str:
+    """The first thing wrong with a model's folder: a file that is missing, altered or cut short, or a record of another
+    key; "" where it is sound."""
+    for name in dict.fromkeys(("record.json", *files.checksums(folder))):
+        if wrong := files.fault(folder, name):
+            return f"{name} {wrong}"
+    return files.misplaced(folder)
 
 
 def add(store: Path, model_key: str, fill: Callable[[Path], None]) -> Model:
-    """Let `fill` write a model's files into a temporary folder, then put it in place in one step."""
+    """Let `fill` write a model's files into a temporary folder, then put it in place in one step.
+
+    Where another process was first its model stays. StudyError: a full disk.
+    """
     store.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{model_key}-", dir=store))
-    try:
-        fill(temporary)
-        temporary.chmod(0o755)
-        if find(store, model_key) is None:
-            shutil.rmtree(store / model_key, ignore_errors=True)  # what is there without a record is a torn copy
-            os.replace(temporary, store / model_key)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Model(store / model_key)
+    target = store / model_key
+    with files.room(target):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{model_key}-", dir=store))
+        try:
+            fill(temporary)
+            files.seal(temporary)
+            temporary.chmod(0o755)
+            if find(store, model_key) is None:
+                shutil.rmtree(target, ignore_errors=True)
+                try:
+                    os.rename(temporary, target)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Model(target)
 
 
 def write_stage(folder: Path, models: list[Model]) -> None:
@@ -232,9 +268,9 @@ def read_stage(folder: Path) -> dict[str, Model]:
         raise StudyError(f"{path} is not there: run notebooks/{folder.name}.ipynb with the same parameters first")
     store = folder.parents[2] / "store"
     models = {}
-    for record in json.loads(path.read_text()):
-        model = find(store, record["key"])
-        if model is None:
+    for record in json.loads(files.checked(path).read_text()):
+        model = Model(store / record["key"])
+        if not (model.folder / "record.json").exists() or model.record["key"] != record["key"]:
             raise StudyError(f"{path} names model {record['model']!r} ({record['key']}), which is not in {store}: "
                              f"run notebooks/{folder.name}.ipynb again")
         models[record["model"]] = model

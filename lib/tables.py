@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib import bootstrap, measures, microworld, store
+from lib import bootstrap, files, measures, microworld, store
 from lib.tasks import Task
 
 
@@ -52,9 +52,9 @@ def with_sparsity(table: pd.DataFrame, models: dict[str, store.Model]) -> pd.Dat
 
 def sparsity_per_layer(models: dict[str, store.Model]) -> pd.DataFrame:
     """Achieved sparsity of each encoder layer's attention and feed-forward weights, one column a pruned model."""
-    files = {name: m.folder / "sparsity_per_layer.csv" for name, m in models.items()}
-    return pd.DataFrame({name: pd.read_csv(f).set_index(["layer", "part"])["sparsity"]
-                         for name, f in files.items() if f.exists()}).reset_index()
+    paths = {name: m.folder / "sparsity_per_layer.csv" for name, m in models.items()}
+    return pd.DataFrame({name: pd.read_csv(files.checked(path)).set_index(["layer", "part"])["sparsity"]
+                         for name, path in paths.items() if path.exists()}).reset_index()
 
 
 def scores(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:

@@ -604,7 +604,7 @@ def attacks_of(run, seed, survived):
     place.mkdir(parents=True, exist_ok=True)
     frames = [pd.DataFrame({"model": model, "guid": ["test0", "test1", "test2"], "correct": [True, True, after[2]],
                             "success": [not after[0], not after[1], False]}) for model, after in survived.items()]
-    pd.concat(frames).to_parquet(place / "attacks.parquet")
+    store.write_items(place / "attacks.parquet", pd.concat(frames))
 
 
 def plane_of(run, seed, ood, latency):

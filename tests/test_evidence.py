@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib import contrasts, evidence, params, schema
+from lib import contrasts, evidence, params, results, schema
 
 TASK = "micro_nli"
 
@@ -20,7 +20,7 @@ def found(tmp_path):
     for (stage, name), table in tables.items():
         (tmp_path / "seed0" / stage).mkdir(parents=True)
         table.to_csv(tmp_path / "seed0" / stage / name, index=False)
-    runs = {(TASK, seed): SimpleNamespace(folder=tmp_path / f"seed{seed}") for seed in (0, 1)}
+    runs = {(TASK, seed): results.Kept(tmp_path / f"seed{seed}") for seed in (0, 1)}
     return evidence.Found(SimpleNamespace(tasks=[TASK], seeds=[0, 1]), runs, {place: {} for place in runs})
 
 

@@ -412,7 +412,7 @@ def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(first[1]), table, rtol=1e-5)
     assert "0.333333," in first[1].read_text() and "0.3333333" not in first[1].read_text()
     assert not plt.get_fignums()
-    assert sorted(path.name for path in first[0].parent.iterdir()) == ["curve.csv", "curve.svg"]
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["checksums.json", "curve.csv", "curve.svg"]
 
 
 @pytest.mark.parametrize("name", ["difficulty_histogram", "dynamics_map", "dense_trajectory", "mitigation_plane", "attack_matrix"])

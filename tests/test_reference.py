@@ -23,7 +23,7 @@ def root(grid, items):
     place = grid.folder("06_shortcut_samples", "micro_nli", 0)
     place.mkdir(parents=True)
     guids = items.loc[items["split"] == "train", "guid"]
-    pd.DataFrame({"guid": guids[::-1], "v_levels": np.linspace(0, 1, len(guids))}).to_parquet(place / "difficulty.parquet")
+    store.write_items(place / "difficulty.parquet", pd.DataFrame({"guid": guids[::-1], "v_levels": np.linspace(0, 1, len(guids))}))
     nbformat.write(nbformat.v4.new_notebook(), grid.outputs / PLACE / "02_teacher.ipynb")
     (grid.outputs / "params.yaml").write_text("grid: {}\n")
     return grid.root

@@ -145,8 +145,8 @@ def test_a_run_that_breaks_loses_one_model_at_most(finished, run, chosen, source
         return source(word)
     with pytest.raises(KeyboardInterrupt):
         robustness.attacks(finished, place, chosen, breaks)
-    kept = list((place.folder("08_loyalty_and_attacks") / "attacks").iterdir())
-    assert len(kept) == 1 and kept[0].suffix == ".parquet"
+    kept = list((place.folder("08_loyalty_and_attacks") / "attacks").glob("*.parquet"))
+    assert len(kept) == 1
     asked.clear()
     robustness.attacks(finished, place, chosen, source)
     assert asked == ["truncated-1", "dense + ptq8"]

@@ -3,7 +3,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from lib import store
+from lib import files, store
 from lib.errors import StudyError
 
 
@@ -47,7 +47,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(TypeError):
         store.write_json(path, {"a": object()})
     assert path.read_text() == '{\n "a": 1\n}\n'
-    assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checksums.json", "t.json"]
 
 
 def test_predictions_survive_the_disk(tmp_path, table):
@@ -60,7 +60,8 @@ def test_predictions_survive_the_disk(tmp_path, table):
 def test_another_schema_version_is_refused(tmp_path, table):
     path = tmp_path / "p.parquet"
     store.write_predictions(path, table)
-    pq.write_table(pq.read_table(path).replace_schema_metadata({"predictions_schema": "0"}), path)
+    with files.recorded(path) as other:
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"predictions_schema": "0"}), other)
     with pytest.raises(StudyError, match="schema is '0'"):
         store.read_predictions(path)
 
@@ -71,8 +72,8 @@ FAULTS = {
     "no rows": lambda t: t.iloc[:0],
     r"row 3 .*stands there twice": lambda t: t.assign(guid=["r0", "r1", "r0", "r3", "r4", "r5"]),
     "whole numbers": lambda t: t.assign(label=t["label"] + 0.5),
-    r"row 2 .*number of classes": lambda t: t.assign(logits=[[1, 2], [1, 2, 3], *([[1, 2]] * 4)]),
-    r"row 4 .*not finite": lambda t: t.assign(logits=[[1, 2]] * 3 + [[np.nan, 1]] + [[1, 2]] * 2),
+    r"row 2 .*as many classes as the first row's 2": lambda t: t.assign(logits=[[1, 2], [1, 2, 3], *([[1, 2]] * 4)]),
+    r"row 4 .*must be finite": lambda t: t.assign(logits=[[1, 2]] * 3 + [[np.nan, 1]] + [[1, 2]] * 2),
     r"row 1 .*not among": lambda t: t.assign(guid=["zz", "r1", "r2", "r3", "r4", "r5"]),
     r"row 5 .*split differs": lambda t: t.assign(split=["train"] * 2 + ["dev"] * 3 + ["ood"]),
     r"row 6 .*label differs": lambda t: t.assign(label=[0, 1, 0, 1, 0, 0]),

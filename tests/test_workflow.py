@@ -16,8 +16,9 @@ from lib.schema import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERMILL = """#!{python}
-import os, sys, time
+import json, os, sys, time
 from pathlib import Path
+from lib.files import recorded
 notebook, log = Path(sys.argv[1]), Path(sys.argv[2])
 if notebook.stem == os.environ.get("HANG"):
     Path("hanging").touch()
@@ -27,7 +28,8 @@ files = {{"01_data": "data.parquet", "06_shortcut_samples": "difficulty.parquet"
           "08_loyalty_and_attacks": "attacks.parquet", "09_claims": "ledger.csv"}}
 folder = log.parent / notebook.stem
 folder.mkdir(parents=True, exist_ok=True)
-(folder / files.get(notebook.stem, "models.json")).write_text(Path("outputs/mini/params.yaml").read_text() + str(log))
+with recorded(folder / files.get(notebook.stem, "models.json")) as path:
+    path.write_text(json.dumps([{{"key": Path("outputs/mini/params.yaml").read_text() + str(log)}}]))
 log.write_text("done")
 with open("calls", "a") as calls:
     calls.write("papermill " + " ".join(sys.argv[1:]) + "\\n")
@@ -45,7 +47,7 @@ class Study:
         mini = folder / "params" / "mini.yaml"
         mini.write_text(mini.read_text().replace("dose_tasks: []", "dose_tasks: [micro_nli]").replace("dose_seeds: []", "dose_seeds: [0]"))
         (folder / "lib").mkdir()
-        for name in ("__init__", "errors", "names", "params", "schema"):
+        for name in ("__init__", "errors", "files", "integrity", "names", "params", "schema"):
             shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
         (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
         (folder / "lib" / "plots.py").write_text("from lib import looks\n")
@@ -136,7 +138,7 @@ def test_a_changed_parameter_reruns_what_reads_it(study, overrides, reruns):
 def test_a_second_dense_model_is_what_loyalty_and_difficulty_are_read_against(study):
     made = study.folder / "outputs/mini/micro_nli/seed1/02_teacher/models.json"
     kept, times = made.read_text(), made.stat()
-    made.write_text("another")
+    made.write_text("[]")
     reruns = study.rules()
     made.write_text(kept)
     os.utime(made, ns=(times.st_atime_ns, times.st_mtime_ns))
