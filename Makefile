@@ -1,13 +1,16 @@
 # make study            set-up, then the whole chain of one profile (PROFILE=mini); a second run does what is left
 # make test             set-up, unit tests, then every notebook on the smoke profile
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
+# make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
+# make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
 # make lab              JupyterLab in the same environment
 #   PROFILE=micro       smoke mini micro real paper, or a YAML file of your own
-#   SET='mitigation.alpha=0.3 pruning.sparsity_levels=[0.5]'   overrides of the profile
+#   SET='mitigation.alpha=0.3 pruning.head_fractions=[0.2]'   overrides of the profile
 #   JOBS=2              notebooks at a time; give each one thread: SET=common.threads=1
 PROFILE ?= mini
 SET ?=
 JOBS ?= 1
+DEVICES ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -20,7 +23,7 @@ export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: study test claims lab setup
+.PHONY: study test claims plan bench lab setup
 study: $(READY)
 	@python -m lib.integrity "$(PROFILE)"
 	@snakemake --cores all --resources training=$(JOBS) --nolock --quiet host --rerun-incomplete --keep-going \
@@ -35,6 +38,12 @@ test: $(READY)
 
 claims: $(READY)
 	@python -m lib.reference --check
+
+plan: $(READY)
+	@python -m lib.plan "$(PROFILE)" $${SET:+--set "$$SET"} --jobs $(JOBS) $(if $(DEVICES),--devices $(DEVICES))
+
+bench: $(READY)
+	@python -m tests.benchmarks
 
 lab: $(READY)
 	@jupyter lab

@@ -31,10 +31,9 @@ OVERRIDES = config.get("overrides") or ""
 if isinstance(OVERRIDES, dict):   # Snakemake reads the text key={a: 3} as YAML
     OVERRIDES = ": ".join(*OVERRIDES.items())
 try:
-    OVERRIDES = [text for text in re.split(r"\s+(?=[a-z_]+\.[a-z_]+=)", str(OVERRIDES).strip()) if text]
-    PROFILE = study.load(str(config.get("study_profile", "mini")), OVERRIDES)
+    PROFILE = study.load(str(config.get("study_profile", "mini")), study.split_overrides(str(OVERRIDES)))
 except StudyError as error:
-    raise WorkflowError(str(error))
+    sys.exit(str(error))
 
 OUT = f"outputs/{PROFILE.name}"
 RESOLVED = f"{OUT}/params.yaml"

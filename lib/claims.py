@@ -23,17 +23,17 @@ does not), else the normal approximation of the bootstrap. It is told beside the
 
 import itertools
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import stats
 
 from lib import bootstrap, measures
 from lib.contrasts import ALONE, NUMBERS, OF_SPLIT, OF_TABLES, UNITS, pairs
 from lib.errors import StudyError, nearest
+from lib.params import read_yaml
 from lib.published import COUNTERPART, PRINTED, printed, published, strength
 
 CLAIMS = Path(__file__).resolve().parents[1] / "params" / "claims.yaml"
@@ -62,14 +62,14 @@ Measure = Literal[tuple(UNITS)]
 class Claim(BaseModel):
     """One row of params/claims.yaml; that file's head says what each field means."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    id: str
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    id: Annotated[str, Field(pattern=r"^\S+$")]
     claim: str
     where: str
-    tasks: list[Literal[TASKS]]
+    tasks: Annotated[list[Literal[TASKS]], Field(min_length=1)]
     measure: Measure
     split: Literal["test", "ood", ""] = ""
-    models: list[str]
+    models: Annotated[list[str], Field(min_length=1)]
     baselines: list[str]
     direction: Direction
     smallest_effect: float
@@ -91,17 +91,14 @@ class Claim(BaseModel):
 
 def load(path: Path | str = CLAIMS) -> list[Claim]:
     """The claims of a YAML file. Raises StudyError naming file, claim and key at the first fault."""
-    try:
-        rows = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    rows = read_yaml(Path(path))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise StudyError(f"{path}: must be a list of claims, each beginning with '- id:'")
     claims = []
     for number, row in enumerate(rows, 1):
         name = f"{path}: claim {row.get('id', f'number {number}')}"
         try:
-            claim = Claim(**row)
+            claim = Claim.model_validate(row)
         except ValidationError as error:
             raise StudyError(f"{name}: {_fault(error.errors()[0])}") from None
         if claim.id in {other.id for other in claims}:
@@ -114,12 +111,18 @@ def load(path: Path | str = CLAIMS) -> list[Claim]:
 
 def _fault(error: dict) -> str:
     key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {key!r}{nearest(key, Claim.model_fields)}"
+    if error["type"] == "missing":
+        return f"key {key!r} is missing; add it"
+    if error["type"] == "too_short":
+        return f"{key} must hold 1 or more"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{key} is {error['input']!r}; it must be one word, such as A1"
     if error["type"] == "literal_error":
         known = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         return f"{key} is {error['input']!r}{nearest(str(error['input']), known)}"
-    return f"{key}: {error['msg']}" if key else error["msg"].removeprefix("Value error, ")
+    return f"{key} is {error['input']!r}: {error['msg'].replace('Input should', 'should')}" if key else error["msg"].removeprefix("Value error, ")
 
 
 def contrasts(claims: list[Claim], records: pd.DataFrame | list[dict]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ QUANTIZATIONS = ("ptq8", "qat8", "ptq4")  # after training, while training on, w
 VARIANTS = ("after", "2x")
 _FORM = re.compile(r"(dense|untrained|truncated-\d+(?:-alternate)?|scratch-\d+|theseus-\d+(?:-constant)?|"
                    r"(?:imp|heads|ffn)-\d+(?:\.\d+)?)(?:-(after|2x))?")
+_PLACE = re.compile(r"[\w-][\w./-]*|[~./].*")  # a hub id, or a folder
 _RMC = re.compile(r"(rmc)(?:_(one_run)|-(\d{1,2}|100))")
 
 
@@ -62,10 +63,11 @@ def parse(name: str) -> Name:
     stem = structure.split("-")[0]
     alike = difflib.get_close_matches(stem, FAMILIES, 1, 0.8)
     form = _FORM.fullmatch(structure)
-    if not form and (not structure.strip() or stem in FAMILIES or alike):
+    if not form and (not _PLACE.fullmatch(structure) or stem in FAMILIES or alike):
         raise StudyError(f"'{name}' is not a model name such as truncated-3, imp-70, theseus-3 or a hub id"
                          f"{nearest(stem, FAMILIES)}")
     structure, variant = (form[1], form[2] or "") if form else (structure, "")
+    _check_number(name, structure)
     setting = ""
     for place, step in enumerate(steps):
         if found := _RMC.fullmatch(step):
@@ -77,3 +79,12 @@ def parse(name: str) -> Name:
     if len(losses) > 1 or len(kinds) > 1 or steps != losses + kinds:
         raise StudyError(f"'{name}' must read STRUCTURE [+ LOSS] [+ QUANTISATION], such as truncated-3 + distil + ptq8")
     return Name(structure, losses[0] if losses else "vanilla", kinds[0] if kinds else "", variant, setting)
+
+
+def _check_number(name: str, structure: str) -> None:
+    """Raise StudyError for a structure of a family whose number says no layer, or all the weights."""
+    family, _, number = structure.partition("-")
+    if family in ("truncated", "scratch", "theseus") and int(number.split("-")[0]) < 1:
+        raise StudyError(f"'{name}': {structure} has no layer; give 1 or more, such as {family}-3")
+    if family in ("imp", "heads", "ffn") and float(number) >= 100:
+        raise StudyError(f"'{name}': {structure} leaves nothing; the number is the percentage taken away and must be below 100")

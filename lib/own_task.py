@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lib.errors import StudyError, nearest
+from lib.params import read_yaml
 from lib.sources import Table
 from lib.tasks import Ood, Task
 
@@ -85,6 +85,10 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
     if len(labels) < 2:
         raise StudyError(f"{path}: labels: only one class '{labels[0]}'; a task needs two or more")
 
+    if len({spec.columns.text_a, spec.columns.text_b, spec.columns.label}) < 3:
+        raise StudyError(f"{path}: columns: text_a, text_b and label must be three columns, not {spec.columns.text_a}, "
+                         f"{spec.columns.text_b}, {spec.columns.label}")
+
     def table(file: str, columns: _Columns, names: tuple[str, ...], values: dict[str, str]) -> Table:
         ids = {value: names.index(name) for value, name in values.items()}
         return Table(str((path.parent / file).resolve()), columns.model_dump(exclude_none=True), ids)
@@ -94,12 +98,25 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
     for split, part in spec.ood.items():
         if split in ("train", "dev", "test"):
             raise StudyError(f"{path}: ood.{split}: an OOD set cannot be called {split}; give it another name")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", split):
+            raise StudyError(f"{path}: ood: '{split}' must begin with a letter or digit and hold letters, digits, _, . or -")
         values = part.labels or spec.labels
+        if len(set(values.values())) < 2:
+            raise StudyError(f"{path}: ood.{split}.labels: only one class '{next(iter(values.values()))}'; an OOD set needs two or more")
         ood[split] = Ood(*_collapse(f"{path}: ood.{split}", part, labels, values), part.score)
         tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values)
+    _check_apart(path, tables)
     return Task(
         spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence, spec.source or str(path), spec.caveats, tables,
     )
+
+
+def _check_apart(path: Path, tables: dict[str, Table]) -> None:
+    """Raise StudyError for a file that two splits share."""
+    of: dict[str, str] = {}
+    for split, table in tables.items():
+        if (first := of.setdefault(table.path, split)) != split:
+            raise StudyError(f"{path}: {first} and {split} are the same file, {table.path}; give each split rows of its own")
 
 
 def _collapse(where: str, part: _OodFile, labels: tuple[str, ...], values: dict[str, str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
@@ -124,12 +141,9 @@ def _collapse(where: str, part: _OodFile, labels: tuple[str, ...], values: dict[
 def _parse(path: Path) -> _TaskFile:
     if not path.is_file():
         raise StudyError(f"{path}: no such task file; mend the path or give the name of a task")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise StudyError(f"{path}: {line}not readable as YAML: {getattr(error, 'problem', None) or error}; mend that line") from error
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: a task file is a mapping of {', '.join(_TaskFile.model_fields)}; begin with name: {path.stem}")
     try:
         return _TaskFile.model_validate(content)
     except ValidationError as error:
@@ -147,6 +161,14 @@ def _what_is_wrong(error: Any) -> str:
         return f"unknown key '{key}'{nearest(place[-1], section.model_fields)}"
     if error["type"] == "missing":
         return f"key '{key}' is missing; add it"
+    if error["type"] == "too_short":
+        return f"{key} is empty; name at least one OOD set there"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{key} must be a mapping of keys, not {error['input']!r}"
+    if error["type"] == "literal_error":
+        return f"{key} must be {error['ctx']['expected']}, not {error['input']!r}"
+    if error["type"] == "string_type":
+        return f"{key} must be text, not {error['input']!r}; put it in quotes"
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}"
     return f"{key}: {error['msg']}, found {error['input']!r}; mend it"

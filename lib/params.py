@@ -19,7 +19,8 @@ import yaml
 from pydantic import ValidationError
 
 from lib.errors import StudyError, nearest
-from lib.schema import ROOT, RUNS, STAGES, Grid, Run, Strict
+from lib.names import FAMILIES, parse
+from lib.schema import ROOT, RUNS, STAGES, TASKS, Grid, Run, Strict
 
 IDENTITY = ("profile", "task", "seed")
 PARTS = ("grid", "common", "per_task", *RUNS)
@@ -36,7 +37,7 @@ def _own(section: str) -> set[str]:
 
 
 def _unknown(key: str, where: str, section: str) -> StudyError:
-    valid = _own(section)
+    valid = sorted(_own(section), key=lambda name: (name in Run.model_fields, name))
     homes = [name for name in ("grid", "common", *RUNS) if name != section and key in _own(name)]
     moved = "" if not homes else f"; '{key}' belongs to section '{homes[0]}'"
     return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
@@ -46,9 +47,11 @@ class _SafeLoader(yaml.SafeLoader):
     """YAML in which 2e-4 is a number (YAML 1.1 reads a string) and a key written twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise StudyError(f"key '{sorted(twice)[0]}' stands twice (line {node.start_mark.line + 1})")
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise StudyError(f"line {key.start_mark.line + 1}: key '{key.value}' stands twice; keep one of the two")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
 
 
@@ -60,8 +63,22 @@ def _yaml(text: str, where: str) -> Any:
         return yaml.load(text, _SafeLoader)
     except StudyError as error:
         raise StudyError(f"{where}: {error}") from None
-    except yaml.YAMLError as error:
-        raise StudyError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # the last three: no date, !!int; too deep
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise StudyError(f"{where}: {line}not readable as YAML: {what}; mend {'that line' if mark else 'it'}") from None
+
+
+def read_yaml(path: Path, where: str = "") -> Any:
+    """The content of a YAML file, no key twice. Raises StudyError that names it as `where`, by its path if none is given."""
+    where = where or str(path)
+    try:
+        return _yaml(path.read_text(encoding="utf-8"), where)
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text") from None
+    except OSError as error:
+        raise StudyError(f"{where}: cannot be read ({error.strerror}); give the path of a YAML file") from None
 
 
 def _typed(value: Any, key: str, model: type[Strict]) -> Any:
@@ -69,7 +86,7 @@ def _typed(value: Any, key: str, model: type[Strict]) -> Any:
     field = model.model_fields.get(key)
     if not isinstance(value, str) or field is None or field.annotation is str or get_origin(field.annotation) is Literal:
         return value
-    return _yaml(value, f"parameter '{key}'")
+    return _yaml(value, f"parameter '{key}' = {value!r}")
 
 
 def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
@@ -85,8 +102,10 @@ def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
         first = error.errors()[0]
         key, value = first["loc"][0], first["input"]
         if first["type"] == "missing":
-            raise StudyError(f"{name}: parameter '{key}' is missing") from None
+            raise StudyError(f"{name}: parameter '{key}' is missing; give it a value") from None
         said = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        if first["type"] == "too_short":
+            said = "must hold " + str(first["ctx"]["min_length"]) + " or more"
         if first["type"] == "literal_error" and isinstance(value, str):
             choices = re.findall(r"'([^']+)'", first["ctx"]["expected"])
             said = f"no choice is called '{value}'{nearest(value, choices)}"
@@ -164,23 +183,50 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
             section, _, key = str(path).partition(".")
             if section not in ("common", *RUNS):
                 raise StudyError(f"{source}: per_task {task}: '{path}' must read section.key{nearest(section, RUNS)}")
-            if key not in _own(section) or key in IDENTITY:
+            if key in IDENTITY:
+                raise StudyError(f"{source}: per_task {task}: '{path}' cannot differ from task to task; take it out")
+            if key not in _own(section):
                 raise _unknown(key, f"{source}: per_task {task}", section)
     grid = _validate(Grid, "grid", [(source, sections.pop("grid"))])
-    profile = Profile(sections["common"]["profile"], grid, sections, dict(per_task), source)
-    for task in {*grid.tasks, *per_task, sections["common"].get("task", grid.tasks[0])}:
-        for section in RUNS:
-            profile.run(section, task, 0)
-        mitigation, kept = profile.run("mitigation", task, 0), profile.run("teacher", task, 0).checkpoints
-        if "jtt" in mitigation.losses and mitigation.jtt_checkpoint not in kept:
-            raise StudyError(f"{source}: mitigation.jtt_checkpoint = {mitigation.jtt_checkpoint} must be one of "
-                             f"teacher.checkpoints, which are {kept}")
+    common = _validate(Run, "common", [(source, sections["common"])])
+    profile = Profile(common.profile, grid, sections, dict(per_task), source)
+    for task in dict.fromkeys((*grid.tasks, *per_task, common.task)):
+        _check_together({section: profile.run(section, task, common.seed) for section in RUNS}, source)
     return profile
+
+
+def _check_together(runs: Mapping[str, Run], source: str) -> None:
+    """Raise StudyError for what one notebook is asked to build on and no earlier one is asked to make."""
+    mitigation, kept = runs["mitigation"], runs["teacher"].checkpoints
+    if "jtt" in mitigation.losses and mitigation.jtt_checkpoint not in kept:
+        raise StudyError(f"{source}: mitigation.jtt_checkpoint = {mitigation.jtt_checkpoint} must be one of "
+                         f"teacher.checkpoints, which are {kept}")
+    pruning, students = runs["pruning"], runs["distillation"].students
+    cut = [f"{kind}-{share * 100:g}" for kind, shares in (("heads", pruning.head_fractions), ("ffn", pruning.ffn_fractions))
+           for share in shares]
+    made = [*students, *(f"imp-{level * 100:g}" for level in pruning.sparsity_levels), *pruning.controls]
+    last = max(pruning.sparsity_levels)
+    if sum(level <= last for level in pruning.run_levels) < 2:
+        raise StudyError(f"{source}: pruning.run_levels = {pruning.run_levels} must hold two or more up to {last}, the highest of "
+                         "pruning.sparsity_levels, whose run passes them; 06_shortcut_samples reads the difficulty there")
+    spread = [name for name in mitigation.losses if name.startswith(("rmc", "smooth_")) and name != "rmc_one_run"]
+    if spread and mitigation.difficulty == "levels" and len(pruning.sparsity_levels) < 2:
+        raise StudyError(f"{source}: mitigation.losses names '{spread[0]}', whose difficulty needs two or more "
+                         f"pruning.sparsity_levels, not {pruning.sparsity_levels}; add one, or set mitigation.difficulty=one_run")
+    for base in mitigation.bases:
+        if base not in made:
+            raise StudyError(f"{source}: mitigation.bases names '{base}', which neither distillation.students nor "
+                             f"pruning.sparsity_levels makes; add it there{nearest(base, made)}")
+    for name in runs["quantization"].recipes:
+        found = parse(name)
+        if found.family in ("heads", "ffn") and found.base not in cut:
+            raise StudyError(f"{source}: quantization.recipes names '{name}', but {found.base} is not made; add its share to "
+                             f"pruning.{'head' if found.family == 'heads' else 'ffn'}_fractions")
 
 
 def _read(path: Path) -> tuple[Any, str]:
     shown = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-    return _yaml(path.read_text(encoding="utf-8"), shown), shown
+    return read_yaml(path, shown), shown
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -198,6 +244,11 @@ def _set(raw: dict[str, Any], override: str) -> None:
         changes.pop(path.strip(), None)
 
 
+def split_overrides(text: str) -> list[str]:
+    """The overrides of one line, such as `mitigation.losses=[rmc, distil] mitigation.alpha=0.3`; spaces may stand in values."""
+    return [one for one in re.split(r"\s+(?=[a-z_]+\.[a-z_]+=)", text.strip()) if one]
+
+
 def load(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     """A profile by name (params/NAME.yaml) or path, with `section.key=value` overrides, which win over per_task too.
 
@@ -206,7 +257,7 @@ def load(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     named = str(profile)
     path = Path(named) if named.endswith((".yaml", ".yml")) else ROOT / "params" / f"{named}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem != "claims")
+        known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("claims", "speeds"))
         raise StudyError(f"no profile '{profile}' in params{nearest(named, known)}")
     base, _ = _read(ROOT / "params" / "smoke.yaml")
     raw, shown = _read(path.resolve())
@@ -217,7 +268,33 @@ def load(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     overrides = list(overrides)
     for override in overrides:
         _set(raw, override)
-    return _build(raw, base, " with ".join([shown, *overrides]))
+    shown = " with ".join([shown, *overrides])
+    profile = _build(raw, base, shown)
+    _check_places(profile)
+    return profile
+
+
+def _check_places(profile: Profile) -> None:
+    """Raise StudyError for a file or folder that a profile names and that is not here; 09 on the reference needs none."""
+    for task in profile.grid.tasks:
+        if task not in TASKS and not (ROOT / task).is_file():
+            raise StudyError(f"{profile.source}: grid.tasks: there is no task file {ROOT / task}; mend the path, which counts "
+                             "from the project's folder")
+        runs = {section: profile.run(section, task, 0) for section in RUNS}
+        encoders = [("common.encoder", runs["teacher"].encoder)]
+        for key, listed in (("distillation.students", runs["distillation"].students),
+                            ("mitigation.bases", runs["mitigation"].bases),
+                            ("quantization.recipes", runs["quantization"].recipes)):
+            encoders += [(key, found.structure) for found in map(parse, listed) if found.family not in FAMILIES]
+        for key, encoder in encoders:
+            folder = ROOT / Path(encoder).expanduser()
+            if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder) and not folder.is_dir():
+                raise StudyError(f"{profile.source}: {key} names '{encoder}', which is no hub id, and there is no folder "
+                                 f"{folder}; mend the path, or give a hub id")
+        attack = runs["loyalty"]
+        if attack.attack_source == "vectors" and not Path(attack.vectors).is_file():
+            raise StudyError(f"{profile.source}: loyalty.vectors: there is no file {attack.vectors}; give the path of a file of "
+                             "word vectors")
 
 
 def _assigned(source: str) -> list[str]:
@@ -258,7 +335,7 @@ def check(section: str, namespace: Mapping[str, Any]) -> Run:
     for names, allowed in ((own, fields), (injected, fields | set(PARTS))):
         for name in names:
             if name not in allowed:
-                raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, allowed)}")
+                raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, sorted(allowed))}")
     layers: list[Layer] = [(notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace})]
     flat = {key: namespace[key] for key in injected if key in fields}
     raw = {name: namespace[name] or {} for name in injected if name in PARTS}
@@ -276,13 +353,13 @@ def main(arguments: list[str]) -> None:
     """`python -m lib.params PROFILE SECTION [--task T] [--seed K] [--set section.key=value ...]` prints flat YAML."""
     parser = argparse.ArgumentParser(prog="python -m lib.params", description="Print the parameters of one notebook.")
     parser.add_argument("profile")
-    parser.add_argument("section", choices=list(RUNS))
+    parser.add_argument("section", help=", ".join(RUNS))
     parser.add_argument("--task")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="section.key=value")
     given = parser.parse_args(arguments)
     try:
-        profile = load(given.profile, given.set)
+        profile = load(given.profile, split_overrides(" ".join(given.set)))
         task = given.task or profile.sections["common"]["task"]
         seed = profile.sections["common"]["seed"] if given.seed is None else given.seed
         sys.stdout.write(yaml.safe_dump(profile.flat(given.section, task, seed), sort_keys=False))

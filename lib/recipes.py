@@ -1,4 +1,10 @@
-"""Make a model by its name alone: what it builds on is found among the finished models or made first."""
+"""Make a model by its name alone: what it builds on is found among the finished models or made first.
+
+What a name implies (`steps_to`, `epochs`, `predicts_train`) and what a notebook's parameters ask for (`pruned`,
+`mitigated`) stand here once, for the notebooks and for `lib.plan`, which counts before anything runs.
+"""
+
+from collections.abc import Container
 
 import pandas as pd
 
@@ -22,23 +28,66 @@ def make(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) 
         loss["transfer_weight"] = getattr(run, f"{found.loss}_weight")
     if found.quantization:
         parent = make(run, items, found.float_name, finished)
-        trained = {"epochs": run.qat_epochs, **loss} if found.quantization == "qat8" else {}
+        trained = {"epochs": epochs(run, name), **loss} if found.quantization == "qat8" else {}
         return models.make(run, items, name, models.Extras(start=parent, **trained))
+    _check_made_here(name)
+    start = dense if found.family == "theseus" or found.variant == "after" else None
+    return models.make(run, items, name, models.Extras(start=start, epochs=epochs(run, name),
+                                                       predict_train=predicts_train(name), **loss))
+
+
+def epochs(run, name: str) -> float:
+    """Passes over the train rows by which this run trains the model of that name; 0 where nothing is trained."""
+    found = names.parse(name)
+    if found.family == "untrained" or found.quantization.startswith("ptq"):
+        return 0.0
+    if found.quantization == "qat8":
+        return run.qat_epochs
     if found.family in ("heads", "ffn"):
+        return run.recovery_epochs
+    return 2 * run.epochs if found.variant == "2x" else run.epochs
+
+
+def predicts_train(name: str) -> bool:
+    """Whether a model made by its name is predicted on train too: those of a plain structure, trained with the labels."""
+    found = names.parse(name)
+    return found.base == name and not found.variant and found.family != "theseus"
+
+
+def steps_to(wanted: list[str], finished: Container[str]) -> list[str]:
+    """Names in the order of making: before each quantised model the float one that it is made of; those finished left out.
+
+    Raises StudyError for a name that is no recipe, or whose structure notebook 04 alone makes.
+    """
+    chain = dict.fromkeys(step for name in wanted for step in (names.parse(name).float_name, name))
+    left = [step for step in chain if step not in finished]
+    for step in left:
+        if not names.parse(step).quantization:
+            _check_made_here(step)
+    return left
+
+
+def _check_made_here(name: str) -> None:
+    family = names.parse(name).family
+    if family in ("heads", "ffn"):
         raise StudyError(f"{name!r} is made in notebook 04: add its share to pruning."
-                         f"{'head' if found.family == 'heads' else 'ffn'}_fractions")
-    if found.family == "theseus" or found.variant == "after":
-        return models.make(run, items, name, models.Extras(start=dense, **loss))
-    if found.variant == "2x":
-        return models.make(run, items, name, models.Extras(epochs=2 * run.epochs, **loss))
-    return models.make(run, items, name, models.Extras(predict_train=not distils, **loss))
+                         f"{'head' if family == 'heads' else 'ffn'}_fractions")
 
 
 def make_all(run, items: pd.DataFrame, wanted: list[str], finished: dict[str, store.Model]) -> dict[str, store.Model]:
     """The models of these names and every float model that a quantised one is made of, those of `finished` left out."""
     made: dict[str, store.Model] = {}
-    for name in wanted:
-        for step in dict.fromkeys((names.parse(name).float_name, name)):
-            if step not in finished:
-                made[step] = make(run, items, step, finished | made)
+    for name in steps_to(wanted, finished):
+        made[name] = make(run, items, name, finished | made)
     return made
+
+
+def pruned(run) -> list[str]:
+    """The models that notebook 04 makes besides its controls: each sparsity, then heads, then feed-forward width."""
+    return [models.percent(kind, share) for kind, shares in (
+        ("imp", run.sparsity_levels), ("heads", run.head_fractions), ("ffn", run.ffn_fractions)) for share in shares]
+
+
+def mitigated(run) -> list[str]:
+    """The models that notebook 07 makes: every base with every loss."""
+    return [f"{base} + {loss}" for base in run.bases for loss in run.losses]

@@ -4,10 +4,11 @@ The section names are those of the profiles in params/; lib.params reads, merges
 """
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lib import names
 from lib.errors import StudyError, nearest
@@ -23,15 +24,41 @@ TASKS = (*MICRO_TASKS, "mnli", "fever", "qqp")
 Source = Literal["synonyms", "wordnet", "vectors", "characters"]
 Runtime = Literal["eager", "compiled", "onnx_fp32", "onnx_int8"]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy's older generators, in scikit-learn, take
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
+OFFLINE_LAYERS, OFFLINE_TOKENS = 6, 512  # of the encoder `offline`
+
+
+def _once(value: list) -> list:
+    for place, one in enumerate(value):
+        if one in value[:place]:
+            raise ValueError(f"{one!r} stands there twice; name it once")
+    return value
+
+
+Once = AfterValidator(_once)
+Levels = Annotated[list[Inside], Once]
+Seeds = Annotated[list[Seed], Once]
+Names = Annotated[list[str], Once]
 
 
 def _known_task(name: str) -> str:
     if name not in TASKS and not name.endswith((".yaml", ".yml")):
         raise ValueError(f"'{name}' is no task and no task file (*.yaml){nearest(name, TASKS)}")
     return name
+
+
+def _recipe(name: str, info: ValidationInfo) -> names.Name:
+    """A model's name taken apart. Raises ValueError for one whose layers the dense model lacks, as far as that is known."""
+    found = names.parse(name)
+    layers = info.data.get("encoder_layers") or (OFFLINE_LAYERS if info.data.get("encoder") == "offline" else None)
+    if layers and found.family in ("truncated", "scratch", "theseus"):
+        most = layers if found.family == "scratch" else layers - 1
+        if int(found.structure.split("-")[1]) > most:
+            raise ValueError(f"'{name}': the dense model has {layers} layers, so {found.family}-K takes K from 1 to {most}")
+    return found
 
 
 def task_folder(task: str) -> str:
@@ -48,10 +75,10 @@ class Grid(Strict):
     parts of the two, notebooks 06b and 07b too."""
 
     tasks: list[str] = Field(min_length=1)
-    seeds: list[Count]
-    dense_seeds: list[Count]
-    dose_tasks: list[Literal[MICRO_TASKS]]
-    dose_seeds: list[Count]
+    seeds: Seeds
+    dense_seeds: Seeds
+    dose_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
+    dose_seeds: Seeds
 
     @field_validator("tasks")
     @classmethod
@@ -59,6 +86,13 @@ class Grid(Strict):
         folders = [task_folder(_known_task(name)) for name in value]
         if len(set(folders)) < len(folders):
             raise ValueError(f"two of {folders} would share a folder under outputs")
+        return value
+
+    @field_validator("dense_seeds")
+    @classmethod
+    def _any_seed(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        if not value and not info.data.get("seeds", value):
+            raise ValueError("no seed is named; give one here or in grid.seeds")
         return value
 
     @field_validator("dose_tasks", "dose_seeds")
@@ -74,9 +108,9 @@ class Run(Strict):
     """What one notebook runs with: the common parameters, its own (subclasses), and where its files go."""
 
     section: ClassVar[str]
-    profile: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    profile: str
     task: str
-    seed: Count
+    seed: Seed
     encoder: str
     encoder_revision: str
     encoder_layers: Count
@@ -98,10 +132,47 @@ class Run(Strict):
     pkd_weight: Positive
     tinybert_weight: Positive
 
+    @field_validator("profile")
+    @classmethod
+    def _profile(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or value in ("reference", "rebuilt"):
+            raise ValueError("must begin with a letter or digit and hold letters, digits, _, . or -, for it names a folder "
+                             "under outputs; reference and rebuilt are taken there")
+        return value
+
     @field_validator("task")
     @classmethod
     def _task(cls, value: str) -> str:
         return _known_task(value)
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; give 'offline', a hub id or a folder")
+        return value
+
+    @field_validator("encoder_layers")
+    @classmethod
+    def _encoder_layers(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("encoder") == "offline" and value > OFFLINE_LAYERS:
+            raise ValueError(f"encoder 'offline' has {OFFLINE_LAYERS} layers; give 0 (all) to {OFFLINE_LAYERS}")
+        return value
+
+    @field_validator("max_length")
+    @classmethod
+    def _max_length(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("encoder") == "offline" and value > OFFLINE_TOKENS:
+            raise ValueError(f"encoder 'offline' reads {OFFLINE_TOKENS} tokens; give 8 to {OFFLINE_TOKENS}")
+        return value
+
+    @field_validator("prune_cooldown")
+    @classmethod
+    def _cooldown(cls, value: float, info: ValidationInfo) -> float:
+        if value + info.data.get("prune_warmup", 0) >= 1:
+            raise ValueError(f"with prune_warmup = {info.data['prune_warmup']} no step is left to prune in; their sum must be "
+                             "below 1")
+        return value
 
     @property
     def stage(self) -> str:
@@ -132,24 +203,24 @@ class Data(Run):
     n_train: Count
     n_eval: Count
     n_ood: Count
-    shortcut_rate: Share
+    shortcut_rate: Annotated[float, Field(ge=0.5, le=1)]
     subcase_counts: dict[str, Count]
 
 
 class Teacher(Run):
     section = "teacher"
-    checkpoints: list[Inside]
+    checkpoints: Levels
 
 
 class Distillation(Run):
     section = "distillation"
-    students: list[str]
+    students: Names
 
     @field_validator("students")
     @classmethod
-    def _students(cls, value: list[str]) -> list[str]:
+    def _students(cls, value: list[str], info: ValidationInfo) -> list[str]:
         for name in value:
-            found = names.parse(name)
+            found = _recipe(name, info)
             if found.family in ("dense", "untrained", "theseus", "imp", "heads", "ffn") or found.quantization:
                 raise ValueError(f"'{name}': a student is truncated-*, scratch-* or a hub id; pruned models are made in "
                                  "pruning, replaced and quantised ones in quantization.recipes")
@@ -163,18 +234,18 @@ class Distillation(Run):
 
 class Pruning(Run):
     section = "pruning"
-    sparsity_levels: Annotated[list[Inside], Field(min_length=1)]
-    run_levels: list[Inside]
-    head_fractions: list[Inside]
-    ffn_fractions: list[Inside]
+    sparsity_levels: Annotated[Levels, Field(min_length=1)]
+    run_levels: Levels
+    head_fractions: Levels
+    ffn_fractions: Levels
     recovery_epochs: Positive
-    controls: list[str]
+    controls: Names
 
     @field_validator("controls")
     @classmethod
-    def _controls(cls, value: list[str]) -> list[str]:
+    def _controls(cls, value: list[str], info: ValidationInfo) -> list[str]:
         for name in value:
-            found = names.parse(name)
+            found = _recipe(name, info)
             if not found.variant or found.loss != "vanilla" or found.quantization:
                 raise ValueError(f"'{name}': a control is a structure with one of -{', -'.join(names.VARIANTS)}, such as "
                                  "imp-70-after")
@@ -187,7 +258,7 @@ class Pruning(Run):
 
 class Quantization(Run):
     section = "quantization"
-    recipes: list[str]
+    recipes: Names
     qat_epochs: Positive
     replace_start: Share
     replace_rate: Inside
@@ -195,13 +266,16 @@ class Quantization(Run):
 
     @field_validator("recipes")
     @classmethod
-    def _recipes(cls, value: list[str]) -> list[str]:
+    def _recipes(cls, value: list[str], info: ValidationInfo) -> list[str]:
         for name in value:
-            found = names.parse(name)
+            found = _recipe(name, info)
             if found.family == "untrained" or name == "dense":
                 raise ValueError(f"'{name}' is made in 02_teacher: name a compression of it, such as dense + ptq8")
             if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
                 raise ValueError(f"'{name}': recipes take + {', + '.join(names.STUDENT_LOSSES)}; other losses are mitigation's")
+            if found.family in ("heads", "ffn") and found.loss != "vanilla":
+                raise ValueError(f"'{name}': heads and width are cut from the finished dense model without a loss; write "
+                                 f"{found.base} + {found.quantization or 'ptq8'}")
             if found.family == "theseus" and found.loss in names.TRANSFERS:
                 raise ValueError(f"'{name}': while layers are replaced there are none to compare with the teacher's; take "
                                  "+ distil")
@@ -210,26 +284,26 @@ class Quantization(Run):
 
 class ShortcutSamples(Run):
     section = "shortcut_samples"
-    seeds: list[Count]
-    dense_seeds: list[Count]
+    seeds: Seeds
+    dense_seeds: Seeds
     folds: Annotated[int, Field(ge=2)]
 
 
 class Doses(Run):
     section = "doses"
-    shortcut_rates: list[Annotated[float, Field(ge=0.5, lt=1)]]
-    train_sizes: list[Annotated[int, Field(ge=1)]]
-    models: list[str]
-    run_levels: Annotated[list[Inside], Field(min_length=2)]
+    shortcut_rates: Annotated[list[Annotated[float, Field(ge=0.5, lt=1)]], Once]
+    train_sizes: Annotated[list[Annotated[int, Field(ge=1)]], Once]
+    models: Names
+    run_levels: Annotated[Levels, Field(min_length=2)]
     alpha: Share
     n_boot: Annotated[int, Field(ge=100)]
 
     @field_validator("models")
     @classmethod
-    def _models(cls, value: list[str]) -> list[str]:
+    def _models(cls, value: list[str], info: ValidationInfo) -> list[str]:
         pruned = [name for name in value if names.parse(name).family == "imp" and " + " not in name]
         for name in value:
-            found = names.parse(name)
+            found = _recipe(name, info)
             if found.family not in ("truncated", "scratch", "imp") or found.variant or found.quantization or \
                     found.loss not in ("vanilla", "distil", "rmc") or (found.loss == "rmc" and found.setting != "one_run"):
                 raise ValueError(f"'{name}' must be truncated-*, scratch-* or imp-*, alone or with + distil or + rmc_one_run")
@@ -238,18 +312,28 @@ class Doses(Run):
         return value
 
 
+    @field_validator("run_levels")
+    @classmethod
+    def _run_levels(cls, value: list[float], info: ValidationInfo) -> list[float]:
+        models = [names.parse(name) for name in info.data.get("models", ())]
+        last = max((float(found.structure.split("-")[1]) for found in models if found.family == "imp"), default=100)
+        if "rmc" in {found.loss for found in models} and sum(level * 100 <= last for level in value) < 2:
+            raise ValueError(f"rmc_one_run needs two or more up to {last / 100:g}, where the run of imp-{last:g} ends")
+        return value
+
+
 class Mends(Run):
     section = "mends"
-    bases: list[str]
-    more_rows: list[Annotated[int, Field(ge=1)]]
-    structures: list[str]
+    bases: Names
+    more_rows: Annotated[list[Annotated[int, Field(ge=1)]], Once]
+    structures: Names
     n_boot: Annotated[int, Field(ge=100)]
 
     @field_validator("bases", "structures")
     @classmethod
-    def _structures(cls, value: list[str]) -> list[str]:
+    def _structures(cls, value: list[str], info: ValidationInfo) -> list[str]:
         for name in value:
-            found = names.parse(name)
+            found = _recipe(name, info)
             if " + " in name or found.family not in ("truncated", "imp"):
                 raise ValueError(f"'{name}' must be truncated-* or imp-*, without a loss")
         return value
@@ -257,8 +341,8 @@ class Mends(Run):
 
 class Mitigation(Run):
     section = "mitigation"
-    bases: list[str]
-    losses: list[str]
+    bases: Names
+    losses: Names
     alpha: Share
     smooth: Share
     gamma: Annotated[float, Field(ge=0)]
@@ -268,9 +352,9 @@ class Mitigation(Run):
 
     @field_validator("bases")
     @classmethod
-    def _bases(cls, value: list[str]) -> list[str]:
+    def _bases(cls, value: list[str], info: ValidationInfo) -> list[str]:
         for name in value:
-            found = names.parse(name)
+            found = _recipe(name, info)
             if " + " in name or found.family in ("dense", "untrained", "theseus", "heads", "ffn"):
                 raise ValueError(f"'{name}' must be imp-*, truncated-*, scratch-* or a hub id, without a loss, such as imp-70")
         return value
@@ -287,8 +371,8 @@ class Mitigation(Run):
 
 class Loyalty(Run):
     section = "loyalty"
-    seeds: list[Count]
-    dense_seeds: list[Count]
+    seeds: Seeds
+    dense_seeds: Seeds
     n_attack: Annotated[int, Field(ge=1)]
     attack_source: Source
     attack_changed: Annotated[float, Field(gt=0, le=1)]
@@ -298,7 +382,7 @@ class Loyalty(Run):
     attack_cosine: Share
     wordnet: str
     vectors: str
-    cost_paths: Annotated[list[Runtime], Field(min_length=1)]
+    cost_paths: Annotated[list[Runtime], Field(min_length=1), Once]
     cost_runs: Annotated[int, Field(ge=1)]
     max_bytes: Count
     max_latency: Annotated[float, Field(ge=0)]

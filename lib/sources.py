@@ -2,10 +2,13 @@
 
 import gzip
 import hashlib
+import http.client
 import os
 import re
 import shutil
 import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ from urllib.parse import urlparse
 
 import datasets
 import pandas as pd
+from huggingface_hub import constants
+from huggingface_hub.utils import logging as hub_logging
 from pyarrow import parquet
 
 from lib.errors import StudyError, nearest
@@ -29,6 +34,8 @@ FORMATS: dict[str, tuple[str, dict]] = {
     ".csv": ("csv", {}), ".tsv": ("csv", TAB), ".txt": ("csv", TAB),
     ".jsonl": ("json", {}), ".parquet": ("parquet", {}),
 }
+PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt at a download
+SILENCE = 60.0  # seconds without a byte after which a connection counts as broken
 
 
 @dataclass(frozen=True)
@@ -127,17 +134,43 @@ def _verify(path: Path, table: Table) -> dict[str, str]:
 def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
     """The table from the hub or by its address; whatever goes wrong, the error tells both ways to the data."""
     try:
-        if table.hub:
-            hub = table.hub
-            with _quiet():
-                data = datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision)
-            return data, {"origin": str(hub), "digest": f"revision:{hub.revision}", "copy": "official"}
+        if hub := table.hub:
+            return _from_hub(hub), {"origin": str(hub), "digest": f"revision:{hub.revision}", "copy": "official"}
         path = download(table.url, _cache() / PurePosixPath(table.path).parent, table.url_digest)
     except StudyError:
         raise
     except Exception as error:  # the hub client, datasets and urllib share no base class
-        raise StudyError(f"{table.path}: {_both_ways(table)}; the download failed with: {_first_line(error)}") from error
+        told = str(error) if isinstance(error, datasets.exceptions.DatasetNotFoundError) else _first_line(error)
+        raise StudyError(f"{table.path}: {_both_ways(table)}; the download failed with: {told}") from error
     return _load_file(path, table), {"origin": table.url, "digest": digest(path), "copy": "official"}
+
+
+def _from_hub(hub: Hub) -> datasets.Dataset:
+    """The rows of one split at its commit. StudyError: a file that is not what the hub said it is."""
+    # A cache for each commit: where the hub does not answer, `datasets` takes the newest table it made, of any commit.
+    made = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / hub.revision
+    fetched = Path(constants.HF_HUB_CACHE, f"datasets--{hub.repo.replace('/', '--')}", "snapshots", hub.revision)
+    try:
+        with _quiet():
+            return datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision, cache_dir=str(made))
+    finally:  # after an error too, for damage may have caused it
+        if bad := damaged(fetched):
+            shutil.rmtree(made, ignore_errors=True)
+            for file in bad:
+                file.resolve().unlink(missing_ok=True)  # two names may share one content
+            raise StudyError(f"{hub}: what came as {bad[0].relative_to(fetched)} is not what its content hash says; "
+                             "it was deleted, run again to fetch it anew")
+
+
+def damaged(snapshot: Path) -> list[Path]:
+    """Files of a commit in the hub client's cache that differ from the content hash (ETag) under which they are kept.
+
+    The client itself compares sizes only. Where its cache is without symbolic links, no hash is kept and none is compared.
+    """
+    kinds = {64: "sha256", 40: "git"}
+    links = [file for file in sorted(snapshot.rglob("*")) if file.is_symlink() and file.is_file()]
+    kept = [(file, kinds[len(name)], name) for file in links if len(name := file.readlink().name) in kinds]
+    return [file for file, kind, name in kept if digest(file, kind) != f"{kind}:{name}"]
 
 
 def _both_ways(table: Table) -> str:
@@ -153,7 +186,9 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
     """Fetch `url` into `folder` once, under a temporary name until its digest is verified.
 
     `expected` is a digest as `digest` writes it; "" records the first download's SHA-256 beside the
-    file and holds later reads to it. A damaged or cut-off file never gets the final name.
+    file and holds later reads to it. A damaged or cut-off file never gets the final name. What may pass (a broken,
+    silent or refused connection, a busy server) is tried again after each of PAUSES, from the first byte on. Only
+    `expected` can tell a file cut off by a server that announces no length.
     """
     path = folder / PurePosixPath(urlparse(url).path).name
     note = path.with_name(path.name + ".sha256")
@@ -167,13 +202,14 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         partial = Path(part) / path.name
-        with urllib.request.urlopen(url, timeout=60) as answer, partial.open("wb") as file:
-            length = answer.headers.get("Content-Length")
-            shutil.copyfileobj(answer, file, 1 << 20)
-        size = partial.stat().st_size
-        # Reading in blocks ends without an error when the connection breaks off.
-        if length is not None and size != int(length):
-            raise StudyError(f"{url}: {size} of {length} bytes arrived; run again to download anew")
+        for pause in (*PAUSES, None):
+            try:
+                _fetch(url, partial)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                if pause is None or not _may_pass(error):
+                    raise
+            time.sleep(pause)
         with partial.open("rb") as file:
             if file.read(64).lstrip()[:1] == b"<":
                 raise StudyError(f"{url}: a web page came instead of the file; fetch the file with a browser and save it as {path}")
@@ -186,14 +222,36 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
     return path
 
 
+def _fetch(url: str, partial: Path) -> None:
+    """Write what an address sends, anew. ConnectionError: fewer bytes than were announced."""
+    with urllib.request.urlopen(url, timeout=SILENCE) as answer, partial.open("wb") as file:
+        shutil.copyfileobj(answer, file, 1 << 20)
+    size, length = partial.stat().st_size, answer.headers.get("Content-Length")
+    # Reading in blocks ends without an error when the connection breaks off.
+    if length is not None and size != int(length):
+        raise ConnectionError(f"{size} of {length} bytes arrived")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the connection or the server is at fault, rather than the address or this machine."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in (408, 429) or error.code >= 500
+    return isinstance(getattr(error, "reason", error), (ConnectionError, TimeoutError, http.client.HTTPException))
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of `datasets` inside."""
+    """No progress bars and retry notices of `datasets` and the hub's client inside."""
     shown = not datasets.are_progress_bars_disabled()
+    level, hub_level = datasets.logging.get_verbosity(), hub_logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
         if shown:
             datasets.enable_progress_bars()
 

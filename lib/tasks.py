@@ -178,6 +178,7 @@ def load(
     a fixed draw of whole groups: 2,000 rows, or a tenth of train if that is less. `attrs["sources"]` tells each
     split's file, origin, digest, copy and rows; `attrs["dropped"]` the train rows dropped, by split they occur in.
     """
+    _check_sizes(task, {"n_train": n_train, "n_eval": n_eval, "n_ood": n_ood})
     if not task.tables:
         return microworld.make(
             task.name, seed=seed, n_train=n_train, n_eval=n_eval, n_ood=n_ood, shortcut_rate=shortcut_rate, subcase_counts=subcase_counts,
@@ -200,8 +201,15 @@ def load(
         dropped[other] = int(seen.sum())
         splits["train"] = splits["train"][~seen]
     if "dev" not in splits:
-        splits["train"], splits["dev"] = _hold_out(splits["train"], DEV_ROWS)
+        file, whole = splits["train"]["file"].iloc[0], splits["train"]
+        splits["train"], splits["dev"] = _hold_out(whole, DEV_ROWS)
+        if splits["dev"].empty:
+            raise StudyError(f"{file}: its {len(whole)} rows, in {whole['group'].nunique()} groups, hold no tenth of whole groups that "
+                             "could be dev; give more rows, or a dev file")
     splits["train"] = _stratified(splits["train"], n_train, seed)
+    if splits["train"]["label"].nunique() < 2:
+        raise StudyError(f"train of '{task.name}' holds one label alone, '{task.labels[splits['train']['label'].iloc[0]]}', in "
+                         f"{len(splits['train'])} rows; give rows of two or more, or raise n_train")
     for split in ("dev", "test"):
         splits[split] = _first_by_hash(splits[split], n_eval)
     for split in task.ood:
@@ -212,6 +220,16 @@ def load(
     check_items(items, task)
     items.attrs = {"sources": sources, "dropped": dropped}
     return items
+
+
+def _check_sizes(task: Task, sizes: dict[str, int]) -> None:
+    """Raise StudyError for a number of rows that cannot be drawn."""
+    least = {"n_train": 2, "n_eval": 1, "n_ood": 1}
+    for name, n in sizes.items():
+        if n < 0:
+            raise StudyError(f"{name} is {n}; give 0 (all rows) or more")
+        if not task.tables and n < least[name]:
+            raise StudyError(f"{name} is {n}, but task '{task.name}' is made, not read, and has no 'all' rows; give {least[name]} or more")
 
 
 def _refuse_twice(rows: pd.DataFrame) -> None:

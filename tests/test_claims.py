@@ -100,9 +100,9 @@ def test_a_wrong_claim_is_refused_by_name(tmp_path, change, message):
 
 @pytest.mark.parametrize("text, message", [
     (yaml.safe_dump([GOOD, GOOD]), "A1: the id stands there twice"),
-    ("- id: [", "cannot be read as YAML"),
+    ("- id: [", "line 1: not readable as YAML"),
     ("claims: 3", "must be a list"),
-    (yaml.safe_dump([{k: v for k, v in GOOD.items() if k != "where"}]), "where: Field required"),
+    (yaml.safe_dump([{k: v for k, v in GOOD.items() if k != "where"}]), "key 'where' is missing; add it"),
 ])
 def test_a_wrong_file_is_refused(tmp_path, text, message):
     path = tmp_path / "claims.yaml"

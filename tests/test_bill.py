@@ -1,0 +1,65 @@
+"""The bill of a study, added up from records and cost tables."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lib import bill, evidence, models, params, results, store
+
+REFERENCE = Path(__file__).resolve().parents[1] / "outputs" / "reference" / "mini" / "micro_nli"
+
+
+def test_the_bill_of_the_reference_adds_up():
+    run = params.load("mini").run("claims", "micro_nli", 0)
+    found = bill.table(evidence.collect(run, "reference"))
+    made = {(path.parts[-3], record["model"]): record for path in sorted(REFERENCE.glob("seed*/*/models.json"))
+            for record in json.loads(path.read_text())}
+    costs = {(path.parts[-2], name): cost for path in REFERENCE.glob("seed*/costs.json")
+             for name, cost in json.loads(path.read_text()).items()}
+    total = found.loc[bill.TOTAL]
+    assert total["models"] == len(made) == found.drop(bill.TOTAL)["models"].sum()
+    assert total["rows"] == sum(r["steps"] * r["batch_size"] for r in made.values())
+    assert total["minutes"] == pytest.approx(sum(costs[k].get("seconds", 0) + costs[k]["predict_seconds"] for k in made) / 60)
+    assert total["disk_gb"] == pytest.approx(sum(r["bytes"] for r in made.values()) / 1e9)
+    assert total["memory_gb"] == max(cost.get("peak_memory_bytes", 0) for cost in costs.values()) / 1e9
+    assert found.loc["02_teacher", "models"] == 2 and list(found.columns) == bill.COLUMNS
+    dense = costs["seed0", "dense"]
+    assert found.loc["02_teacher", "rows_per_s"] == pytest.approx(dense["rows_per_second"], rel=0.1)
+    assert f"**{len(made)} models**" in bill.sentence(found)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_run, micro):
+    """One model that two stages list, and one that is not trained."""
+    run = tiny_run.model_copy(update={"task": "micro_nli", "epochs": 0.5})
+    dense = models.make(run, micro, "dense")
+    rounded = models.make(run, micro, "dense + ptq8", models.Extras(start=dense))
+    store.write_stage(run.folder("02_teacher"), [dense])
+    store.write_stage(run.folder("05_quantization_and_replacing"), [dense, rounded])
+    place = results.Made(run.folder("02_teacher").parent, "micro_nli", 0)
+    return evidence.Found(run, {("micro_nli", 0): place}, {}), dense
+
+
+def test_a_model_of_two_stages_is_paid_once_and_rounding_trains_nothing(made):
+    found, dense = made
+    table = bill.table(found)
+    assert dict(table["models"]) == {"02_teacher": 1, "05_quantization_and_replacing": 1, bill.TOTAL: 2}
+    assert table.loc["05_quantization_and_replacing", "steps"] == 0 and table["rows_per_s"].isna().sum() == 1
+    assert table.loc[bill.TOTAL, "rows"] == dense.record["steps"] * 8
+    assert table.loc["02_teacher", "tflop"] * 1e12 == pytest.approx(
+        (3 * dense.record["steps"] * 8 + dense.cost["predicted_rows"]) * dense.record["flops_per_example"])
+
+
+def test_what_a_cost_table_says_itself_counts(made, monkeypatch):
+    found, dense = made
+    monkeypatch.setattr(store.Model, "cost", property(lambda model: {
+        "seconds": 10.0, "predict_seconds": 2.0, "predicted_rows": 5, "wall_seconds": 60.0, "flops": 3e12, "peak_memory_bytes": 2e9}))
+    first = bill.table(found).loc["02_teacher"]
+    assert (first["minutes"], first["tflop"], first["memory_gb"]) == (1.0, 3.0, 2.0)
+
+
+def test_a_study_without_models_costs_nothing(made):
+    found, _ = made
+    empty = bill.table(evidence.Found(found.run, {}, {}))
+    assert empty.empty and list(empty.columns) == bill.COLUMNS
