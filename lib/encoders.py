@@ -9,12 +9,15 @@ import importlib.metadata
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, StrictDataclassError,
+)
+from huggingface_hub.utils import httpx, logging as hub_logging
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -23,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from lib import files
 from lib.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +37,15 @@ SHA256 = {  # of the official release, sentence-transformers/all-MiniLM-L6-v2 at
 }
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",  # BERT, RoBERTa
             "dropout", "attention_dropout", "seq_classif_dropout")  # DistilBERT
+
+SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+         "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
+LARGE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+REFUSALS = {  # a gated repository is also one that is not found
+    GatedRepoError: "it is gated: ask for access on its page, then log in with 'hf auth login'",
+    RepositoryNotFoundError: "the hub has no such repository, or keeps it private",
+    RevisionNotFoundError: "the repository has no such revision",
+}
 
 
 def offline_dir() -> Path:
@@ -51,7 +64,7 @@ def offline_dir() -> Path:
     for name, expected in SHA256.items():
         if not (folder / name).is_file():
             raise StudyError(f"encoder 'offline': {folder / name} is missing: {mend}")
-        if (found := _sha256(folder / name)) != expected:
+        if (found := files.digest(folder / name)) != expected:
             raise StudyError(f"encoder 'offline': {folder / name} has SHA-256 {found[:12]}..., not {expected[:12]}...: {mend}")
     return folder
 
@@ -81,10 +94,10 @@ def identity(encoder: str, revision: str = "") -> str:
     if encoder == "offline":
         return f"offline {SHA256['model.safetensors'][:16]} {SHA256['tokenizer.json'][:16]}"
     if "local_files_only" in kwargs:
-        files = [f for f in sorted(Path(source).iterdir()) if f.suffix in (".json", ".txt", ".model", ".safetensors")]
-        listed = "\n".join(f"{f.name} {_sha256(f)}" for f in files)
+        content = [f for f in sorted(Path(source).iterdir()) if f.suffix in (".json", ".txt", ".model", ".safetensors")]
+        listed = "\n".join(f"{f.name} {files.digest(f)}" for f in content)
         return f"folder {hashlib.sha256(listed.encode()).hexdigest()[:32]}"
-    commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else _config(encoder, revision)._commit_hash
+    commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else _load(encoder, revision, _commit_of)
     return f"hub {encoder} {commit}"
 
 
@@ -93,9 +106,21 @@ def depth(encoder: str, revision: str = "") -> int:
     return _config(encoder, revision).num_hidden_layers
 
 
+def n_labels(encoder: str) -> int:
+    """Number of classes of a folder's classifier, from its config alone."""
+    return _config(encoder, "").num_labels
+
+
 def load_tokenizer(encoder: str, revision: str = "") -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer. StudyError: not to be had."""
-    return _load(encoder, revision, AutoTokenizer.from_pretrained)
+    """The encoder's tokenizer. StudyError: not to be had, without a vocabulary, or of another model than the weights."""
+    tokenizer, config = _load(encoder, revision, AutoTokenizer.from_pretrained), _config(encoder, revision)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where the files are missing
+        raise StudyError(f"encoder {encoder!r}: its tokenizer has no vocabulary: put tokenizer.json, or vocab.txt, "
+                         "or vocab.json and merges.txt, beside its config.json")
+    if len(tokenizer) > config.vocab_size:
+        raise StudyError(f"encoder {encoder!r}: its tokenizer has {len(tokenizer)} tokens, its model {config.vocab_size}: "
+                         "take both from the same folder")
+    return tokenizer
 
 
 def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[int] | None = None, dropout: float = 0.0,
@@ -120,13 +145,32 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
         if from_scratch:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
-            model = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, config=config,
-                          dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True)
+            model, found = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
+                                 config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True,
+                                 output_loading_info=True)
+            encoder_layers(model)
+            _check_weights(encoder, model, found)
     if layers is not None:
         keep_layers(model, layers)
     if freeze_embeddings and not from_scratch:
         model.base_model.embeddings.requires_grad_(False)
     return model
+
+
+def _check_weights(encoder: str, model: PreTrainedModel, found: dict) -> None:
+    """StudyError unless every weight of the encoder but the pooler's came from the file, in its shape."""
+    absent = [*sorted(found["missing_keys"]), *sorted(key[0] for key in found["mismatched_keys"])]
+    if inside := [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]:
+        raise StudyError(f"encoder {encoder!r}: its weights lack {inside[0]!r} in the shape that config.json gives, and "
+                         f"{len(inside) - 1} more: put config.json and model.safetensors of the same model there")
+
+
+def _check_weights(encoder: str, model: PreTrainedModel, found: dict) -> None:
+    """StudyError unless every weight of the encoder but the pooler's came from the file, in its shape."""
+    absent = [*sorted(found["missing_keys"]), *sorted(key[0] for key in found["mismatched_keys"])]
+    if inside := [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]:
+        raise StudyError(f"encoder {encoder!r}: its weights lack {inside[0]!r} in the shape that config.json gives, and "
+                         f"{len(inside) - 1} more: put config.json and model.safetensors of the same model there")
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -248,16 +292,41 @@ def _config(encoder: str, revision: str, **changes) -> PretrainedConfig:
     return _load(encoder, revision, AutoConfig.from_pretrained, **changes)
 
 
-def _load(encoder: str, revision: str, from_pretrained: Callable, **kwargs):
+def _load(encoder: str, revision: str, from_pretrained: Callable, *, weights: bool = False, **kwargs):
     source, where = resolve(encoder, revision)
     try:
         with _quiet():
-            return from_pretrained(source, trust_remote_code=False, **where, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise StudyError(f"encoder {encoder!r} cannot be loaded ({first_line}): write 'offline', a hub id with its "
+            if "local_files_only" not in where:
+                source = str(_fetch(encoder, revision, weights))
+            return from_pretrained(source, trust_remote_code=False, local_files_only=True, **kwargs)
+    except StudyError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError, StrictDataclassError,
+            httpx.HTTPError) as error:
+        refused = [told for kind, told in REFUSALS.items() if isinstance(error, kind)]
+        told = refused[0] if refused else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise StudyError(f"encoder {encoder!r} cannot be loaded ({told}): write 'offline', a hub id with its "
                          "encoder_revision, or a folder with config.json, model.safetensors and the tokenizer's files; "
                          "where no hub is reachable, fetch the folder elsewhere") from error
+
+
+def _commit_of(folder: str, **_) -> str:
+    return Path(folder).name
+
+
+def _fetch(encoder: str, revision: str, weights: bool) -> Path:
+    """Folder in the hub client's cache, named by the commit, with all of a repository's small files and perhaps its weights.
+
+    transformers, asked by hub id, goes on without a file that the hub fails to send, and so with another tokenizer.
+    """
+    wanted = [*SMALL, *(LARGE if weights else ())]
+    folder = Path(snapshot_download(encoder, revision=revision or None, allow_patterns=wanted))
+    if bad := files.damaged(folder):
+        for file in bad:
+            file.resolve().unlink(missing_ok=True)
+        raise StudyError(f"encoder {encoder!r}: {bad[0].name} of commit {folder.name} is not what its content hash says; it "
+                         "was deleted, run again to fetch it anew")
+    return folder
 
 
 @contextmanager
@@ -274,15 +343,3 @@ def _quiet() -> Iterator[None]:
         hub_logging.set_verbosity(hub_level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _sha256(path: Path) -> str:
-    state = path.stat()
-    return _sha256_of(str(path), state.st_mtime_ns, state.st_size)
-
-
-@lru_cache
-def _sha256_of(path: str, modified_ns: int, size: int) -> str:
-    """Hash of a file, once per process for each state of it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

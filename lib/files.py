@@ -51,16 +51,31 @@ def room(path: Path) -> Iterator[None]:
         raise
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex; read once per process for each state of it."""
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Hash of a file's content, in hex: its SHA-256 or, as kind "git", what `git hash-object` gives. Read once per process
+    for each state of the file."""
     state = path.stat()
-    return _digest(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
+    return _digest(str(path), kind, state.st_size, state.st_mtime_ns, state.st_ino)
 
 
 @lru_cache(maxsize=None)
-def _digest(path: str, *_) -> str:
+def _digest(path: str, kind: str, size: int, *_) -> str:
+    total = hashlib.sha1(b"blob %d\0" % size) if kind == "git" else hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def damaged(snapshot: Path) -> list[Path]:
+    """Files of a commit in the hub client's cache that differ from the content hash (ETag) under which they are kept.
+
+    The client itself compares sizes only. Where its cache is without symbolic links, no hash is kept and none is compared.
+    """
+    kinds = {64: "sha256", 40: "git"}
+    links = [file for file in sorted(snapshot.rglob("*")) if file.is_symlink() and file.is_file()]
+    kept = [(file, name) for file in links if len(name := file.readlink().name) in kinds]
+    return [file for file, name in kept if digest(file, kinds[len(name)]) != name]
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -68,6 +68,12 @@ def steps_of(epochs: float, n_rows: int, batch_size: int) -> int:
     return max(1, math.ceil(epochs * n_rows / batch_size))
 
 
+def sources(found: names.Name) -> tuple[str, ...]:
+    """Modules of lib whose code is part of a model's key."""
+    return (*TRAINING_SIDE, *OF_FAMILY.get(found.family, ()), *(("transfer",) if found.loss in names.TRANSFERS else ()),
+            *(("pruning", "quantization") if found.quantization else ()))
+
+
 def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> store.Model:
     """The model `name` of this run, trained now or found in the store.
 
@@ -83,12 +89,10 @@ def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> stor
     trains = family != "untrained" and not found.quantization.startswith("ptq")
     own = family not in names.FAMILIES
     encoder, revision = (found.structure, "") if own else (run.encoder, run.encoder_revision)
-    sources = (*TRAINING_SIDE, *OF_FAMILY.get(family, ()), *(("transfer",) if found.loss in names.TRANSFERS else ()),
-               *(("pruning", "quantization") if found.quantization else ()))
     ingredients = {
         "model": name, "task": run.task, "data": tasks.fingerprint(items),
         "steps": steps_of(extras.epochs or run.epochs, n_train, run.batch_size) if trains else 0,
-        "dtype": training.dtype(run.dtype, device), "device": device, "source": store.source_hash(*sources),
+        "dtype": training.dtype(run.dtype, device), "device": device, "source": store.source_hash(*sources(found)),
         "encoder_files": encoders.identity(encoder, revision),
         "teacher": extras.teacher.record["key"] if extras.teacher else None,
         "start": extras.start.record["key"] if extras.start else None,
@@ -112,12 +116,17 @@ def load(model: store.Model) -> transformers.PreTrainedModel:
     if quantization.is_quantized(model.path):
         return quantization.load(model.path)
     n_labels = len(tasks.get(model.record["task"]).labels)
+    kept = encoders.n_labels(str(model.path))
+    if kept != n_labels:
+        raise StudyError(f"{model.path} has {kept} labels, task '{model.record['task']}' has {n_labels}: run the notebook that makes "
+                         f"{model.name!r} again")
     loaded = encoders.load_classifier(str(model.path), n_labels, seed=0).eval()
     return structured.cut_heads(loaded) if names.parse(model.name).family == "heads" else loaded
 
 
 def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) -> None:
     name, steps, device, dtype = names.parse(recipe["model"]), recipe["steps"], recipe["device"], recipe["dtype"]
+    began = time.perf_counter()
     training.deterministic(run.seed, run.threads)
     own = name.family not in names.FAMILIES
     encoder, revision = (name.structure, "") if own else (run.encoder, run.encoder_revision)
@@ -157,7 +166,10 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
         model = quantization.quantize(model, name.quantization)
     started = time.perf_counter()
     table = predict(split for split in encoded if split != "train" or extras.predict_train)
-    cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table)}
+    predicted = len(table) + sum(map(len, along))
+    rows = 3 * steps * run.batch_size + predicted
+    cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table),
+             "flops": rows * counted["flops_per_example"] + _teachers(name.loss, steps * run.batch_size, extras)}
 
     store.write_predictions(folder / "predictions.parquet", table)
     if extras.checkpoints:
@@ -168,7 +180,8 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
     if is_magnitude:
         store.write_csv(folder / "sparsity_per_layer.csv", change.per_layer())
     (quantization if name.quantization else encoders).save(model, tokenizer, folder / "model")
-    store.write_json(folder / "cost.json", cost)
+    store.write_json(folder / "cost.json", cost | {"wall_seconds": time.perf_counter() - began,
+                                                   "peak_memory_bytes": cost.get("peak_memory_bytes", training.peak_memory(device))})
     store.write_json(folder / "record.json", recipe | counted | {
         "bytes": (folder / "model" / "model.safetensors").stat().st_size,
         "n_train": len(train.labels), "epochs": steps * run.batch_size / len(train.labels),
@@ -177,6 +190,11 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__}, "machine": platform.machine(),
     })
+
+
+def _teachers(loss: str, rows: int, extras: Extras) -> int:
+    """FLOPs of a teacher that runs beside its student."""
+    return rows * extras.teacher.record["flops_per_example"] if loss in names.TRANSFERS else 0
 
 
 def _build(run, name: names.Name, encoder: str, revision: str, start: store.Model | None) -> transformers.PreTrainedModel:

@@ -97,7 +97,7 @@ def finished(profile: params.Profile, every: pd.DataFrame) -> pd.Series:
     for row in every.itertuples():
         parsed, run = names.parse(row.model), profile.run(row.section, row.task, row.seed)
         fields = models.RUN_FIELDS + models.FIELDS_OF_FAMILY.get(parsed.quantization or parsed.family, ())
-        settings = {field: getattr(run, field) for field in fields} | {"source": _source(parsed)}
+        settings = {field: getattr(run, field) for field in fields} | {"source": _source_hash(models.sources(parsed))}
         candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
         place = (row.task, row.seed, row.dose)
         first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
@@ -119,12 +119,6 @@ def _record(path: Path) -> dict | None:
         return json.loads(path.read_text())
     except ValueError:
         return None
-
-
-def _source(found: names.Name) -> str:
-    return _source_hash((*models.TRAINING_SIDE, *models.OF_FAMILY.get(found.family, ()),
-                         *(("transfer",) if found.loss in names.TRANSFERS else ()),
-                         *(("pruning", "quantization") if found.quantization else ())))
 
 
 _source_hash = lru_cache(lambda modules: store.source_hash(*modules))

@@ -24,6 +24,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
 from pyarrow import parquet
 
+from lib import files
 from lib.errors import StudyError, nearest
 from lib.schema import ROOT
 
@@ -78,11 +79,7 @@ class Table:
 
 def digest(path: Path, kind: str = "sha256") -> str:
     """Content hash of a file, "sha256:<hex>" or, as `git hash-object` counts it, "git:<hex>"."""
-    total = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if kind == "git" else hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return f"{kind}:{total.hexdigest()}"
+    return f"{kind}:{files.digest(path, kind)}"
 
 
 def normalise(text: str) -> str:
@@ -154,23 +151,12 @@ def _from_hub(hub: Hub) -> datasets.Dataset:
         with _quiet():
             return datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision, cache_dir=str(made))
     finally:  # after an error too, for damage may have caused it
-        if bad := damaged(fetched):
+        if bad := files.damaged(fetched):
             shutil.rmtree(made, ignore_errors=True)
             for file in bad:
                 file.resolve().unlink(missing_ok=True)  # two names may share one content
             raise StudyError(f"{hub}: what came as {bad[0].relative_to(fetched)} is not what its content hash says; "
                              "it was deleted, run again to fetch it anew")
-
-
-def damaged(snapshot: Path) -> list[Path]:
-    """Files of a commit in the hub client's cache that differ from the content hash (ETag) under which they are kept.
-
-    The client itself compares sizes only. Where its cache is without symbolic links, no hash is kept and none is compared.
-    """
-    kinds = {64: "sha256", 40: "git"}
-    links = [file for file in sorted(snapshot.rglob("*")) if file.is_symlink() and file.is_file()]
-    kept = [(file, kinds[len(name)], name) for file in links if len(name := file.readlink().name) in kinds]
-    return [file for file, kind, name in kept if digest(file, kind) != f"{kind}:{name}"]
 
 
 def _both_ways(table: Table) -> str:

@@ -130,7 +130,7 @@ def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, T
     model.eval()
     log = pd.DataFrame({"step": range(1, plan.steps + 1), "loss": losses, "learning_rate": rates})
     return log, {"seconds": seconds, "rows_per_second": plan.steps * plan.batch_size / seconds,
-                 "peak_memory_bytes": _peak_memory(plan.device)}
+                 "peak_memory_bytes": peak_memory(plan.device)}
 
 
 def predict(model: PreTrainedModel, encoded: Encoded, *, dtype: str, device: str, batch_size: int = 64,
@@ -242,7 +242,7 @@ def bf16_copy(model: PreTrainedModel) -> PreTrainedModel:
     return worker
 
 
-def _peak_memory(device: str) -> int | None:
+def peak_memory(device: str) -> int | None:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
     if device == "mps":

@@ -456,6 +456,13 @@ ENCODERS = {
     "a decoder": (config(model_type="gpt2", architectures=None), "GPT2ForSequenceClassification", "take a BERT, RoBERTa or DistilBERT"),
     "tokenizer cut short": (cut("tokenizer.json", 40), "tiny' cannot be loaded", "the tokenizer's files"),
     "tokenizer half there": (lambda folder: (folder / "tokenizer.json").unlink(), "tiny' cannot be loaded .*tokenizer", "the tokenizer's files"),
+    "no tokenizer": (lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+                     "tiny': its tokenizer has no vocabulary", "put tokenizer.json, or vocab.txt"),
+    "tokenizer larger than the model": (config(vocab_size=6), r"tiny': its tokenizer has \d+ tokens, its model 6", "from the same folder"),
+    "config of another depth": (config(num_hidden_layers=9), r"its weights lack 'bert.encoder.layer.\d", "of the same model"),
+    "config of another size": (config(intermediate_size=48), "its weights lack 'bert.encoder.layer.0.intermediate", "of the same model"),
+    "config of a wrong type": (config(hidden_size="many"), "tiny' cannot be loaded", "a folder with config.json"),
+    "tokenizer that is empty": (put("tokenizer.json", b"{}"), "tiny' cannot be loaded", "the tokenizer's files"),
 }
 
 

@@ -159,42 +159,44 @@ FOREIGN = {"pytorch_model.bin": b"a pickle", "tf_model.h5": b"tensors", "modelin
 def test_a_model_comes_by_name_and_commit_and_is_kept(hub, user, tiny):
     first = hub.commit("model", "org/tiny", tiny[0] | FOREIGN)
     second = hub.commit("model", "org/tiny", tiny[1] | FOREIGN)
-    assert user("depth", "org/tiny", first) == 2 and got(hub) == {"config.json"}
+    assert user("depth", "org/tiny", first) == 2 and got(hub) == {"config.json", "tokenizer.json", "tokenizer_config.json"}
     assert user("weights", "org/tiny", first) == weights_in(tiny[0]) and got(hub) == {"model.safetensors"}
-    assert user("tokens", "org/tiny", first) == [1, 4, 6, 2] and got(hub) == {"tokenizer.json", "tokenizer_config.json"}
+    assert user("tokens", "org/tiny", first) == [1, 4, 6, 2] and not hub.asked
     assert user("weights", "org/tiny", second) == user("weights", "org/tiny") == weights_in(tiny[1]) != weights_in(tiny[0])
     assert user("weights", "org/tiny", first) == weights_in(tiny[0]) and not hub.asked
     assert user("identity", "org/tiny", first) == f"hub org/tiny {first}" and not hub.asked
+    assert user("identity", "org/tiny") == f"hub org/tiny {second}"
 
 
 def test_pickles_and_code_are_never_fetched(hub, user, tiny):
     without = {name: data for name, data in tiny[0].items() if name != "model.safetensors"}
     pickled = hub.commit("model", "org/pickled", without | FOREIGN)
-    with pytest.raises(StudyError, match="'org/pickled' cannot be loaded .*safetensors"):
-        user("weights", "org/pickled", pickled)
-    assert got(hub) == {"config.json"}
+    for revision in (pickled, ""):
+        with pytest.raises(StudyError, match="'org/pickled' cannot be loaded .*safetensors"):
+            user("weights", "org/pickled", revision)
+        assert not got(hub) & {*FOREIGN, "main"}
     code = {"AutoConfig": "modeling_own.C", "AutoModelForSequenceClassification": "modeling_own.M"}
     config = json.loads(tiny[0]["config.json"]) | {"auto_map": code}
     known = hub.commit("model", "org/known", tiny[0] | FOREIGN | {"config.json": json.dumps(config).encode()})
-    assert user("weights", "org/known", known) == weights_in(tiny[0]) and got(hub) == {"config.json", "model.safetensors"}
+    assert user("weights", "org/known", known) == weights_in(tiny[0]) and got(hub) == {*tiny[0]}
     config["model_type"] = "own"
     unknown = hub.commit("model", "org/unknown", tiny[0] | FOREIGN | {"config.json": json.dumps(config).encode()})
     with pytest.raises(StudyError, match="'org/unknown' cannot be loaded .*custom code"):
         user("weights", "org/unknown", unknown)
-    assert got(hub) == {"config.json"}
+    assert not got(hub) & {*FOREIGN}
 
 
 @pytest.mark.parametrize("call", ["weights", "tokens"])
 def test_a_model_that_is_not_to_be_had_is_told(hub, user, tiny, call):
     name = f"org/{call}"
-    with pytest.raises(StudyError, match=f"'{name}' cannot be loaded .*not a valid model identifier.*fetch the folder"):
+    with pytest.raises(StudyError, match=f"'{name}' cannot be loaded .*the hub has no such repository.*fetch the folder"):
         user(call, name, "0" * 40)
     commit = hub.commit("model", name, tiny[0])
-    with pytest.raises(StudyError, match=f"'{name}' cannot be loaded .*0000 is not a valid git identifier"):
+    with pytest.raises(StudyError, match=f"'{name}' cannot be loaded .*no such revision"):
         user(call, name, "0" * 40)
     for status in (401, 403):
         hub.fault(name, "", f"gated {status}")
-        with pytest.raises(StudyError, match=f"'{name}' cannot be loaded .*gated repo"):
+        with pytest.raises(StudyError, match=f"'{name}' cannot be loaded .*gated: ask for access"):
             user(call, name, commit)
     hub.faults.clear()
     assert user(call, name, commit) == (weights_in(tiny[0]) if call == "weights" else [1, 4, 6, 2])
@@ -204,16 +206,24 @@ def test_a_model_that_is_not_to_be_had_is_told(hub, user, tiny, call):
     ("model.safetensors", "cut"), ("model.safetensors", "reset"), ("model.safetensors", "short"),
     ("model.safetensors", "busy"), ("config.json", "cut"), ("config.json", "busy"),
     ("tokenizer.json", "cut"), ("tokenizer.json", "short"),
+    ("tokenizer_config.json", "cut"), ("tokenizer_config.json", "busy"),
+    ("model.safetensors", "altered"), ("config.json", "altered"), ("tokenizer.json", "altered"),
 ])
 def test_a_model_that_breaks_off_is_told_and_fetched_whole_the_next_time(hub, user, home, tiny, file, kind):
     name, call = f"org/{kind}-{file}", "tokens" if file.startswith("tokenizer") else "weights"
     commit = hub.commit("model", name, tiny[0])
     hub.fault(name, file, kind)
-    with pytest.raises(StudyError, match=f"'{name}' cannot be loaded"):
+    with pytest.raises(StudyError, match=f"'{name}'" + (".*content hash" if kind == "altered" else " cannot be loaded")):
         user(call, name, commit)
     assert_cache_is_whole(home)
     hub.faults.clear()
     assert user(call, name, commit) == (weights_in(tiny[0]) if call == "weights" else [1, 4, 6, 2])
+
+
+def test_a_tokenizer_without_a_vocabulary_is_refused(hub, user, tiny):
+    commit = hub.commit("model", "org/mute", {name: tiny[0][name] for name in ("config.json", "model.safetensors")})
+    with pytest.raises(StudyError, match="'org/mute': its tokenizer has no vocabulary"):
+        user("tokens", "org/mute", commit)
 
 
 def test_a_model_cut_once_is_resumed(hub, user, home, tiny):
@@ -295,7 +305,7 @@ def test_offline_everything_comes_from_the_cache_at_its_commit(hub, user, tiny, 
     assert offline("weights", "org/kept", model) == weights_in(tiny[0])
     assert offline("tokens", "org/kept", model) == [1, 4, 6, 2] and offline("depth", "org/kept", model) == 2
     assert offline("rows", "org/kept", old)[0][0] == "old mine train 0" and not hub.asked
-    with pytest.raises(StudyError, match="'org/kept' cannot be loaded .*find them in the cached files"):
+    with pytest.raises(StudyError, match="'org/kept' cannot be loaded .*an appropriate cached snapshot"):
         offline("weights", "org/kept", other)
     with pytest.raises(StudyError, match=f"go online to fetch org/kept .* at {new}"):
         offline("rows", "org/kept", new)
