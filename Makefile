@@ -3,14 +3,19 @@
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
+# make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, root for Slurm)
 # make lab              JupyterLab in the same environment
 #   PROFILE=micro       smoke mini micro real paper, or a YAML file of your own
 #   SET='mitigation.alpha=0.3 pruning.head_fractions=[0.2]'   overrides of the profile
 #   JOBS=2              notebooks at a time; give each one thread: SET=common.threads=1
+#   CLUSTER=slurm       slurm or kubernetes: the notebooks as jobs there (params/cluster/<name>/config.yaml says what it needs)
+#   FLAGS='--dry-run'   further options for Snakemake
 PROFILE ?= mini
 SET ?=
 JOBS ?= 1
 DEVICES ?=
+CLUSTER ?=
+FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,10 +28,10 @@ export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: study test claims plan bench lab setup
+.PHONY: study test claims plan bench test-long lab setup
 study: $(READY)
 	@python -m lib.integrity "$(PROFILE)"
-	@snakemake --cores all --resources training=$(JOBS) --nolock --quiet host --rerun-incomplete --keep-going \
+	@snakemake $(if $(CLUSTER),--profile params/cluster/$(CLUSTER),--cores all --resources training=$(JOBS)) $(FLAGS) --nolock --quiet host --rerun-incomplete --keep-going \
 		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"
 	@printf '%s\n' "" "Done. Read the claims in $(RESULTS)/09_claims/ledger.csv" \
 		"  figures, each beside its table:  $(RESULTS)/**/*.svg" \
@@ -44,6 +49,9 @@ plan: $(READY)
 
 bench: $(READY)
 	@python -m tests.benchmarks
+
+test-long: $(READY)
+	@pytest -q -x tests/long
 
 lab: $(READY)
 	@jupyter lab

@@ -1,0 +1,39 @@
+"""Killed again and again, `make study` comes to the same end."""
+import os
+import random
+import signal
+import subprocess
+import time
+
+import psutil
+
+from tests.long import smoke
+
+KILLS = int(os.environ.get("KILLS", 20))
+
+
+def kill(running: subprocess.Popen, whom: str) -> None:
+    """kill -9 of the whole run, of Snakemake alone (its notebook goes on without it), or of the notebook's kernel."""
+    if whom == "everything":
+        os.killpg(running.pid, signal.SIGKILL)
+    for process in psutil.Process(running.pid).children(recursive=True) if whom != "everything" else ():
+        line = " ".join(process.cmdline())
+        if (whom == "snakemake" and "snakemake" in line and "papermill" not in line) or (whom == "kernel" and "ipykernel" in line):
+            process.kill()
+    running.wait()
+
+
+def test_killed_at_random_moments_the_tables_are_the_same(undisturbed, tmp_path):
+    folder, draw, kills = smoke.clone(tmp_path / "study"), random.Random(0), []
+    while len(kills) < KILLS:
+        running = smoke.start(folder)
+        time.sleep(draw.uniform(3, 25))
+        if running.poll() is not None:
+            break
+        kills.append(draw.choice(["everything", "everything", "snakemake", "kernel"]))
+        kill(running, kills[-1])
+    assert len(kills) == KILLS, f"the run ended after {len(kills)} kills: shorten the waits"
+    assert smoke.start(folder).wait() == 0, smoke.said(folder)
+    found = smoke.tables(folder)
+    assert found.keys() == undisturbed.keys()
+    assert [name for name in found if found[name] != undisturbed[name]] == []
