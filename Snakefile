@@ -155,7 +155,7 @@ wildcard_constraints:
 
 PAPERMILL = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
              "-p task {params.task:q} -p seed {wildcards.seed} --log-output")
-THREADS = PROFILE.sections["common"]["threads"]
+THREADS = PROFILE.sections["common"]["threads"] * PROFILE.sections["common"].get("processes", 1)
 
 
 def of_task(wildcards):

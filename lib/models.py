@@ -18,8 +18,8 @@ import torch
 import transformers
 
 from lib import (
-    batches, encoders, losses, names, progress, pruning, quantization, replacing, store, structured, tasks, training,
-    transfer,
+    batches, encoders, losses, names, parallel, progress, pruning, quantization, replacing, store, structured, tasks,
+    training, transfer,
 )
 from lib.errors import StudyError
 
@@ -68,10 +68,10 @@ def steps_of(epochs: float, n_rows: int, batch_size: int) -> int:
     return max(1, math.ceil(epochs * n_rows / batch_size))
 
 
-def sources(found: names.Name) -> tuple[str, ...]:
+def sources(found: names.Name, processes: int = 1) -> tuple[str, ...]:
     """Modules of lib whose code is part of a model's key."""
     return (*TRAINING_SIDE, *OF_FAMILY.get(found.family, ()), *(("transfer",) if found.loss in names.TRANSFERS else ()),
-            *(("pruning", "quantization") if found.quantization else ()))
+            *(("pruning", "quantization") if found.quantization else ()), *(("parallel",) if processes > 1 else ()))
 
 
 def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> store.Model:
@@ -87,12 +87,14 @@ def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> stor
     n_train = int((items["split"] == "train").sum())
     device = training.device(run.device)
     trains = family != "untrained" and not found.quantization.startswith("ptq")
+    processes = run.processes if trains else 1
     own = family not in names.FAMILIES
     encoder, revision = (found.structure, "") if own else (run.encoder, run.encoder_revision)
     ingredients = {
         "model": name, "task": run.task, "data": tasks.fingerprint(items),
         "steps": steps_of(extras.epochs or run.epochs, n_train, run.batch_size) if trains else 0,
-        "dtype": training.dtype(run.dtype, device), "device": device, "source": store.source_hash(*sources(found)),
+        "dtype": training.dtype(run.dtype, device), "device": device,
+        "source": store.source_hash(*sources(found, processes)),
         "encoder_files": encoders.identity(encoder, revision),
         "teacher": extras.teacher.record["key"] if extras.teacher else None,
         "start": extras.start.record["key"] if extras.start else None,
@@ -101,14 +103,16 @@ def make(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> stor
         "transfer_weight": extras.transfer_weight, "gamma": extras.gamma,
         "checkpoints": extras.checkpoints, "checkpoint_splits": extras.checkpoint_splits,
         "run_levels": extras.run_levels, "predict_train": extras.predict_train,
-    } | {field: getattr(run, field) for field in RUN_FIELDS + FIELDS_OF_FAMILY.get(stage, ())}
+    } | {field: getattr(run, field) for field in RUN_FIELDS + FIELDS_OF_FAMILY.get(stage, ())} | (
+        {"processes": processes} if processes > 1 else {})
     model_key = store.key(ingredients)
     finished = store.find(run.outputs / "store", model_key)
     if finished:
         return finished
     recipe = ingredients | {"key": model_key, "compression": found.structure, "loss": found.loss,
                             "quantization": found.quantization, "profile": run.profile}
-    return store.add(run.outputs / "store", model_key, lambda folder: _train(run, items, recipe, extras, folder))
+    by = parallel.train if processes > 1 else train
+    return store.add(run.outputs / "store", model_key, lambda folder: by(run, items, recipe, extras, folder))
 
 
 def load(model: store.Model) -> transformers.PreTrainedModel:
@@ -124,7 +128,9 @@ def load(model: store.Model) -> transformers.PreTrainedModel:
     return structured.cut_heads(loaded) if names.parse(model.name).family == "heads" else loaded
 
 
-def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) -> None:
+def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path, team: parallel.Team | None = None) -> None:
+    """Make the model of a recipe, which `make` wrote, and its files in `folder`. team: the processes that each call this
+    to train it together; rank 0 writes."""
     name, steps, device, dtype = names.parse(recipe["model"]), recipe["steps"], recipe["device"], recipe["dtype"]
     began = time.perf_counter()
     training.deterministic(run.seed, run.threads)
@@ -133,9 +139,9 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
     tokenizer = encoders.load_tokenizer(encoder, revision)
     encoded = {split: batches.encode(tokenizer, part, run.max_length)
                for split, part in items.groupby("split", sort=False)}
-    train = encoded["train"]
+    train_rows = encoded["train"]
     model = _build(run, name, encoder, revision, extras.start).to(device)
-    change = _change(run, name, model, train, steps, device)
+    change = _change(run, name, model, train_rows, steps, device)
 
     def predict(splits: Iterable[str]) -> pd.DataFrame:
         tables = []
@@ -151,12 +157,17 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
     if steps:
         plan = training.Plan(steps=steps, batch_size=run.batch_size, learning_rate=run.learning_rate, warmup=run.warmup,
                              weight_decay=run.weight_decay, dtype=dtype, device=device, seed=run.seed)
-        with _objective(name.loss, items, train, model, extras, device) as objective, \
+        with _objective(name.loss, items, train_rows, model, extras, device, team) as objective, \
                 progress.bar(steps, recipe["model"]) as bar:
             log, cost = training.fit(
-                model, train, objective, plan, progress=bar, after_step=change.after_step if change else None,
+                model, train_rows, objective, plan, progress=bar, team=team,
+                after_step=change.after_step if change else None,
                 checkpoints={stop: lambda stop=stop: along.append(predict(extras.checkpoint_splits).assign(step=stop))
                              for stop in stops})
+        if team is not None:
+            team.end()
+            if team.rank:
+                return
         store.write_csv(folder / "log.csv", log)
     if isinstance(change, replacing.Replacer):
         model = change.successor()
@@ -184,7 +195,7 @@ def _train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path)
                                                    "peak_memory_bytes": cost.get("peak_memory_bytes", training.peak_memory(device))})
     store.write_json(folder / "record.json", recipe | counted | {
         "bytes": (folder / "model" / "model.safetensors").stat().st_size,
-        "n_train": len(train.labels), "epochs": steps * run.batch_size / len(train.labels),
+        "n_train": len(train_rows.labels), "epochs": steps * run.batch_size / len(train_rows.labels),
         "sparsity_target": change.sparsity_target if is_magnitude else 0.0,
         "checkpoint_sparsity": {str(step): change.history[step] for step in levels},
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
@@ -235,7 +246,8 @@ def _change(run, name: names.Name, model, train: batches.Encoded, steps: int, de
 
 
 @contextmanager
-def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, extras: Extras, device: str) -> Iterator:
+def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, extras: Extras, device: str,
+               team: parallel.Team | None) -> Iterator:
     """The training loss; one that copies hidden states is distillation plus what it copies from the teacher, as it runs."""
     given = {name: value for name, value in (("kd_weight", extras.kd_weight), ("gamma", extras.gamma)) if value is not None}
     base = losses.objective(
@@ -245,7 +257,8 @@ def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, ex
     if loss not in names.TRANSFERS:
         yield base
         return
-    with transfer.objective(base, model, load(extras.teacher).to(device), loss, extras.transfer_weight) as objective:
+    teacher = load(extras.teacher).to(device)
+    with transfer.objective(base, model, teacher, loss, extras.transfer_weight, team) as objective:
         yield objective
 
 

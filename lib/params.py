@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from lib.errors import StudyError, nearest
 from lib.names import FAMILIES, parse
-from lib.schema import ROOT, RUNS, STAGES, TASKS, Grid, Run, Strict
+from lib.schema import OWN, OWN_STAGES, ROOT, RUNS, STAGES, TASKS, Grid, Placed, Run, Strict
 
 IDENTITY = ("profile", "task", "seed")
 PARTS = ("grid", "common", "per_task", *RUNS)
@@ -320,19 +320,20 @@ def _cells(namespace: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return own, injected
 
 
-def check(section: str, namespace: Mapping[str, Any]) -> Run:
+def check(section: str, namespace: Mapping[str, Any]) -> Placed:
     """The second cell of every notebook: `run = params.check("pruning", globals())`.
 
     The parameters cell holds the smoke values. What papermill injected goes over them: a whole profile
     (`-f params/mini.yaml`) by its sections, single names (`-p sparsity_levels "[0.5]"`) last. Any unknown name,
     unknown key or wrong type raises StudyError before anything is trained.
     """
-    if section not in RUNS:
-        raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
-    model, notebook = RUNS[section], f"{STAGES[section]}.ipynb"
+    if section not in (known := RUNS | OWN):
+        raise StudyError(f"no section '{section}'{nearest(section, known)}")
+    model, notebook = known[section], f"{(STAGES | OWN_STAGES)[section]}.ipynb"
     fields = set(model.model_fields)
     own, injected = _cells(namespace)
-    for names, allowed in ((own, fields), (injected, fields | set(PARTS))):
+    parts = set(PARTS) if section in RUNS else set()
+    for names, allowed in ((own, fields), (injected, fields | parts)):
         for name in names:
             if name not in allowed:
                 raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, sorted(allowed))}")

@@ -97,14 +97,15 @@ def finished(profile: params.Profile, every: pd.DataFrame) -> pd.Series:
     for row in every.itertuples():
         parsed, run = names.parse(row.model), profile.run(row.section, row.task, row.seed)
         fields = models.RUN_FIELDS + models.FIELDS_OF_FAMILY.get(parsed.quantization or parsed.family, ())
-        settings = {field: getattr(run, field) for field in fields} | {"source": _source_hash(models.sources(parsed))}
+        processes = run.processes if row.steps else 1
+        settings = {field: getattr(run, field) for field in fields} | {"source": _source_hash(models.sources(parsed, processes))}
         candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
         place = (row.task, row.seed, row.dose)
         first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
         match = next((r for r in candidates if {r["teacher"], r["start"]} <= keys
                       and r["data"] == data.get(place, r["data"] if first else None)
                       and bool(r["checkpoints"] or r["run_levels"]) == bool(row.along)
-                      and all(r.get(key) == value for key, value in settings.items())), None)
+                      and r.get("processes", 1) == processes and all(r.get(key) == value for key, value in settings.items())), None)
         found.append(match is not None)
         if match:
             candidates.remove(match)

@@ -18,6 +18,7 @@ STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distil
           "quantization": "05_quantization_and_replacing", "shortcut_samples": "06_shortcut_samples",
           "doses": "06b_dose_and_response", "mitigation": "07_mitigation", "mends": "07b_what_mends_it",
           "loyalty": "08_loyalty_and_attacks", "claims": "09_claims"}
+OWN_STAGES = {"your_model": "10_your_model"}
 MICRO_TASKS = ("micro_nli", "micro_facts", "micro_paraphrase")
 TASKS = (*MICRO_TASKS, "mnli", "fever", "qqp")
 
@@ -104,13 +105,54 @@ class Grid(Strict):
         return value
 
 
-class Run(Strict):
-    """What one notebook runs with: the common parameters, its own (subclasses), and where its files go."""
+class Placed(Strict):
+    """What every notebook is handed: whose outputs it reads and writes, and of which task and seed."""
 
     section: ClassVar[str]
     profile: str
     task: str
     seed: Seed
+
+    @field_validator("profile")
+    @classmethod
+    def _profile(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or value in ("reference", "rebuilt"):
+            raise ValueError("must begin with a letter or digit and hold letters, digits, _, . or -, for it names a folder "
+                             "under outputs; reference and rebuilt are taken there")
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return _known_task(value)
+
+    @property
+    def stage(self) -> str:
+        """The notebook's name, such as '04_pruning'."""
+        return (STAGES | OWN_STAGES)[self.section]
+
+    @property
+    def root(self) -> Path:
+        """The project's root, found from this file and not from the working directory."""
+        return ROOT
+
+    @property
+    def outputs(self) -> Path:
+        return ROOT / "outputs" / self.profile
+
+    def folder(self, stage: str, task: str | None = None, seed: int | None = None) -> Path:
+        """outputs/<profile>/<task>/seed<k>/<stage>, of this run's task and seed unless told; 09 has one per profile."""
+        if stage not in (known := [*STAGES.values(), *OWN_STAGES.values()]):
+            raise StudyError(f"no stage '{stage}'{nearest(stage, known)}")
+        if stage == STAGES["claims"]:
+            return self.outputs / stage
+        task, seed = task or self.task, self.seed if seed is None else seed
+        return self.outputs / task_folder(task) / f"seed{seed}" / stage
+
+
+class Run(Placed):
+    """What a notebook of the chain runs with: the common parameters and its own (subclasses)."""
+
     encoder: str
     encoder_revision: str
     encoder_layers: Count
@@ -125,25 +167,13 @@ class Run(Strict):
     dtype: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1)]
+    processes: Annotated[int, Field(ge=1)] = 1
     prune_warmup: Share
     prune_cooldown: Share
     mask_interval: Annotated[int, Field(ge=1)]
     kd_weight: Share
     pkd_weight: Positive
     tinybert_weight: Positive
-
-    @field_validator("profile")
-    @classmethod
-    def _profile(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or value in ("reference", "rebuilt"):
-            raise ValueError("must begin with a letter or digit and hold letters, digits, _, . or -, for it names a folder "
-                             "under outputs; reference and rebuilt are taken there")
-        return value
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        return _known_task(value)
 
     @field_validator("encoder")
     @classmethod
@@ -166,6 +196,14 @@ class Run(Strict):
             raise ValueError(f"encoder 'offline' reads {OFFLINE_TOKENS} tokens; give 8 to {OFFLINE_TOKENS}")
         return value
 
+    @field_validator("processes")
+    @classmethod
+    def _processes(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("batch_size", value) % value:
+            raise ValueError(f"a batch of {info.data['batch_size']} rows cannot be shared by {value} processes; change batch_size "
+                             "or give one of its divisors")
+        return value
+
     @field_validator("prune_cooldown")
     @classmethod
     def _cooldown(cls, value: float, info: ValidationInfo) -> float:
@@ -173,29 +211,6 @@ class Run(Strict):
             raise ValueError(f"with prune_warmup = {info.data['prune_warmup']} no step is left to prune in; their sum must be "
                              "below 1")
         return value
-
-    @property
-    def stage(self) -> str:
-        """The notebook's name, such as '04_pruning'."""
-        return STAGES[self.section]
-
-    @property
-    def root(self) -> Path:
-        """The project's root, found from this file and not from the working directory."""
-        return ROOT
-
-    @property
-    def outputs(self) -> Path:
-        return ROOT / "outputs" / self.profile
-
-    def folder(self, stage: str, task: str | None = None, seed: int | None = None) -> Path:
-        """outputs/<profile>/<task>/seed<k>/<stage>, of this run's task and seed unless told; 09 has one per profile."""
-        if stage not in STAGES.values():
-            raise StudyError(f"no stage '{stage}'{nearest(stage, STAGES.values())}")
-        if stage == STAGES["claims"]:
-            return self.outputs / stage
-        task, seed = task or self.task, self.seed if seed is None else seed
-        return self.outputs / task_folder(task) / f"seed{seed}" / stage
 
 
 class Data(Run):
@@ -411,3 +426,33 @@ class Claims(Run, Grid):
 RUNS: dict[str, type[Run]] = {
     run.section: run for run in (Data, Teacher, Distillation, Pruning, Quantization, ShortcutSamples, Doses,
                                  Mitigation, Mends, Loyalty, Claims)}
+
+
+class YourModel(Placed):
+    """Notebook 10: a model of the reader's own beside its parent."""
+
+    section = "your_model"
+    model: str
+    parent: str
+    revision: str
+    labels: list[str]
+    parent_labels: list[str]
+    predictions: str
+    n_train: Annotated[int, Field(ge=2)]
+    n_eval: Annotated[int, Field(ge=1)]
+    n_ood: Annotated[int, Field(ge=1)]
+    max_length: Annotated[int, Field(ge=8)]
+    n_attack: Annotated[int, Field(ge=1)]
+    n_boot: Annotated[int, Field(ge=100)]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1)]
+
+    @field_validator("parent")
+    @classmethod
+    def _parent(cls, value: str, info: ValidationInfo) -> str:
+        if bool(value) != bool(info.data.get("model")):
+            raise ValueError("model and parent are two of a pair: give a folder or hub id of each, or neither for the example")
+        return value
+
+
+OWN: dict[str, type[Placed]] = {run.section: run for run in (YourModel,)}  # notebooks outside the chain

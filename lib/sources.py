@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import escape
@@ -102,7 +102,7 @@ def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame
     local = folder / table.path
     if (named or Path(table.path).is_absolute()) and local.is_file():
         where, record = str(local), {"origin": "local", **_verify(local, table)}
-        data = _load_file(local, table)
+        data = load_file(local, table.columns.values())
     elif table.hub or table.url:
         where, (data, record) = str(table.hub or table.url), _upstream(table)
     elif Path(table.path).is_absolute():
@@ -139,7 +139,7 @@ def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
     except Exception as error:  # the hub client, datasets and urllib share no base class
         told = str(error) if isinstance(error, datasets.exceptions.DatasetNotFoundError) else _first_line(error)
         raise StudyError(f"{table.path}: {_both_ways(table)}; the download failed with: {told}") from error
-    return _load_file(path, table), {"origin": table.url, "digest": digest(path), "copy": "official"}
+    return load_file(path, table.columns.values()), {"origin": table.url, "digest": digest(path), "copy": "official"}
 
 
 def _from_hub(hub: Hub) -> datasets.Dataset:
@@ -242,8 +242,9 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _load_file(path: Path, table: Table) -> datasets.Dataset:
-    """One local file through the builder of its format; its Arrow cache is thrown away."""
+def load_file(path: Path, texts: Iterable[str]) -> datasets.Dataset:
+    """One local file through the builder of its format; its Arrow cache is thrown away. texts: columns that a CSV or TSV file
+    holds as they stand there. Raises StudyError naming the file."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
         raise StudyError(f"{path}: format '{suffix}' is not read; save the rows as {', '.join(FORMATS)} (text formats also .gz)")
@@ -252,7 +253,7 @@ def _load_file(path: Path, table: Table) -> datasets.Dataset:
         raise StudyError(f"{path}: there is no row in the file; put at least one there")
     if builder == "csv":
         # As text: "NA", "007" and "1" stay what the file says.
-        options = {**options, "keep_default_na": False, "converters": dict.fromkeys(table.columns.values(), str)}
+        options = {**options, "keep_default_na": False, "converters": dict.fromkeys(texts, str)}
     try:
         with _quiet(), tempfile.TemporaryDirectory() as cache:
             return datasets.load_dataset(

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from lib import cards
 from lib.batches import Encoded, collate, eval_batches, train_batches
 from lib.errors import StudyError
+from lib.parallel import Team
 
 CLIP = 1.0
 LOG_EVERY = 10  # steps between two looks at the loss on an accelerator, where each look waits for it
@@ -41,7 +43,15 @@ class Plan:
 
 
 def device(name: str) -> str:
-    """The device to use: `auto` is cuda, else mps, else cpu. StudyError: an unknown or absent one."""
+    """The device to use: `auto` is cuda, else mps, else cpu. Of several GPUs the one that the fewest jobs hold becomes this
+    process's (`lib.cards`). StudyError: an unknown or absent one."""
+    kind = _kind(name)
+    if kind == "cuda" and "LOCAL_RANK" not in os.environ:  # a member of a team has a card of its own
+        torch.cuda.set_device(cards.take(torch.cuda.device_count()))
+    return kind
+
+
+def _kind(name: str) -> str:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return next(kind for kind, there in present.items() if there)
@@ -77,21 +87,23 @@ def deterministic(seed: int, threads: int) -> None:
 
 def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, Tensor], Tensor], plan: Plan, *,
         after_step: Callable[[int], None] | None = None, checkpoints: Mapping[int, Callable[[], None]] | None = None,
-        progress: tqdm | None = None) -> tuple[pd.DataFrame, dict]:
+        progress: tqdm | None = None, team: Team | None = None) -> tuple[pd.DataFrame, dict]:
     """Train, in place, the parameters that require a gradient: AdamW, linear warm-up then linear decay to 0, clipped to 1.
 
     objective: (logits fp32 [b, c], row numbers [b] on the CPU) -> scalar loss. after_step(step) is called after each
     optimizer step (1, 2, ...): pruners. checkpoints: {step: call} after that step, the model in eval mode; what is
-    done there changes nothing in the training. progress: a bar of `plan.steps` steps. Call `deterministic` first for
-    a run that repeats byte by byte.
+    done there changes nothing in the training. progress: a bar of `plan.steps` steps. team: processes that all call this
+    alike, each to run its share of a batch's rows; the objective is handed the whole batch. Call `deterministic` first
+    for a run that repeats byte by byte.
     Gives the log (step, loss, learning_rate: one row per step) and the cost (seconds and rows_per_second of the
     training alone, without checkpoints; peak_memory_bytes: of the accelerator, on a CPU of the whole process so far).
     StudyError: a loss that is no number, a plan that cannot be, a checkpoint outside the run.
     """
     checkpoints = checkpoints or {}
     _check(plan, checkpoints)
-    torch.manual_seed(plan.seed)
+    torch.manual_seed(plan.seed if team is None else team.seed(plan.seed))
     model.to(plan.device).train()
+    runner = model if team is None else team.prepare(model)
     optimizer = _optimizer(model, plan)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     look = 1 if plan.device == "cpu" else LOG_EVERY
@@ -103,17 +115,19 @@ def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, T
         rates.append(_rate(step, plan))
         for group in optimizer.param_groups:
             group["lr"] = rates[-1]
+        own = rows if team is None else team.own(rows)
         with _repeatable(plan.device):
             with _precision(model, plan):
-                logits = model(**inputs(model, encoded, rows, plan.device)).logits
-            loss = objective(logits.float(), torch.from_numpy(rows))
+                logits = runner(**inputs(model, encoded, own, plan.device)).logits.float()
+            loss = objective(logits if team is None else team.whole(logits), torch.from_numpy(rows))
             loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         optimizer.zero_grad()
         waiting.append(loss.detach())
         if step % look == 0 or step == plan.steps or step in checkpoints:
-            losses += _finite(torch.stack(waiting).tolist(), len(losses) + 1, plan)
+            seen = torch.stack(waiting) if team is None else team.mean(torch.stack(waiting))
+            losses += _finite(seen.tolist(), len(losses) + 1, plan)
             waiting.clear()
         if after_step:
             after_step(step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from lib.encoders import encoder_layers, layer_parts
 from lib.errors import StudyError, nearest
 from lib.names import TRANSFERS
+from lib.parallel import Team
 
 Seen = dict[tuple[str, int], Tensor]  # ("hidden" | "query" | "key", number of the pair of layers) -> output
 
@@ -52,7 +53,7 @@ def attention_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel, teacher: PreTrainedModel, kind: str,
-              weight: float) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+              weight: float, team: Team | None = None) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
     """A callable (logits, rows) -> base(logits, rows) + weight * L for `training.fit`, L of the batch just run.
 
     Student layer m = 1..k is matched with teacher layer floor(m n / k) of n.
@@ -61,7 +62,7 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
     TinyBERT's embedding loss is left out: the study's students have their teacher's embeddings, frozen. Teacher and
     student read the same inputs: whenever the student runs in train mode the teacher runs first, in eval mode,
     without gradient and under the student's autocast. It must stand on the student's device. What has been hooked
-    into both is removed on leaving.
+    into both is removed on leaving. team: processes that run a share of each batch; its mean of their L is the batch's.
     StudyError: an unknown kind, a student that is deeper than its teacher or of another width or number of heads,
     one layer for pkd, a negative weight.
     """
@@ -81,13 +82,15 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
 
     def total(logits: Tensor, rows: Tensor) -> Tensor:
         mask, loss = masks.pop().float(), base(logits, rows)
+        tokens, attended = _shares(mask, team)
         for i in range(len(pairs)):
             s, t = ({name: found.pop((name, i)) for name in _taken(kind)} for found in (seen, copied))
             if kind == "pkd":
                 loss = loss + weight * patient(s["hidden"], t["hidden"])
             else:
                 scores = (attention_scores(x["query"], x["key"], n_heads) for x in (s, t))
-                loss = loss + weight * (hidden_mse(s["hidden"], t["hidden"], mask) + attention_mse(*scores, mask))
+                loss = loss + weight * (tokens * hidden_mse(s["hidden"], t["hidden"], mask)
+                                        + attended * attention_mse(*scores, mask))
         return loss
 
     teacher.eval()
@@ -126,6 +129,15 @@ def _watch(modules: Mapping[tuple[str, int], nn.Module], seen: Seen, training: b
                 seen[place] = output[0] if isinstance(output, tuple) else output
         return hook
     return [module.register_forward_hook(keep(place)) for place, module in modules.items()]
+
+
+def _shares(mask: Tensor, team: Team | None) -> Iterable[Tensor | float]:
+    """This process' real tokens, and its pairs of them, over the team's mean: the weights of its own means over them."""
+    if team is None:
+        return 1.0, 1.0
+    lengths = mask.sum(1)
+    counts = torch.stack([lengths.sum(), lengths.square().sum()])
+    return counts / team.mean(counts)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

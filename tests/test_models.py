@@ -79,7 +79,7 @@ def test_names_and_steps_of_levels():
 
 def test_a_model_is_whole_and_its_tables_are_valid(run, dense, items):
     assert {p.name for p in dense.folder.iterdir()} == {
-        "record.json", "cost.json", "log.csv", "predictions.parquet", "checkpoints.parquet", "model"}
+        "record.json", "cost.json", "log.csv", "predictions.parquet", "checkpoints.parquet", "model", "checksums.json"}
     store.check_predictions(dense.predictions(), items)
     assert set(dense.predictions()["guid"]) == set(items["guid"])
     record = dense.record

@@ -1,0 +1,190 @@
+import importlib.util
+import json
+import re
+
+import nbformat
+import pytest
+
+from lib import book, book_pages
+from lib.book_pages import Page, Writer
+from lib.errors import StudyError
+from lib.schema import ROOT
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WORKS = book_pages.citations({
+    "du2023": (["Du", "Hu", "Awadallah"], "2023", "2110.08419", True),
+    "sun2019": (["Sun", "Cheng", "Liu"], "2019", "", False),
+    "zhu2017": (["Zhu", "Gupta"], "2017", "", False), "berger1982": (["Berger"], "1982", "", False)})
+FRAME = ('<div>\n<style scoped>\n th {}\n</style>\n<table border="1" class="dataframe">\n'
+         "<thead><tr><th></th><th>a</th></tr></thead>"
+         "<tbody><tr><th>dense</th><td>9.9 [-1.0, 2.0]</td></tr></tbody></table></div>")
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+needs_sphinx = pytest.mark.skipif(any(importlib.util.find_spec(name.split(".")[0]) is None for name in book.NEEDED),
+                                  reason="the extra `book` is not installed")
+
+
+def notebook(*texts, code=()):
+    return nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, texts), *code])
+
+
+def result(source, data, **metadata):
+    made = nbformat.v4.new_code_cell(source, execution_count=1, metadata=metadata)
+    made.outputs = [nbformat.v4.new_output("execute_result", data=one, execution_count=1) for one in data]
+    return made
+
+
+@pytest.fixture
+def pages(tmp_path):
+    names = ("mini/09_claims", "mini/micro_nli/02_teacher", "mini/micro_nli/04_pruning", "real/mnli/04_pruning",
+             "10_your_model", "solutions/04_pruning")
+    return [Page(name, tmp_path / f"{name}.ipynb") for name in names]
+
+
+def writer(pages, name, labels=None):
+    by_name = {page.name: page for page in pages}
+    return Writer(by_name[name], pages, {page.name: set() for page in pages} | (labels or {}), WORKS)
+
+
+def test_equations_and_references_get_labels_that_no_other_page_has(pages):
+    text = "# T\n\n$$a = b$$\n\n$$c$$ (loss)\n\nby {eq}`loss` and {eq}`the loss <loss>`"
+    labels = {name: {"loss"} for name in ("mini/micro_nli/04_pruning", "real/mnli/04_pruning")}
+    (cell,) = writer(pages, "mini/micro_nli/04_pruning", labels).write(notebook(text)).cells
+    first, second = re.findall(r"\$\$ \(([\w-]+)\)", cell.source)
+    assert first != second and f"{{eq}}`{second}`" in cell.source
+    (elsewhere,) = writer(pages, "real/mnli/04_pruning", labels).write(notebook(text)).cells
+    assert second not in elsewhere.source
+    (from_far,) = writer(pages, "mini/09_claims", labels).write(notebook("# T\n\n{eq}`loss`")).cells
+    assert f"{{eq}}`{second}`" in from_far.source
+
+
+def test_titles_say_the_run_and_levels_do_not_jump(pages):
+    toy = notebook("# 04 · Pruning\n\n### deep", "# again\n```\n# a comment\n```")
+    cells = writer(pages, "mini/micro_nli/04_pruning").write(toy).cells
+    assert cells[0].source == "# 04 · Pruning (mini, micro_nli)\n\n## deep"
+    assert cells[1].source == "## again\n```\n# a comment\n```"
+
+
+def test_numbers_of_notebooks_become_links_to_the_nearest_copy(pages):
+    text = ("# T\n\n04 compresses it, see notebook 10, 0.04, `04` and 2020-04-05; 02 is [here](02_teacher.ipynb#save), "
+            "`04_pruning` too")
+    (near,) = writer(pages, "mini/micro_nli/02_teacher").write(notebook(text)).cells
+    assert "[04](04_pruning.ipynb) compresses" in near.source and "[10](../../10_your_model.ipynb)" in near.source
+    assert ", 0.04, `04` and 2020-04-05; 02 is [here](02_teacher.ipynb#save), " in near.source
+    assert near.source.endswith("[`04_pruning`](04_pruning.ipynb) too")
+    text = "# T\n\n[teacher](02_teacher.ipynb), [x](../params/mini.yaml)"
+    (far,) = writer(pages, "real/mnli/04_pruning").write(notebook(text)).cells
+    assert "[teacher](../../mini/micro_nli/02_teacher.ipynb), x" in far.source
+
+
+def test_solutions_are_linked_only_by_their_folder(pages):
+    text = "# T\n\n[solution](solutions/04_pruning.ipynb) of [it](04_pruning.ipynb)"
+    (cell,) = writer(pages, "10_your_model").write(notebook(text)).cells
+    assert "[solution](solutions/04_pruning.ipynb) of [it](mini/micro_nli/04_pruning.ipynb)" in cell.source
+
+
+def test_works_are_cited_where_prose_names_them_and_the_text_stays(pages):
+    text = ("# Du et al.\n\nDu et al. say, and Du et al. prune; (PKD, Sun et al. 2019), Zhu and Gupta (2017), "
+            "(Berger, 1982), Sun et al. and `Du et al.`")
+    source = writer(pages, "10_your_model").write(notebook(text)).cells[0].source
+    assert source == ("# Du et al.\n\n{cite:author}`du2023` say, and Du et al. prune; (PKD, {cite:author}`sun2019` 2019), "
+                      "{cite:author}`zhu2017` (2017), ({cite:author}`berger1982`, 1982), Sun et al. and `Du et al.`")
+
+
+def test_each_picture_is_a_figure_of_its_own_with_caption_and_words_for_it(pages):
+    shown = [{"image/png": PIXEL}, {"text/plain": "1"}, {"image/png": PIXEL}]
+    cells = [result('figures.save(fig, t, run.folder("x") / "figures" / "curve")', shown)]
+    page = pages[2]
+    table = page.source.with_suffix("") / "figures" / "curve.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("a\n1\n")
+    made = writer(pages, page.name)
+    _, first, between, second = made.write(notebook("# T\n\n## The `curve`", code=cells)).cells
+    assert first.metadata["mystnb"]["figure"]["caption"].startswith("The `curve` ([its table](tables/04_pruning-curve.csv")
+    assert made.tables == {table: "tables/04_pruning-curve.csv"} and "curve" in first.metadata["mystnb"]["image"]["alt"]
+    assert not between.metadata["mystnb"] and "remove-input" in second.metadata["tags"]
+    assert first.metadata["mystnb"]["figure"]["name"] != second.metadata["mystnb"]["figure"]["name"]
+
+
+def test_tables_say_what_their_heads_are_of_and_bars_are_folded(pages):
+    bar = nbformat.v4.new_output("stream", name="stdout", text="dense 100%|####| 384/384 [00:01<00:00]\n")
+    cell = result("t", [{"text/html": FRAME}, {"text/markdown": "### So\n\n04 < 5"}])
+    cell.outputs.append(bar)
+    (_, made) = writer(pages, "mini/micro_nli/02_teacher").write(notebook("# T", code=[cell])).cells
+    html = made.outputs[0].data["text/html"]
+    assert "<style" not in html and '<td></td><th scope="col">a' in html and '<th scope="row">dense' in html
+    assert "[-1.0,&nbsp;2.0]" in html
+    assert made.outputs[1].data["text/markdown"].startswith("**So**\n\n[04](04_pruning.ipynb)")
+    assert made.outputs[2].data["text/html"].startswith("<details>") and "&lt;00:00" in made.outputs[2].data["text/html"]
+
+
+def test_prose_written_after_the_run_is_shown_where_the_code_is_the_same():
+    parameters = [result("x = 1", [], tags=["parameters"]), result("x = 2", [], tags=["injected-parameters"])]
+    ran = notebook("# old", code=[*parameters, result("x", [{"text/plain": "2"}])])
+    written = notebook("# new", code=[result("x = 1", [], tags=["parameters"]), result("x", [], tags=["hide-input"])])
+    written.cells.insert(2, nbformat.v4.new_markdown_cell("between"))
+    shown = book_pages.with_prose(ran, written)
+    assert [cell.source for cell in shown.cells] == ["# new", "x = 1", "x = 2", "between", "x"]
+    assert shown.cells[-1].outputs[0].data == {"text/plain": "2"} and shown.cells[-1].metadata["tags"] == ["hide-input"]
+    written.cells[-1].source = "x + 1"
+    assert book_pages.with_prose(ran, written).cells[0].source == "# old"
+
+
+def test_a_run_that_stopped_says_so(pages):
+    half = notebook("# T", code=[result("1", []), nbformat.v4.new_code_cell("2")])
+    assert "not come to its end" in writer(pages, "10_your_model").write(half).cells[1].source
+
+
+# ---- a toy study, built
+
+@pytest.fixture
+def study(tmp_path):
+    """A folder with one executed run of two notebooks and the book's own settings."""
+    for name in ("book", "solutions"):
+        (tmp_path / "notebooks" / name).mkdir(parents=True)
+    for path in (ROOT / "notebooks" / "book").rglob("*"):
+        if path.is_file():
+            target = tmp_path / path.relative_to(ROOT)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    run = tmp_path / "outputs" / "reference" / "toy"
+    (run / "micro_nli" / "seed0").mkdir(parents=True)
+    picture = result("fig", [{"image/png": PIXEL}, {"text/html": FRAME}])
+    text = "# 04 · Pruning\n\n## Seen\n\n$$s = 1$$ (schedule)\n\nAs {eq}`schedule` says (Berger, 1982)."
+    nbformat.write(notebook(text, code=[picture]), run / "micro_nli" / "seed0" / "04_pruning.ipynb")
+    nbformat.write(notebook("# 09 · Claims\n\nSee 04 and {eq}`schedule`.", code=[result("1", [])]), run / "09_claims.ipynb")
+    return tmp_path
+
+
+@needs_sphinx
+def test_a_book_is_built_with_numbers_links_and_local_scripts_only(study):
+    assert book.build([], study / "html", root=study) == 2
+    page = (study / "html" / "toy" / "micro_nli" / "04_pruning.html").read_text()
+    assert "Figure 4.1" in page and "(4.1)" in page and "references.html#" in page
+    claims = (study / "html" / "toy" / "09_claims.html").read_text()
+    assert 'href="micro_nli/04_pruning.html"' in claims and "(4.1)" in claims
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css)', page)
+    assert (study / "html" / "_static" / "mathjax" / book.MATHJAX[-1]).exists()
+
+
+@needs_sphinx
+def test_what_sphinx_warns_about_fails_and_keeps_the_old_book(study, capsys):
+    (study / "html").mkdir()
+    (study / "html" / "index.html").write_text("old")
+    (study / "notebooks" / "book" / "guide.md").write_text("# Guide\n\n{eq}`nowhere`\n")
+    with pytest.raises(StudyError, match="not built"):
+        book.build(["toy"], study / "html", root=study)
+    assert "guide.md" in capsys.readouterr().err and (study / "html" / "index.html").read_text() == "old"
+
+
+def test_a_profile_that_has_not_run_is_named(study):
+    with pytest.raises(StudyError, match="outputs/tooy holds no executed notebook.*did you mean 'toy'"):
+        book.build(["tooy"], study / "html", root=study)
+
+
+def test_the_seed_with_the_most_notebooks_is_shown(study):
+    more = study / "outputs" / "reference" / "toy" / "micro_nli" / "seed1"
+    more.mkdir()
+    for name in ("01_data", "04_pruning"):
+        (more / f"{name}.ipynb").write_text(json.dumps(notebook("# T")))
+    shown = book.gather([study / "outputs" / "reference" / "toy"], study / "notebooks")
+    assert {page.source.parent.name for page in shown if page.folder == "toy/micro_nli"} == {"seed1"}

@@ -1,0 +1,141 @@
+"""A reader's own compressed model, or its predictions alone, judged as the study's models are."""
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer, BertForSequenceClassification, Trainer, TrainingArguments
+
+from lib import batches, bring, encoders, measures, quantization, store, tasks
+from lib.errors import StudyError
+
+TASK = tasks.get("micro_nli")
+WORDS = list(TASK.labels)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, micro, tiny_encoder):
+    """A classifier that plain transformers.Trainer made and saved, with its classes in the other order."""
+    folder = tmp_path_factory.mktemp("own")
+    encoder = tiny_encoder(folder / "encoder", micro["text_a"].tolist() + micro["text_b"].tolist())
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    train = micro[micro["split"] == "train"]
+    encoded = batches.encode(tokenizer, train, 48)
+    table = [{"input_ids": ids.tolist(), "labels": 1 - int(label)} for ids, label in zip(encoded.input_ids, encoded.labels)]
+    names = dict(enumerate(reversed(WORDS)))
+    torch.manual_seed(0)
+    model = BertForSequenceClassification.from_pretrained(encoder, num_labels=2, id2label=names, label2id={n: i for i, n in names.items()})
+    arguments = TrainingArguments(str(folder / "run"), max_steps=30, learning_rate=3e-3, report_to=[], use_cpu=True, disable_tqdm=True,
+                                  save_strategy="no", logging_strategy="no")
+    Trainer(model, arguments, train_dataset=table, processing_class=tokenizer).train()
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def renamed(own, folder, names):
+    shutil.copytree(own, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"id2label": {str(i): name for i, name in enumerate(names)}, "label2id": {name: i for i, name in enumerate(names)}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_a_model_of_plain_transformers_is_read_by_the_names_of_its_classes(own, micro):
+    subject = bring.load(str(own), TASK)
+    assert subject.order == (1, 0) and subject.dtype == "fp32"
+    predictions = bring.predict(subject, micro, 48)
+    store.check_predictions(predictions, micro)
+    with torch.no_grad():
+        row = subject.tokenizer(micro["text_a"].iloc[0], micro["text_b"].iloc[0], return_tensors="pt")
+        logits = subject.model(**row).logits[0].flip(0)
+    assert predictions["logits"].iloc[0] == pytest.approx(logits.numpy(), abs=1e-4)
+
+
+def test_classes_without_names_must_be_said_and_a_wrong_order_is_doubted(own, micro, tmp_path):
+    plain = renamed(own, tmp_path / "plain", ["LABEL_0", "LABEL_1"])
+    with pytest.raises(StudyError, match="calls a class 'LABEL_0'.*say in labels"):
+        bring.load(plain, TASK)
+    right = bring.predict(bring.load(plain, TASK, labels=WORDS[::-1]), micro, 48)
+    assert np.array_equal(np.stack(right["logits"]), np.stack(bring.predict(bring.load(str(own), TASK), micro, 48)["logits"]))
+    sure = right.assign(logits=[np.eye(2)[label] for label in right["label"]])
+    turned = sure.assign(logits=[x[::-1] for x in sure["logits"]])
+    assert bring.doubt(sure, TASK) == ""
+    assert f"labels = {WORDS[::-1]}" in bring.doubt(turned, TASK)
+
+
+@pytest.mark.parametrize("names, says", [
+    (["entailment", "neutral", "contradiction"], "has 3 classes .* give a model of that task"),
+    (["entailment", "contradiction"], "calls a class 'contradiction'")])
+def test_classes_of_another_task_are_named(names, says):
+    with pytest.raises(StudyError, match=says):
+        bring.order_of(names, TASK, "a/model")
+
+
+def test_a_model_without_its_classifier_is_no_finished_one(own, tmp_path, tiny_encoder, micro):
+    bare = tiny_encoder(tmp_path / "bare", micro["text_a"].tolist())
+    with pytest.raises(StudyError, match="is no finished classifier: its file lacks '(bert.)?classifier"):
+        bring.load(str(bare), TASK)
+
+
+def test_a_quantised_model_is_judged_as_it_is(own, micro, tmp_path):
+    quantized = quantization.quantize(encoders.load_finished(str(own)), "ptq8")
+    quantization.save(quantized, encoders.load_tokenizer(str(own)), tmp_path / "int8")
+    subject = bring.load(str(tmp_path / "int8"), TASK, dtype="bf16")
+    assert subject.dtype == "fp32" and bring.is_quantized(subject.model) and subject.order == (1, 0)
+    one, two = (np.stack(bring.predict(s, micro, 48)["logits"]) for s in (subject, bring.load(str(own), TASK)))
+    assert not np.array_equal(one, two) and np.abs(one - two).mean() < 0.2
+
+
+def test_another_tokenizer_is_told(own, micro, tmp_path, tiny_encoder):
+    subject, other = bring.load(str(own), TASK), bring.load(str(own), TASK)
+    assert bring.tokenizers_differ(subject, other) == ""
+    object.__setattr__(other, "tokenizer", AutoTokenizer.from_pretrained(tiny_encoder(tmp_path / "other", ["three words here"])))
+    assert "a tokenizer of its own" in bring.tokenizers_differ(subject, other)
+
+
+# --- predictions without a model
+
+@pytest.fixture
+def table(micro):
+    here = micro[micro["split"] != "train"]
+    p = np.random.default_rng(0).dirichlet([1, 1], len(here))
+    return pd.DataFrame({"Guid": here["guid"], WORDS[0].upper(): p[:, 0], WORDS[1].replace("-", "_"): p[:, 1], "more": 1})
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.parquet", "p.jsonl"])
+def test_probabilities_are_read_from_any_table_in_any_order(table, micro, tmp_path, name):
+    write = {"p.csv": lambda t: t.to_csv(tmp_path / name, index=False), "p.tsv": lambda t: t.to_csv(tmp_path / name, index=False, sep="\t"),
+             "p.parquet": lambda t: t.to_parquet(tmp_path / name), "p.jsonl": lambda t: t.to_json(tmp_path / name, orient="records", lines=True)}
+    write[name](table.sample(frac=1, random_state=0))
+    got = bring.read_predictions(tmp_path / name, micro, TASK)
+    store.check_predictions(got, micro)
+    assert np.exp(np.stack(got["logits"])) == pytest.approx(table.iloc[:, 1:3].to_numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda t: t.drop(columns="Guid"), "column 'guid' is missing"),
+    (lambda t: t.drop(columns=t.columns[1]), f"column '{WORDS[0]}' is missing.*give guid and a column for each class"),
+    (lambda t: t.iloc[5:], "has no row \\(5 of"),
+    (lambda t: pd.concat([t, t.iloc[:1]]), "stands there twice"),
+    (lambda t: t.assign(**{t.columns[1]: ["x", *t.iloc[1:, 1]]}), "are not all numbers")])
+def test_a_table_that_cannot_be_read_is_named_with_its_fault(table, micro, tmp_path, change, says):
+    change(table).to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(StudyError, match=f"p.csv: .*{says}") as error:
+        bring.read_predictions(tmp_path / "p.csv", micro, TASK)
+    assert "\n" not in str(error.value)
+
+
+def test_the_verdict_says_what_was_forgotten(micro):
+    here = micro[micro["split"] != "train"].reset_index(drop=True)
+    parent = store.predictions_table(here, np.eye(2)[here["label"]] * 4)
+    hard = (here["is_shortcut"] == False).to_numpy(bool)  # noqa: E712
+    answers = np.where(hard, 1 - here["label"], here["label"])
+    forgot = store.predictions_table(here, np.eye(2)[answers] * 4)
+    rows = {name: measures.rows(t, here, TASK) for name, t in {"parent": parent, "forgot": forgot}.items()}
+    said = bring.verdict(rows["forgot"], rows["parent"], forgot, parent, here, TASK, n_boot=200)
+    assert "**It has forgotten more than its ID score shows**" in said and "of ood" in said
+    said = bring.verdict(rows["parent"], rows["parent"], parent, parent, here, TASK, n_boot=200)
+    assert "**It has not forgotten more" in said and "0.0% of test" in said
