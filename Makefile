@@ -2,6 +2,8 @@
 # make test             set-up, unit tests, then every notebook on the smoke profile
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
+# make book             the executed notebooks of outputs/reference as one HTML book, outputs/book/html (PROFILE=mini: of that run)
+# make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
 # make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, root for Slurm)
 # make lab              JupyterLab in the same environment
@@ -28,7 +30,7 @@ export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: study test claims plan bench test-long lab setup
+.PHONY: study test claims plan bench book test-book test-long lab setup
 study: $(READY)
 	@python -m lib.integrity "$(PROFILE)"
 	@snakemake $(if $(CLUSTER),--profile params/cluster/$(CLUSTER),--cores all --resources training=$(JOBS)) $(FLAGS) --nolock --quiet host --rerun-incomplete --keep-going \
@@ -49,6 +51,13 @@ plan: $(READY)
 
 bench: $(READY)
 	@python -m tests.benchmarks
+
+book: $(READY)
+	@python -m lib.book $(if $(filter file,$(origin PROFILE)),,"$(basename $(notdir $(PROFILE)))")
+
+test-book: book
+	@python -m pip install -q -e '.[browser]' -c requirements.lock
+	@pytest -q -p no:nbval tests/book/check_*.py
 
 test-long: $(READY)
 	@pytest -q -x tests/long
@@ -71,8 +80,8 @@ $(READY): pyproject.toml requirements.lock
 		echo "No CPU build of torch could be had; taking the one of the package index."; \
 	fi
 	@echo "Installing the study's packages ..."
-	@$(BIN)/python -m pip install -q -e '.[test,onnx]' -c requirements.lock || { \
+	@$(BIN)/python -m pip install -q -e '.[test,onnx,book]' -c requirements.lock || { \
 		echo "The tested versions (requirements.lock) cannot all be had here: installing the newest that pyproject.toml admits."; \
-		$(BIN)/python -m pip install -q -e '.[test,onnx]'; }
+		$(BIN)/python -m pip install -q -e '.[test,onnx,book]'; }
 	@$(BIN)/python -m ipykernel install --prefix $(VENV) --name python3 --display-name "Python 3 (study)" >/dev/null
 	@touch $(READY)
