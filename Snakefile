@@ -155,7 +155,8 @@ wildcard_constraints:
 
 PAPERMILL = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
              "-p task {params.task:q} -p seed {wildcards.seed} --log-output")
-THREADS = PROFILE.sections["common"]["threads"] * PROFILE.sections["common"].get("processes", 1)
+COMMON = PROFILE.sections["common"]
+THREADS = COMMON["threads"] * COMMON["processes"]
 
 
 def of_task(wildcards):

@@ -177,26 +177,6 @@ def _check_weights(encoder: str, model: PreTrainedModel, found: dict) -> None:
                          f"{len(inside) - 1} more: put config.json and model.safetensors of the same model there")
 
 
-def load_finished(encoder: str, revision: str = "") -> PreTrainedModel:
-    """A classifier as it was saved, in eval mode on the CPU, fp32 or quantised. StudyError: weights that the file lacks, or
-    an encoder of an unknown kind."""
-    model, found = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
-                         dtype=torch.float32, use_safetensors=True, output_loading_info=True)
-    encoder_layers(model)
-    if missing := sorted(found["missing_keys"]):
-        raise StudyError(f"encoder {encoder!r} is no finished classifier: its file lacks {missing[0]!r}; fine-tune it first, or "
-                         "give the folder of the fine-tuned one")
-    return model.eval()
-
-
-def _check_weights(encoder: str, model: PreTrainedModel, found: dict) -> None:
-    """StudyError unless every weight of the encoder but the pooler's came from the file, in its shape."""
-    absent = [*sorted(found["missing_keys"]), *sorted(key[0] for key in found["mismatched_keys"])]
-    if inside := [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]:
-        raise StudyError(f"encoder {encoder!r}: its weights lack {inside[0]!r} in the shape that config.json gives, and "
-                         f"{len(inside) - 1} more: put config.json and model.safetensors of the same model there")
-
-
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a folder that plain `from_pretrained` loads: safetensors, config and tokenizer."""
     with _quiet():

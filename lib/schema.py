@@ -326,7 +326,6 @@ class Doses(Run):
                 raise ValueError(f"'{name}' takes its difficulty from a pruning run: add one, such as imp-70")
         return value
 
-
     @field_validator("run_levels")
     @classmethod
     def _run_levels(cls, value: list[float], info: ValidationInfo) -> list[float]:
