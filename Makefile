@@ -41,7 +41,7 @@ study: $(READY)
 		"  look at them with:               make lab"
 
 test: $(READY)
-	@pytest -q -x --nbval-lax --nbval-current-env tests $(sort $(wildcard notebooks/[0-9]*.ipynb))
+	@pytest -q -x --nbval-lax --nbval-current-env tests $(sort $(wildcard notebooks/[0-9]*.ipynb)) $(sort $(wildcard notebooks/solutions/[0-9]*.ipynb))
 
 claims: $(READY)
 	@python -m lib.reference --check

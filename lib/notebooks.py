@@ -13,6 +13,7 @@ from lib.errors import nearest
 from lib.schema import ROOT
 
 FOLDER = ROOT / "notebooks"
+KEPT = ("tags", "caption", "label")  # of a cell's metadata: what nbval, papermill and the book read
 
 
 def _last_state(text: str) -> str:
@@ -22,9 +23,9 @@ def _last_state(text: str) -> str:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Fold streams into one output each and drop run times, widget state and papermill's marks; outputs stay."""
+    """Fold streams into one output each and drop run times, widget state and papermill's marks; tags, captions and outputs stay."""
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        cell.metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if cell.cell_type != "code":
             continue
         outputs: list = []
@@ -59,15 +60,16 @@ def execute(path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m lib.notebooks [NAME ...]` executes the committed notebooks on smoke, in order, in place."""
+    """`python -m lib.notebooks [NAME ...]` executes the committed notebooks and solutions on smoke, in order, in place."""
     parser = argparse.ArgumentParser(prog="python -m lib.notebooks", description=execute.__doc__)
-    parser.add_argument("names", nargs="*", help="such as 04_pruning; all where none is given")
+    parser.add_argument("names", nargs="*", help="such as 04_pruning or solutions/04_pruning; all where none is given")
     names = parser.parse_args(arguments).names
-    known = sorted(path.stem for path in FOLDER.glob("[0-9]*.ipynb"))
+    paths = [path for where in (FOLDER, FOLDER / "solutions") for path in sorted(where.glob("[0-9]*.ipynb"))]
+    known = [str(path.relative_to(FOLDER).with_suffix("")) for path in paths]
     for name in names:
         if name not in known:
             parser.exit(2, f"{FOLDER} has no notebook '{name}'{nearest(name, known)}\n")
-    for path in [FOLDER / f"{name}.ipynb" for name in names] or sorted(FOLDER.glob("[0-9]*.ipynb")):
+    for path in [FOLDER / f"{name}.ipynb" for name in names] or paths:
         execute(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from lib import notebooks
 from lib.schema import ROOT
 
-COMMITTED = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+COMMITTED = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) + sorted((ROOT / "notebooks").glob("solutions/[0-9]*.ipynb"))
 
 
 def cell(*outputs, tags=()):
@@ -50,7 +50,7 @@ def test_a_failing_notebook_stays_as_it_was(tmp_path, monkeypatch):
     assert path.read_text() == "before"
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_committed_notebooks_are_executed_tidy_and_of_no_machine(path: Path):
     notebook = nbformat.read(path, as_version=4)
     code = [c for c in notebook.cells if c.cell_type == "code"]
