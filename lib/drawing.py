@@ -45,7 +45,7 @@ DASHES = {
     "theseus": (0, (7, 1.5, 1, 1.5)), "theseus-constant": (0, (2, 1.5)),
 }  # fmt: skip
 TRUTH = {"shortcut holds": "#9a9a9a", "shortcut fails": "#b21b3f", "all": "#9a9a9a"}
-WORDS = {"model", "split", "part", "subcase", "loss", "is_shortcut", "found_on", "measure", "base", "mend"}
+WORDS = {"task", "model", "split", "part", "subcase", "loss", "is_shortcut", "found_on", "measure", "base", "mend"}
 GREY = "#444444"
 
 

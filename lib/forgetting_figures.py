@@ -11,8 +11,10 @@ from lib.drawing import GREY, LABELS, PALETTE, canvas, check, color_of, label_of
 from lib.errors import StudyError
 from lib.foretelling import ALL, BEYOND, CHURN, COMBINED, EXCESS, OTHER_DENSE
 from lib.labels import case_name
+from lib.names import MITIGATIONS, parse
 
 NULL = "#9a9a9a"
+SCORES = {"test": ("ID", -0.17), "ood": ("OOD", 0.17)}
 CHANGED = "rows changed, %\n(lower is better)"
 PREDICTORS = {
     "loss": "dense loss", "margin": "dense margin", "el2n": "early error (EL2N)", "loss_variance": "loss variance",
@@ -20,6 +22,37 @@ PREDICTORS = {
     "bigram_rarity": "rarity of word pairs", "shortcut_wrong": "shortcut says wrong", COMBINED: "all combined",
     CHURN: "all, fitted on churn",
 }  # fmt: skip
+
+
+@themed
+def kept_figure(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """What is kept: ID and OOD score of every model that no mitigation trained, a panel a task.
+
+    table: task, model, measure ("test", "ood"), value, low, high, seeds, as `Evidence.over_seeds` gives it. The lines mark
+    the dense model's two scores.
+    """
+    table = table[table["measure"].isin(SCORES) & ~table["model"].map(_mitigated)]
+    check(table, "kept_figure", ["task", "model", "measure"], ["value", "low", "high"])
+    tasks, models = list(table["task"].unique()), list(table["model"].unique())
+    fig, axes = canvas("What a compressed model keeps", smoke, 2.0 + 0.21 * len(models), len(tasks))
+    over = f"{int(table['seeds'].max())} seeds" if table["seeds"].max() > 1 else "rows, one seed"
+    notes(fig, smoke, f"score with its 95 % interval over {over}; lines: the dense model's")
+    for ax, task in zip(np.atleast_1d(axes), tasks):
+        for measure, (name, shift) in SCORES.items():
+            here = table[(table["task"] == task) & (table["measure"] == measure)].set_index("model").reindex(models)
+            face = {} if measure == "ood" else {"markerfacecolor": "white"}
+            ax.axvline(here["value"].iloc[0] * 100, color=GREY, linewidth=0.9, linestyle="-" if measure == "ood" else ":")
+            for y, row in enumerate(here.itertuples()):
+                _dot(ax, row, y + shift, 100, "o", color_of(row.Index), name if y == 0 else None, **face)
+        _finish(ax, task, "score, %\n(higher is better)")
+        ax.set_xlim(right=min(ax.get_xlim()[1], 101))  # a t interval may reach past 100 %
+    _rows(axes, [label_of(model) for model in models], "")
+    _legend(fig, axes)
+    return fig
+
+
+def _mitigated(model: str) -> bool:
+    return parse(model).loss in MITIGATIONS
 
 
 @themed
@@ -119,9 +152,9 @@ def _look(model: str) -> tuple[str, str, str]:
     return label_of(model), color_of(model), style_of(model)["marker"]
 
 
-def _dot(ax, row, y: float, scale: float, marker: str, color: str, name: str | None = None) -> None:
+def _dot(ax, row, y: float, scale: float, marker: str, color: str, name: str | None = None, **style) -> None:
     ax.hlines(y, row.low * scale, row.high * scale, color=color, linewidth=1.3, alpha=0.6)
-    ax.plot(row.value * scale, y, marker=marker, markersize=4.5, color=color, linestyle="", label=name)
+    ax.plot(row.value * scale, y, marker=marker, markersize=4.5, color=color, linestyle="", label=name, **style)
 
 
 def _finish(ax, split: str, xlabel: str) -> None:

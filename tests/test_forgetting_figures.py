@@ -41,7 +41,15 @@ def foretold() -> pd.DataFrame:
     return frame.assign(low=frame["value"] - 0.05, high=frame["value"] + 0.05, seeds=5)
 
 
+def kept() -> pd.DataFrame:
+    rows = [(task, m, measure, 0.9 - 0.02 * k - 0.1 * (measure == "ood")) for task in ("micro_nli", "micro_facts", "micro_paraphrase")
+            for k, m in enumerate(["dense", *MODELS]) for measure in ("test", "ood", "loyalty_test")]
+    frame = pd.DataFrame(rows, columns=["task", "model", "measure", "value"])
+    return frame.assign(low=frame["value"] - 0.02, high=frame["value"] + 0.3, seeds=5)
+
+
 DRAW = {
+    "kept_figure": lambda **k: forgetting_figures.kept_figure(kept(), **k),
     "pie_figure": lambda **k: forgetting_figures.pie_figure(pies(), **k),
     "pie_subcases": lambda **k: forgetting_figures.pie_subcases(cases(), "imp-70", CASES, **k),
     "foretold_figure": lambda **k: forgetting_figures.foretold_figure(foretold(), **k),
@@ -102,3 +110,12 @@ def test_differences_are_no_aucs_and_are_not_drawn():
     assert len(dots(ax)) == 5 * len(forgetting_figures.PREDICTORS)
     with pytest.raises(StudyError, match="interval"):
         forgetting_figures.foretold_figure(foretold().assign(low=np.nan))
+
+
+def test_what_is_kept_stands_beside_the_dense_models_two_scores_and_leaves_mitigations_out():
+    first, *_ = DRAW["kept_figure"]().axes
+    names = [t.get_text() for t in first.get_yticklabels()]
+    assert names == ["dense", "IMP 40 %", "IMP 70 %", "IMP 85 %", "truncated 3", "truncated 3 + distil"]
+    assert sorted(dots(first)) == pytest.approx(sorted([*(90 - 2.0 * k for k in range(6)), *(80 - 2.0 * k for k in range(6))]))
+    lines = [line.get_xdata()[0] for line in first.lines if len(line.get_xdata()) == 2]
+    assert lines == pytest.approx([90, 80])
