@@ -1,4 +1,4 @@
-"""README's numbers, read from the committed reference so that they cannot drift.
+"""The numbers of README and of the book's page of findings, read from the committed reference so that they cannot drift.
 
 A block is a pair of HTML comments, which a reader never sees, with the text made from `outputs/reference` between them:
 
@@ -10,18 +10,20 @@ A block is a pair of HTML comments, which a reader never sees, with the text mad
     PROFILE CLAIM [TASK ...]    a sentence: the claim, then verdict and evidence of each task (of all, if none is named);
                                 PROFILE/TASK takes that task from another profile's ledger
     PROFILE verdicts            a table: how many claims of each paper and of ours got which verdict, task by task
+    PROFILE notebooks           a table: every notebook, its question, the minutes that its models took to train
     PROFILE csv FILE KEY=a; b columns=x %; y MB
                                 a table of a CSV in the profile's folder: a row for each value of its columns KEY (for
                                 several KEYs each combination), with the measures x and y, in percent or megabytes where
                                 the block says so, and intervals where the file has x_low and x_high (`value`: low, high)
 
-`python -m lib.statements` writes README's blocks anew. With `--check` it writes nothing and exits with 1, naming each block
+`python -m lib.statements` writes the blocks of both anew. With `--check` it writes nothing and exits with 1, naming each block
 that differs and each digit in the section `What was found` outside a block. Allowed there are digits in a link's address,
 in `code`, and in the names that NAMES lists.
 """
 
 import argparse
 import itertools
+import json
 import re
 import sys
 from pathlib import Path
@@ -32,7 +34,7 @@ import pandas as pd
 from lib.errors import StudyError, nearest
 from lib.schema import ROOT
 
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", ROOT / "notebooks" / "book" / "found.md")
 REFERENCE = ROOT / "outputs" / "reference"
 SECTION = "What was found"
 MARK = re.compile(r"<!--\s*(?:found:[ \t]*(?P<asked>[^\n]*?)|end)\s*-->")
@@ -48,7 +50,7 @@ UNITS = {"%": 100, "MB": 1e-6}
 
 
 class Block(NamedTuple):
-    """What a block asks for, and where its text lies in README: text[start:end] is between the marks."""
+    """What a block asks for, and where its text lies in a document: text[start:end] is between the marks."""
 
     asked: str
     opening: int
@@ -58,7 +60,7 @@ class Block(NamedTuple):
 
 
 def rewrite(text: str, reference: Path = REFERENCE) -> str:
-    """README's text with every block made anew. Raises StudyError with the line of a block that cannot be made."""
+    """A document's text with every block made anew. Raises StudyError with the line of a block that cannot be made."""
     pieces, done = [], 0
     for block in blocks(text):
         pieces += [text[done:block.start], _made(text, block, reference)]
@@ -69,7 +71,7 @@ def rewrite(text: str, reference: Path = REFERENCE) -> str:
 def faults(text: str, reference: Path = REFERENCE) -> list[str]:
     """One line for each block that is not what the reference says, and for each number typed by hand.
 
-    Raises StudyError where a block cannot be made, or README has no section `What was found`.
+    Raises StudyError where a block cannot be made, or the document has no section `What was found`.
     """
     stale = [f"line {_line(text, block.opening)}: '{block.asked}' is not what outputs/reference says: "
              "run `python -m lib.statements`"
@@ -79,7 +81,7 @@ def faults(text: str, reference: Path = REFERENCE) -> list[str]:
 
 
 def blocks(text: str) -> list[Block]:
-    """The blocks of a README in order. Raises StudyError, with the line, on a mark without its partner."""
+    """The blocks of a document in order. Raises StudyError, with the line, on a mark without its partner."""
     found, opening = [], None
     for mark in MARK.finditer(text):
         ends = mark["asked"] is None
@@ -119,9 +121,11 @@ def statement(asked: str, reference: Path = REFERENCE) -> str:
     """What a block says: one sentence or more, or a table. Raises StudyError, with the nearest name, on an unknown one."""
     profile, kind, rest = [*asked.split(None, 2), "", "", ""][:3]
     if not kind:
-        raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE verdicts or PROFILE csv FILE ...")
+        raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE verdicts, PROFILE notebooks or PROFILE csv FILE ...")
     if kind == "verdicts":
         return _verdicts(_ledger(profile, reference))
+    if kind == "notebooks":
+        return _notebooks(profile, reference)
     return _table(profile, rest, reference) if kind == "csv" else _claim(profile, kind, rest.split(), reference)
 
 
@@ -164,17 +168,33 @@ def _verdicts(ledger: pd.DataFrame) -> str:
     return _markdown(["claims of", "task", *columns], rows)
 
 
+def _notebooks(profile: str, reference: Path) -> str:
+    """Each notebook's name, its question (the bold line under its title) and its line in the profile's bill."""
+    bill = _csv(profile, "09_claims/bill.csv", reference).set_index("stage")["minutes"]
+    rows = []
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        question = re.search(r"^\*\*(.+?)\*\*$", first, re.M)
+        minutes = f"{float(bill[path.stem]):.1f}" if path.stem in bill else ""
+        rows.append([f"[`{path.stem}`](notebooks/{path.name})", question[1], minutes])
+    return _markdown(["notebook", "question", f"minutes of training in `{profile}`"], rows)
+
+
+def _csv(profile: str, name: str, reference: Path) -> pd.DataFrame:
+    folder = reference / profile
+    if not (folder / name).is_file():
+        known = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.csv"))
+        raise StudyError(f"the reference has no file {profile}/{name}{nearest(name, known)}")
+    return pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+
+
 def _table(profile: str, rest: str, reference: Path) -> str:
     name, *pairs = re.split(r"\s+(\w+)=", rest)
     asked = {key: [value.strip() for value in values.split(";")] for key, values in zip(pairs[::2], pairs[1::2])}
     measures = [_measure(column) for column in asked.pop("columns", [])]
     if not asked or not measures:
         raise StudyError(f"'{profile} csv {rest}' must read PROFILE csv FILE KEY=a; b columns=x %; y")
-    folder = reference / profile
-    if not (folder / name).is_file():
-        known = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.csv"))
-        raise StudyError(f"the reference has no file {profile}/{name}{nearest(name, known)}")
-    table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+    table = _csv(profile, name, reference)
     for column in [*asked, *(column for column, _ in measures)]:
         if column not in table.columns:
             raise StudyError(f"{profile}/{name} has no column '{column}'{nearest(column, table.columns)}")
@@ -231,7 +251,7 @@ def _markdown(columns: list[str], rows: list[list[str]]) -> str:
 
 def _typed(text: str) -> list[tuple[int, str]]:
     """(line, word) of each word of the section with a digit, outside blocks and what is allowed there."""
-    section = re.search(rf"^## {SECTION}\s*$(.*?)(?=^## |\Z)", text, re.M | re.S)
+    section = re.search(rf"^##? {SECTION}\s*$(.*?)(?=^## |\Z)", text, re.M | re.S)
     if not section:
         raise StudyError(f"there is no section '## {SECTION}' to check")
     kept = list(text)
@@ -248,21 +268,23 @@ def _blank(text: str) -> str:
     return re.sub(r"[^\n]", " ", text)
 
 
-def main(arguments: list[str], readme: Path = README, reference: Path = REFERENCE) -> None:
+def main(arguments: list[str], documents: tuple[Path, ...] = DOCUMENTS, reference: Path = REFERENCE) -> None:
     """`python -m lib.statements [--check]`."""
     parser = argparse.ArgumentParser(prog="python -m lib.statements", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where README differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a document differs")
     given = parser.parse_args(arguments)
-    text = readme.read_text(encoding="utf-8")
-    try:
-        if not given.check:
-            text = rewrite(text, reference)
-            readme.write_text(text, encoding="utf-8")
-        found = faults(text, reference)
-    except StudyError as error:
-        parser.exit(1, f"{readme.name}: {error}\n")
+    found = []
+    for path in documents:
+        text = path.read_text(encoding="utf-8")
+        try:
+            if not given.check:
+                text = rewrite(text, reference)
+                path.write_text(text, encoding="utf-8")
+            found += [f"{path.name}: {fault}\n" for fault in faults(text, reference)]
+        except StudyError as error:
+            parser.exit(1, f"{path.name}: {error}\n")
     if found:
-        parser.exit(1, "".join(f"{readme.name}: {fault}\n" for fault in found))
+        parser.exit(1, "".join(found))
 
 
 if __name__ == "__main__":

@@ -101,16 +101,16 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
     readme = tmp_path / "README.md"
     readme.write_text(PROSE.format("Lost? <!-- found: micro A3 micro_nli --><!-- end -->\n\n"
                                    "Won? <!-- found: micro B1 --><!-- end -->"))
-    statements.main([], readme, reference)
-    statements.main(["--check"], readme, reference)
+    statements.main([], (readme,), reference)
+    statements.main(["--check"], (readme,), reference)
     change(reference, "+1.2 points", "+1.3 points")
     before = readme.read_text()
     with pytest.raises(SystemExit) as stopped:
-        statements.main(["--check"], readme, reference)
+        statements.main(["--check"], (readme,), reference)
     assert stopped.value.code == 1 and readme.read_text() == before
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith("README.md: line 9: 'micro B1' is not what outputs/reference says")
-    statements.main([], readme, reference)
+    statements.main([], (readme,), reference)
     assert "+1.3 points" in readme.read_text()
 
 
@@ -141,7 +141,7 @@ def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_pat
     readme = tmp_path / "README.md"
     readme.write_text(PROSE.format("See <!-- found: mikro B1 --><!-- end -->"))
     with pytest.raises(SystemExit) as stopped:
-        statements.main([], readme, reference)
+        statements.main([], (readme,), reference)
     assert stopped.value.code == 1 and "README.md: line 7:" in capsys.readouterr().err
     assert readme.read_text() == PROSE.format("See <!-- found: mikro B1 --><!-- end -->")
 
@@ -178,5 +178,6 @@ def test_a_readme_without_the_section_is_refused(reference):
         statements.faults("# Study\n\n## What we found\n\n84.2\n", reference)
 
 
-def test_the_projects_own_readme_says_what_the_reference_says():
-    assert statements.faults(statements.README.read_text(encoding="utf-8")) == []
+def test_the_projects_own_documents_say_what_the_reference_says():
+    for document in statements.DOCUMENTS:
+        assert statements.faults(document.read_text(encoding="utf-8")) == [], document

@@ -23,7 +23,7 @@ import torch
 import transformers
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from lib import batches, costs, encoders, files, losses, quantization, training
+from lib import batches, costs, encoders, files, losses, quantization, tasks, training
 from lib.schema import ROOT
 
 OUT = ROOT / "outputs" / "benchmarks.json"
@@ -83,20 +83,23 @@ def fitting(encoded: batches.Encoded, dtype: str, objective: Callable | None = N
     return lambda: training.fit(model, encoded, objective, plan)[1]["rows_per_second"]
 
 
-def trainer(encoded: batches.Encoded, bf16: bool, **changes) -> Callable[[], float]:
+def trainer(encoded: batches.Encoded, bf16: bool, model: transformers.PreTrainedModel, steps: int = STEPS, rate: float = 1e-5,
+            seed: int = 0) -> Callable[[], float]:
     """Rows/s of `transformers.Trainer` with dynamic padding on the same rows."""
-    table = [{"input_ids": ids.tolist(), "labels": int(label)} for ids, label in zip(encoded.input_ids, encoded.labels)]
-    model, collate = classifier(**changes), DataCollatorWithPadding(encoders.load_tokenizer("offline"))
+    table = [{"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": int(label)}
+             for ids, types, label in zip(encoded.input_ids, encoded.token_type_ids, encoded.labels)]
+    collate = DataCollatorWithPadding(encoders.load_tokenizer("offline"))
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                folder, per_device_train_batch_size=BATCH, max_steps=STEPS, bf16=bf16, use_cpu=True, learning_rate=1e-5,
-                warmup_steps=2, weight_decay=0.01, save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True)
+                folder, per_device_train_batch_size=BATCH, max_steps=steps, bf16=bf16, use_cpu=True, learning_rate=rate,
+                warmup_steps=steps // 10, weight_decay=0.01, seed=seed, save_strategy="no", logging_strategy="no", report_to=[],
+                disable_tqdm=True)
             judge = Trainer(model, arguments, data_collator=collate, train_dataset=table)
             start = time.perf_counter()
             judge.train()
-            return STEPS * BATCH / (time.perf_counter() - start)
+            return steps * BATCH / (time.perf_counter() - start)
     return run
 
 
@@ -104,7 +107,8 @@ def bench_train() -> list[dict]:
     """`fit` against Trainer, with the same arithmetic and with the study's own; and against the machine's peak."""
     encoded = rows(2048)
     same = dict(dropout=0.1, freeze_embeddings=False)
-    speed = in_turn({"Trainer fp32": trainer(encoded, False, **same), "Trainer bf16": trainer(encoded, True, **same),
+    speed = in_turn({"Trainer fp32": trainer(encoded, False, classifier(**same)),
+                     "Trainer bf16": trainer(encoded, True, classifier(**same)),
                      "fit fp32": fitting(encoded, "fp32", **same), "fit bf16": fitting(encoded, "bf16", **same),
                      "fit fp32, as the study trains": fitting(encoded, "fp32"),
                      "fit bf16, as the study trains": fitting(encoded, "bf16")})
@@ -138,6 +142,32 @@ def bench_distil() -> list[dict]:
     return [row("a distilled epoch's time / a plain one's", speed["plain"] / speed["distilled"], -1.05, speed),
             row("distilled, teacher's logits kept / teacher run in each step", speed["distilled"] / speed["teacher in each step"],
                 None, speed)]
+
+
+def bench_accuracy() -> list[dict]:
+    """Do `fit` and Trainer end at the same accuracy? The same start and steps, three seeds (a quarter of an hour)."""
+    task = tasks.get("micro_nli")
+    tokenizer = encoders.load_tokenizer("offline")
+    steps, rate, found = 192, 2e-4, {"Trainer fp32": [], "fit fp32": [], "fit bf16": []}
+    for seed in range(3):
+        items = tasks.load(task, seed=seed)
+        train, dev = (batches.encode(tokenizer, items[items["split"] == split], 128) for split in ("train", "dev"))
+
+        def right(model) -> float:
+            logits = training.predict(model, dev, dtype="fp32", device="cpu")
+            return float((logits.argmax(1) == dev.labels).mean())
+        model = encoders.load_classifier("offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
+        trainer(train, False, model, steps, rate, seed)()
+        found["Trainer fp32"].append(right(model))
+        for dtype in ("fp32", "bf16"):
+            model = encoders.load_classifier("offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
+            training.fit(model, train, losses.objective("vanilla", torch.as_tensor(train.labels)),
+                         training.Plan(steps, BATCH, rate, 0.1, 0.01, dtype, "cpu", seed=seed))
+            found[f"fit {dtype}"].append(right(model))
+    mean = {name: statistics.mean(values) for name, values in found.items()}
+    measured = {f"{name}, seed {seed}": value for name, values in found.items() for seed, value in enumerate(values)}
+    return [row(f"accuracy after {steps} steps, fit {dtype} / Trainer fp32", mean[f"fit {dtype}"] / mean["Trainer fp32"], 0.99, measured)
+            for dtype in ("fp32", "bf16")]
 
 
 # ---------------------------------------------------------------- prediction
@@ -212,7 +242,7 @@ def row(what: str, ratio: float, target: float | None, measured: dict[str, float
 
 
 BENCHMARKS = {name.removeprefix("bench_"): run for name, run in globals().items() if name.startswith("bench_")}
-LONG = ("jobs",)
+LONG = ("accuracy", "jobs")
 
 
 def main(arguments: list[str]) -> None:
