@@ -150,7 +150,7 @@ def bench_accuracy() -> list[dict]:
     tokenizer = encoders.load_tokenizer("offline")
     steps, rate, found = 192, 2e-4, {"Trainer fp32": [], "fit fp32": [], "fit bf16": []}
     for seed in range(3):
-        items = tasks.load(task, seed=seed)
+        items = tasks.load(task, seed=seed, n_train=2048, n_eval=2000, n_ood=1)
         train, dev = (batches.encode(tokenizer, items[items["split"] == split], 128) for split in ("train", "dev"))
 
         def right(model) -> float:
