@@ -3,6 +3,7 @@
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
 # make book             the executed notebooks of outputs/reference as one HTML book, outputs/book/html (PROFILE=mini: of that run)
+# make class            of every notebook a twin for students: less text, no answers, cells for the exercises (outputs/class)
 # make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
 # make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, root for Slurm)
@@ -30,7 +31,7 @@ export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: study test claims plan bench book test-book test-long lab setup
+.PHONY: study test claims plan bench book class test-book test-long lab setup
 study: $(READY)
 	@python -m lib.integrity "$(PROFILE)"
 	@snakemake $(if $(CLUSTER),--profile params/cluster/$(CLUSTER),--cores all --resources training=$(JOBS)) $(FLAGS) --nolock --quiet host --rerun-incomplete --keep-going \
@@ -55,6 +56,9 @@ bench: $(READY)
 book: $(READY)
 	@python -m lib.book $(if $(filter file,$(origin PROFILE)),,"$(basename $(notdir $(PROFILE)))")
 
+class: $(READY)
+	@python -m lib.classroom
+
 test-book: book
 	@python -m pip install -q -e '.[browser]' -c requirements.lock
 	@pytest -q -p no:nbval tests/book/check_*.py
@@ -76,7 +80,7 @@ $(READY): pyproject.toml requirements.lock
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
 		echo "Installing torch for the CPU ..."; \
 		$(BIN)/python -m pip install -q --no-index --no-deps 'torch==2.13.0' 2>/dev/null || \
-		$(BIN)/python -m pip install -q --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11,<3' || \
+		$(BIN)/python -m pip install -q --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch==2.13.0' || \
 		echo "No CPU build of torch could be had; taking the one of the package index."; \
 	fi
 	@echo "Installing the study's packages ..."
