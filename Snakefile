@@ -106,9 +106,23 @@ def settings(section):
     return {f"set_{key}": of(key) for key in RUNS[section].model_fields}
 
 
+def texts(value):
+    """Every text in a YAML file's values."""
+    if isinstance(value, (dict, list)):
+        return [text for one in (value.values() if isinstance(value, dict) else value) for text in texts(one)]
+    return [value] if isinstance(value, str) else []
+
+
 def task_file(wildcards):
-    task = TASKS[wildcards.task]
-    return contents(task) if Path(task).is_file() else ""
+    """Hash of a task file and of the files that it names."""
+    task = Path(TASKS[wildcards.task])
+    if not task.is_file():
+        return ""
+    try:
+        named = [task.parent / text for text in texts(study.read_yaml(task)) if len(text) < 500]
+    except StudyError as error:
+        raise WorkflowError(str(error))
+    return contents(task, *(path for path in named if path.is_file()))
 
 
 # ---------------------------------------------------------------- one run of a profile at a time

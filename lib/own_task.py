@@ -1,16 +1,20 @@
-"""A reader's own task: a YAML file that names local files, checked before a row is read. No code."""
+"""A reader's own task: a YAML file that names local files, checked before a row is read; and what is odd in its rows."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lib.errors import StudyError, nearest
 from lib.params import read_yaml
-from lib.sources import Table
+from lib.sources import Table, normalise
 from lib.tasks import Ood, Task
+
+FEW = 100  # rows of an OOD set below which its score is hardly known
+LARGEST = 0.6  # share of one label in an OOD set from which plain accuracy flatters
 
 
 def _label_map(value: Any) -> dict[str, str]:
@@ -107,8 +111,50 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
         tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values)
     _check_apart(path, tables)
     return Task(
-        spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence, spec.source or str(path), spec.caveats, tables,
+        spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence, spec.source or path.name, spec.caveats, tables,
     )
+
+
+def overview(items: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """What each split (the index) holds: rows | groups | labels (each class with its rows) | repeated | at_odds | in_train.
+
+    Two rows hold the same pair where the letters and digits of both texts agree. repeated: rows whose pair stands earlier in
+    the split; at_odds: rows whose pair has another label there too; in_train: rows whose pair stands in train.
+    """
+    pair = items["text_a"].map(normalise) + "|" + items["text_b"].map(normalise)
+    train = set(pair[items["split"] == "train"])
+    table = []
+    for split, part in items.groupby("split", sort=False):
+        own, counts = pair[part.index], part["label"].value_counts()
+        two_labels = part["label"].groupby(own).transform("nunique") > 1
+        table.append({
+            "split": split, "rows": len(part), "groups": part["group"].nunique(),
+            "labels": ", ".join(f"{name} {counts.get(i, 0)}" for i, name in enumerate(task.classes(split))),
+            "repeated": int(own.duplicated().sum()), "at_odds": int(two_labels.sum()),
+            "in_train": int(own.isin(train).sum()) if split != "train" else 0})
+    return pd.DataFrame(table).set_index("split")
+
+
+def doubts(items: pd.DataFrame, task: Task) -> list[str]:
+    """What in the rows makes scores mean less than they seem to, a sentence each; nothing that stops a run."""
+    said = []
+    for split, row in overview(items, task).iterrows():
+        share = items.loc[items["split"] == split, "label"].value_counts(normalize=True)
+        if row["repeated"]:
+            said.append(f"{row['repeated']} of {row['rows']} rows of {split} repeat an earlier pair of texts: take them out, or "
+                        "give them one group.")
+        if row["at_odds"]:
+            said.append(f"{row['at_odds']} rows of {split} hold a pair of texts that has two labels: no model can have all of "
+                        "them right.")
+        if row["in_train"]:
+            said.append(f"{row['in_train']} rows of {split} stand in train too: its score is partly memory. Take them out of "
+                        "train.")
+        if split in task.ood and row["rows"] < FEW:
+            said.append(f"{split} has {row['rows']} rows: its intervals are too wide for small losses.")
+        if split in task.ood and task.ood[split].score == "accuracy" and share.iloc[0] > LARGEST:
+            said.append(f"{share.iloc[0]:.0%} of {split} is {task.classes(split)[share.index[0]]}: always to say so scores as "
+                        f"much. Set ood.{split}.score to balanced.")
+    return said
 
 
 def _check_apart(path: Path, tables: dict[str, Table]) -> None:

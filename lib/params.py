@@ -157,6 +157,16 @@ def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str
     return values
 
 
+def _laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A section with changes. Of new grid.tasks or grid.seeds, dose_tasks and dose_seeds keep those that are still there."""
+    merged = {**section, **changes}
+    for whole in {"tasks", "seeds"} & set(changes):
+        part = merged.get(f"dose_{whole}")
+        if f"dose_{whole}" not in changes and isinstance(part, list) and isinstance(merged[whole], list):
+            merged[f"dose_{whole}"] = [one for one in part if one in merged[whole]]
+    return merged
+
+
 def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     """Check every section and key of a raw profile and lay it over the base (the smoke profile)."""
     if not isinstance(raw, Mapping):
@@ -172,7 +182,7 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
         for key in given:
             if key not in _own(name):
                 raise _unknown(str(key), source, name)
-        sections[name] = {**base.get(name, {}), **given}
+        sections[name] = _laid_over(base.get(name, {}), given)
     if "profile" not in (raw.get("common") or {}):
         raise StudyError(f"{source}: common.profile is missing; it names the folder under outputs")
     per_task = raw.get("per_task") or {}
@@ -239,7 +249,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise StudyError(f"{where}: unknown section '{section}'{nearest(section, ('grid', 'common', *RUNS))}")
     if key not in _own(section):
         raise _unknown(key, where, section)
-    raw[section] = {**(raw.get(section) or {}), key: _yaml(value, where)}
+    raw[section] = _laid_over(raw.get(section) or {}, {key: _yaml(value, where)})
     for changes in (raw.get("per_task") or {}).values():
         changes.pop(path.strip(), None)
 
@@ -324,29 +334,35 @@ def check(section: str, namespace: Mapping[str, Any]) -> Placed:
     """The second cell of every notebook: `run = params.check("pruning", globals())`.
 
     The parameters cell holds the smoke values. What papermill injected goes over them: a whole profile
-    (`-f params/mini.yaml`) by its sections, single names (`-p sparsity_levels "[0.5]"`) last. Any unknown name,
-    unknown key or wrong type raises StudyError before anything is trained.
+    (`-f params/mini.yaml`) by its sections, single names (`-p sparsity_levels "[0.5]"`) last. Notebook 11's
+    cell names a few only; the others are as in params/smoke.yaml. Any unknown name, unknown key or wrong type raises
+    StudyError before anything is trained.
     """
     if section not in (known := RUNS | OWN):
         raise StudyError(f"no section '{section}'{nearest(section, known)}")
     model, notebook = known[section], f"{(STAGES | OWN_STAGES)[section]}.ipynb"
-    fields = set(model.model_fields)
+    homes = [name for name, run in RUNS.items() if issubclass(model, run)]  # sections of a profile that it is handed
+    fields, parts = set(model.model_fields), set(PARTS) if homes else set()
     own, injected = _cells(namespace)
-    parts = set(PARTS) if section in RUNS else set()
     for names, allowed in ((own, fields), (injected, fields | parts)):
         for name in names:
             if name not in allowed:
                 raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, sorted(allowed))}")
-    layers: list[Layer] = [(notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace})]
+    smoke, shown = _read(ROOT / "params" / "smoke.yaml")
+    short = section in OWN and homes  # a cell that names only what its reader changes
+    layers: list[Layer] = [(shown, smoke[home]) for home in ("common", *homes)] if short else []
+    layers.append((notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace}))
     flat = {key: namespace[key] for key in injected if key in fields}
     raw = {name: namespace[name] or {} for name in injected if name in PARTS}
     if raw:
         injector = f"{notebook}, injected profile"
-        _build(raw, _read(ROOT / "params" / "smoke.yaml")[0], injector)
-        task = flat.get("task", raw["common"].get("task", namespace.get("task")))
-        layers += [(injector, raw["common"]), (injector, raw.get(section, {})),
-                   (f"{injector}, per_task {task}", _for_task(raw.get("per_task", {}), task, section))]
-        layers.append((injector, _grid_of(section, raw.get("grid", {}))))
+        _build(raw, smoke, injector)
+        of_profile = {key: value for key, value in raw["common"].items() if key != "task" or section in RUNS}
+        task = flat.get("task", of_profile.get("task", namespace.get("task")))
+        layers.append((injector, of_profile))
+        for home in homes:
+            layers += [(injector, raw.get(home, {})), (injector, _grid_of(home, raw.get("grid", {}))),
+                       (f"{injector}, per_task {task}", _for_task(raw.get("per_task", {}), task, home))]
     return _validate(model, section, [*layers, (f"{notebook}, injected parameters", flat)])
 
 

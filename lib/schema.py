@@ -18,7 +18,8 @@ STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distil
           "quantization": "05_quantization_and_replacing", "shortcut_samples": "06_shortcut_samples",
           "doses": "06b_dose_and_response", "mitigation": "07_mitigation", "mends": "07b_what_mends_it",
           "loyalty": "08_loyalty_and_attacks", "claims": "09_claims"}
-OWN_STAGES = {"your_model": "10_your_model"}
+OWN_STAGES = {"your_model": "10_your_model", "your_task": "11_your_task"}
+EXAMPLE_TASK = "shop_reviews"  # what notebook 11 takes where no task is given
 MICRO_TASKS = ("micro_nli", "micro_facts", "micro_paraphrase")
 TASKS = (*MICRO_TASKS, "mnli", "fever", "qqp")
 
@@ -454,4 +455,38 @@ class YourModel(Placed):
         return value
 
 
-OWN: dict[str, type[Placed]] = {run.section: run for run in (YourModel,)}  # notebooks outside the chain
+class YourTask(Data, Teacher):
+    """Notebook 11: a task of the reader's own, one dense and one compressed model of it."""
+
+    section = "your_task"
+    compressed: str
+    n_boot: Annotated[int, Field(ge=100)]
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str, info: ValidationInfo) -> str:
+        if value and not value.endswith((".yaml", ".yml")):
+            raise ValueError("is no task file; give the path of one (*.yaml), or '' for the example")
+        return value or _example_task(info.data.get("profile"))
+
+    @field_validator("compressed")
+    @classmethod
+    def _compressed(cls, value: str, info: ValidationInfo) -> str:
+        found = _recipe(value, info)
+        if value == "dense" or found.family in ("untrained", "theseus", "heads", "ffn") or found.variant \
+                or found.quantization == "qat8" or found.loss not in ("vanilla", *names.STUDENT_LOSSES):
+            raise ValueError(f"'{value}' is not made here; give truncated-*, scratch-*, imp-* or a hub id, alone or with + "
+                             f"{', '.join(names.STUDENT_LOSSES)}, or one of these or dense with + ptq8, ptq4")
+        return value
+
+    @property
+    def is_example(self) -> bool:
+        """Whether the task is the study's own example, which the notebook writes first."""
+        return self.task == _example_task(self.profile)
+
+
+def _example_task(profile: str) -> str:
+    return f"outputs/{profile}/{OWN_STAGES['your_task']}/{EXAMPLE_TASK}.yaml"
+
+
+OWN: dict[str, type[Placed]] = {run.section: run for run in (YourModel, YourTask)}  # notebooks outside the chain

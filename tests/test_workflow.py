@@ -160,6 +160,19 @@ def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
     study.write("03_distillation", "prose", "import json")
 
 
+def test_a_changed_data_file_of_a_readers_own_task_reruns_all_of_it(study):
+    (study.folder / "own.yaml").write_text("name: own\nfiles: {train: own.tsv}\nood: {hard: {file: hard.tsv}}\n")
+    for name in ("own.tsv", "hard.tsv"):
+        (study.folder / name).write_text("premise\tgold\n")
+    only = "grid.tasks=[own.yaml] grid.dense_seeds=[0]"
+    assert study.make(only).returncode == 0 and len(study.calls()) > 5
+    assert study.rules(only) == []
+    (study.folder / "hard.tsv").write_text("premise\tgold\nother\tyes\n")
+    assert {"data", "teacher", "pruning", "claims"} <= set(study.rules(only))
+    assert study.make().returncode == 0
+    study.calls()
+
+
 def test_a_misspelt_override_stops_before_anything_runs(study):
     wrong = study.make("mitigation.alhpa=0.4")
     assert wrong.returncode != 0 and "did you mean 'alpha'" in wrong.stderr and study.calls() == []
