@@ -11,7 +11,11 @@ from os.path import relpath
 from pathlib import Path, PurePosixPath
 
 import nbformat
+import pandas as pd
 from nbformat import NotebookNode
+
+from lib import book_tables, slider, tables
+from lib.tasks import TASKS
 
 KEPT = re.compile(r"```.*?```|\{[\w:]+\}`[^`]*`|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|\[[^]]*\]\([^)]*\)|<[^>\n]+>|^#.*?$",
                   re.S | re.M)
@@ -21,6 +25,7 @@ TARGET = re.compile(r"^\(([\w:-]+)\)=$", re.M)
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 STAGE = re.compile(r"(?<![\w.,/:-])(0\d[a-z]?)\b(?![-/:]|\.\d)|(?<=\bnotebook )(1\d)\b")
 NAMED = re.compile(r"(?<![\[`])`(\d\d[a-z]?_[a-z_]+)`(?![]`])")
+SAVED = re.compile(r'"figures" / f?"([^"]+)"')
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 PARAMETERS = {"parameters", "injected-parameters"}
 
@@ -58,11 +63,13 @@ def tags_of(cell: NotebookNode) -> set[str]:
 
 def with_prose(executed: NotebookNode, written: NotebookNode) -> NotebookNode:
     """The prose and tags of the notebook as it is written now, with the outputs of its run, if the code is the same in
-    both; else as it was run. Cells of parameters are the run's own."""
+    both; else as it was run, with the captions and tags of what is the same. Cells of parameters are the run's own."""
     def code(notebook):
         return [cell for cell in notebook.cells if cell.cell_type == "code" and not PARAMETERS & tags_of(cell)]
 
-    ran = code(executed)
+    ran, known = code(executed), {cell.source: cell.metadata for cell in code(written)}
+    for cell in ran:
+        cell.metadata = known.get(cell.source, cell.metadata)
     if [cell.source for cell in ran] != [cell.source for cell in code(written)]:
         return executed
     parameters = [cell for cell in executed.cells if PARAMETERS & tags_of(cell)]
@@ -70,10 +77,8 @@ def with_prose(executed: NotebookNode, written: NotebookNode) -> NotebookNode:
     for cell in written.cells:
         if PARAMETERS & tags_of(cell):
             cells += parameters
-        elif cell.cell_type == "code":
-            cells.append(nbformat.from_dict({**next(left), "metadata": cell.metadata}))
         else:
-            cells.append(cell)
+            cells.append(next(left) if cell.cell_type == "code" else cell)
     return nbformat.from_dict({**executed, "cells": cells})
 
 
@@ -204,10 +209,11 @@ class Writer:
         return f"[{match[0]}]({self.page.to(known)})" if known and known != self.page else match[0]
 
     def code(self, cell: NotebookNode) -> list[NotebookNode]:
-        """A code cell; where it shows more than one picture, a further one without source, so that each has its number."""
-        tags = tags_of(cell)
-        if PARAMETERS & tags:
-            tags.add("hide-input")
+        """A code cell; where it shows more than one picture, a further one without source, so that each has its number.
+        Under a forgetting curve over sparsities stands the same with a slider."""
+        tags, folded, saved = tags_of(cell), self.folded(cell), self.saved(cell)
+        settings = {"code_prompt_show": f"Show {folded}", "code_prompt_hide": f"Hide {folded}"} if folded else {}
+        tags |= {"hide-input"} if folded else set()
         of_the_run = re.search(r"^report\.(versions|echo)\(.*\)\s*\Z", cell.source, re.M)
         if of_the_run and all("text/html" in output.get("data", {}) for output in cell.outputs):
             tags.add("hide-output")
@@ -216,33 +222,60 @@ class Writer:
             if groups[-1] and (is_picture(output) or is_picture(groups[-1][-1])):
                 groups.append([])
             groups[-1].append(output)
-        made, settings = [], {}
-        if "injected-parameters" in tags:
-            settings = {"code_prompt_show": "Show the parameters of this run"}
-        elif "parameters" in tags:
-            settings = {"code_prompt_show": "Show the parameters and their defaults"}
+        made, left = [], iter(saved)
         for outputs in groups:
+            picture = {}
+            if outputs and is_picture(outputs[0]):
+                table = next(left, None)
+                outputs[0], picture = as_drawn(outputs[0], table), self.figure(cell, table)
             new = nbformat.v4.new_code_cell(cell.source, outputs=outputs, execution_count=cell.execution_count)
-            picture = self.figure(cell) if outputs and is_picture(outputs[0]) else {}
             new.metadata = {"tags": sorted(tags | ({"remove-input"} if made else set())), "mystnb": settings | picture}
             made.append(new)
-        return made
+        return made + [cell for path in saved if path.stem == "forgetting" for cell in self.slider(path)]
 
-    def figure(self, cell: NotebookNode) -> dict:
+    def folded(self, cell: NotebookNode) -> str:
+        """What lies under the fold of a cell whose source is folded; "" where it stays open."""
+        tags = tags_of(cell)
+        if "injected-parameters" in tags:
+            return "the parameters of this run"
+        if "parameters" in tags:
+            return "the parameters and their defaults"
+        draws = self.page.folder != "solutions" and any(map(is_picture, cell.outputs))
+        return "the code that draws this" if draws else ""
+
+    def saved(self, cell: NotebookNode) -> list[Path]:
+        """The tables saved with a cell's pictures, in their order; none where they are not as many."""
+        folder = self.page.source.with_suffix("") / "figures"
+        names = (re.sub(r"\{.*?\}", "*", name) for name in SAVED.findall(cell.source))
+        found = [path for name in names for path in sorted(folder.glob(f"{name}.csv"))]
+        return found if len(found) == sum(map(is_picture, cell.outputs)) else []
+
+    def figure(self, cell: NotebookNode, table: Path | None) -> dict:
         """Caption, label and alternative text of a cell's picture: its metadata `caption` and `label`, else the heading
-        above it and `fig-` with the name it was saved under."""
-        saved = re.search(r'"figures" / "([\w-]+)"', cell.source)
-        caption = self.prose(cell.metadata.get("caption") or self.heading)
-        label = cell.metadata.get("label") or f"fig-{saved[1] if saved else 'page'}"
+        above it and the name it was saved under."""
+        caption = cell.metadata.get("caption") or self.heading
+        label, alt, beside = figure_label(cell), re.sub(r"[`*$\\{}\[\]]", "", caption), []
         while label in self.figures:
             label += "-more"
         self.figures.add(label)
-        alt = re.sub(r"[`*$\\{}\[\]]", "", cell.metadata.get("caption") or self.heading)
-        table = self.page.source.with_suffix("") / "figures" / f"{saved[1] if saved else ''}.csv"
-        if saved and table.exists():
-            self.tables[table] = f"tables/{self.page.stage}-{saved[1]}.csv"
-            caption, alt = f"{caption} ([its table]({self.tables[table]}))", f"{alt}; its numbers are in the table below"
+        if table:
+            name = SAVED.search(cell.source)[1]
+            if "{" in name:
+                beside.append(f"`{table.stem.removeprefix(name.partition('{')[0])}`")
+                alt = f"{alt.rstrip('.')}: {table.stem}"
+            self.tables[table] = f"tables/{self.page.stage}-{table.stem}.csv"
+            beside.append(f"[its table]({self.tables[table]})")
+            alt = f"{alt.rstrip('.')}; its numbers are in the table that the caption links"
+        caption = self.prose(caption) + (f" ({', '.join(beside)})" if beside else "")
         return {"figure": {"caption": caption, "name": self.label(label)}, "image": {"alt": f"Plot: {alt}"}}
+
+    def slider(self, table: Path) -> list[NotebookNode]:
+        """A cell with a slider over the sparsities of a forgetting curve's table; none where it holds too few."""
+        profile, _, name = self.page.folder.partition("/")
+        chance = tables.ood_chance(TASKS[name]) if name in TASKS else None
+        html = slider.forgetting(pd.read_csv(table), chance, smoke=profile == "smoke")
+        shown = nbformat.v4.new_output("display_data", data={"text/html": html})
+        return [nbformat.v4.new_code_cell("slider", outputs=[shown], metadata={"tags": ["remove-input"]})] if html else []
 
     def output(self, output: NotebookNode) -> NotebookNode:
         """Progress bars folded away, tables fit for a screen reader, sentences as prose."""
@@ -251,7 +284,7 @@ class Writer:
             return nbformat.v4.new_output("display_data", data={"text/html": folded})
         data = dict(output.get("data", {}))
         if 'class="dataframe' in data.get("text/html", ""):
-            data["text/html"] = table(data["text/html"])
+            data["text/html"] = book_tables.table(data["text/html"])
         if "text/markdown" in data:
             data["text/markdown"] = self.prose(re.sub(r"^#+ +(.+)$", r"**\1**", data["text/markdown"], flags=re.M))
         return nbformat.from_dict({**output, "data": data}) if data else output
@@ -261,20 +294,23 @@ def is_picture(output: NotebookNode) -> bool:
     return "image/png" in output.get("data", {})
 
 
+def as_drawn(output: NotebookNode, table: Path | None) -> NotebookNode:
+    """A picture's output as the SVG that lies beside its table, or as it is."""
+    drawing = table.with_suffix(".svg") if table else None
+    if drawing is None or not drawing.exists():
+        return output
+    return nbformat.from_dict({**output, "data": {"image/svg+xml": drawing.read_text()}})
+
+
+def figure_label(cell: NotebookNode) -> str:
+    """The label of a cell's picture: its metadata `label`, else `fig-` with the name it was saved under."""
+    saved = SAVED.search(cell.source)
+    return cell.metadata.get("label") or f"fig-{re.sub(r'_?{.*?}', '', saved[1]) if saved else 'page'}"
+
+
 def labels_of(notebook: NotebookNode) -> set[str]:
     """The labels that a notebook's own text and cells give to equations, figures and places."""
     texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     named = {match[2] for match in EQUATION.finditer(texts) if match[2]} | set(TARGET.findall(texts))
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return named | {cell.metadata["label"] for cell in code if "label" in cell.metadata} \
-        | {f"fig-{name}" for cell in code for name in re.findall(r'"figures" / "([\w-]+)"', cell.source)}
-
-
-def table(html: str) -> str:
-    """A frame's HTML without its own style sheet: heads say what they are of, intervals do not break, sentences get room."""
-    html = re.sub(r"<style scoped>.*?</style>\s*", "", html, flags=re.S)
-    html = re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", r"[\1,&nbsp;\2]", html)
-    html = html.replace(' border="1"', "").replace("<th></th>", "<td></td>")
-    html = re.sub(r"<td>(?=[^<]{50})", '<td class="sentence">', html)
-    head, ends, body = html.partition("</thead>")
-    return re.sub(r"<th\b", '<th scope="col"', head) + ends + re.sub(r"<th\b", '<th scope="row"', body)
+    return named | {figure_label(cell) for cell in code if "label" in cell.metadata or SAVED.search(cell.source)}

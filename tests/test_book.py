@@ -1,12 +1,15 @@
 import importlib.util
 import json
 import re
+from io import StringIO
 
 import nbformat
+import pandas as pd
 import pytest
 
-from lib import book, book_pages
+from lib import book, book_pages, book_tables, slider
 from lib.book_pages import Page, Writer
+from lib.drawing import color_of
 from lib.errors import StudyError
 from lib.schema import ROOT
 
@@ -18,6 +21,19 @@ WORKS = book_pages.citations({
 FRAME = ('<div>\n<style scoped>\n th {}\n</style>\n<table border="1" class="dataframe">\n'
          "<thead><tr><th></th><th>a</th></tr></thead>"
          "<tbody><tr><th>dense</th><td>9.9 [-1.0, 2.0]</td></tr></tbody></table></div>")
+FORGETTING = """model,subcase,count,depth,value,low,high,n
+dense,cleft,5,3,0.9,0.85,0.95,400
+dense,role_swap,78,1,1,1,1,400
+dense,unseen,0,2,0.8,0.75,0.85,400
+imp-85,cleft,5,3,0.52,0.46,0.58,400
+imp-85,role_swap,78,1,1,1,1,400
+imp-85,unseen,0,2,0.5,0.45,0.55,400
+imp-40,cleft,5,3,0.8,0.75,0.85,400
+imp-40,role_swap,78,1,1,1,1,400
+imp-40,unseen,0,2,0.8,0.75,0.85,400
+heads-20,cleft,5,3,0.9,0.85,0.95,400
+imp-70-after,cleft,5,3,0.9,0.85,0.95,400
+"""
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 needs_sphinx = pytest.mark.skipif(any(importlib.util.find_spec(name.split(".")[0]) is None for name in book.NEEDED),
                                   reason="the extra `book` is not installed")
@@ -90,20 +106,106 @@ def test_works_are_cited_where_prose_names_them_and_the_text_stays(pages):
                       "{cite:author}`zhu2017` (2017), ({cite:author}`berger1982`, 1982), Sun et al. and `Du et al.`")
 
 
+def saved(page, *names):
+    """Tables and their SVGs in the folder of figures of a page's run."""
+    folder = page.source.with_suffix("") / "figures"
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / f"{name}.csv").write_text(FORGETTING)
+        (folder / f"{name}.svg").write_text(f"<svg>{name}</svg>")
+    return folder
+
+
 def test_each_picture_is_a_figure_of_its_own_with_caption_and_words_for_it(pages):
-    shown = [{"image/png": PIXEL}, {"text/plain": "1"}, {"image/png": PIXEL}]
-    cells = [result('figures.save(fig, t, run.folder("x") / "figures" / "curve")', shown)]
-    page = pages[2]
-    table = page.source.with_suffix("") / "figures" / "curve.csv"
-    table.parent.mkdir(parents=True)
-    table.write_text("a\n1\n")
-    made = writer(pages, page.name)
-    _, first, between, second = made.write(notebook("# T\n\n## The `curve`", code=cells)).cells
-    assert first.metadata["mystnb"]["figure"]["caption"].startswith("The `curve` ([its table](tables/04_pruning-curve.csv")
-    assert made.tables == {table: "tables/04_pruning-curve.csv"} and "curve" in first.metadata["mystnb"]["image"]["alt"]
-    assert not between.metadata["mystnb"] and "remove-input" in second.metadata["tags"]
+    cell = result("fig", [{"image/png": PIXEL}, {"text/plain": "1"}, {"image/png": PIXEL}])
+    _, first, between, second = writer(pages, pages[2].name).write(notebook("# T\n\n## The `curve`", code=[cell])).cells
+    assert first.metadata["mystnb"]["figure"]["caption"] == "The `curve`"
+    assert first.metadata["mystnb"]["image"]["alt"] == "Plot: The curve"
+    assert "figure" not in between.metadata["mystnb"] and "remove-input" in second.metadata["tags"]
     assert first.metadata["mystnb"]["figure"]["name"] != second.metadata["mystnb"]["figure"]["name"]
 
+
+def test_a_figure_is_the_svg_beside_its_table_with_the_caption_and_label_of_its_cell(pages):
+    folder = saved(pages[2], "curve")
+    source = 'figures.save(fig, t, run.folder("x") / "figures" / "curve")\nfig'
+    cell = result(source, [{"image/png": PIXEL, "text/plain": "f"}], caption="Score in 04. Up is better.", label="fig-up")
+    made = writer(pages, pages[2].name)
+    (_, shown) = made.write(notebook("# T", code=[cell])).cells
+    assert shown.outputs[0].data == {"image/svg+xml": "<svg>curve</svg>"}
+    figure = shown.metadata["mystnb"]["figure"]
+    assert figure["caption"] == "Score in 04. Up is better. ([its table](tables/04_pruning-curve.csv))"
+    assert figure["name"].startswith("fig-up-") and book_pages.labels_of(notebook(code=[cell])) == {"fig-up"}
+    assert "Up is better; its numbers" in shown.metadata["mystnb"]["image"]["alt"]
+    assert made.tables == {folder / "curve.csv": "tables/04_pruning-curve.csv"}
+    (folder / "curve.svg").unlink()
+    (_, shown) = writer(pages, pages[2].name).write(notebook("# T", code=[cell])).cells
+    assert shown.outputs[0].data["image/png"] == PIXEL
+
+
+def test_figures_drawn_in_a_loop_are_told_apart(pages):
+    saved(pages[0], "plane_b", "plane_a", "planets")
+    cell = result('figures.save(fig, part, folder / "figures" / f"plane_{name}")', [{"image/png": PIXEL}] * 2, caption="P.")
+    (_, *shown) = writer(pages, pages[0].name).write(notebook("# T", code=[cell])).cells
+    assert [one.outputs[0].data["image/svg+xml"] for one in shown] == ["<svg>plane_a</svg>", "<svg>plane_b</svg>"]
+    captions = [one.metadata["mystnb"]["figure"]["caption"] for one in shown]
+    assert captions[1] == "P. (`b`, [its table](tables/09_claims-plane_b.csv))"
+    assert book_pages.labels_of(notebook(code=[cell])) == {"fig-plane"}
+    cell.outputs.pop()
+    (_, alone) = writer(pages, pages[0].name).write(notebook("# T", code=[cell])).cells
+    assert "image/png" in alone.outputs[0].data
+
+
+def test_code_that_draws_is_folded_but_not_in_solutions(pages):
+    cells = [result("fig", [{"image/png": PIXEL}]), result("1", [{"text/plain": "1"}])]
+    _, drawn, other = writer(pages, pages[2].name).write(notebook("# T", code=cells)).cells
+    assert "hide-input" in drawn.metadata["tags"] and "hide-input" not in other.metadata["tags"]
+    _, drawn, _ = writer(pages, "solutions/04_pruning").write(notebook("# T", code=cells)).cells
+    assert "hide-input" not in drawn.metadata["tags"]
+
+
+# ---- the slider
+
+def rows_of(html):
+    """subcase -> (count, dense, text of each level) as the slider's table has them."""
+    body = html.partition("<tbody>")[2]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in body.split("<tr>")[1:]]
+    return {row[0]: (*row[1:-3], row[-2], *re.findall(r"<span[^>]*>(.*?)</span>", row[-1])) for row in rows}
+
+
+def test_the_slider_holds_every_value_of_the_table_and_shows_the_last_level():
+    table = pd.read_csv(StringIO(FORGETTING))
+    html = slider.forgetting(table, chance=0.5)
+    assert slider.levels_of(table) == ["dense", "imp-40", "imp-85"]
+    assert list(rows_of(html)) == ["role swap", "cleft", "unseen"]
+    assert rows_of(html)["cleft"] == (
+        "5", "90.0", "90.0 [85.0,\xa095.0]", "80.0 [75.0,\xa085.0]", "52.0 [46.0,\xa058.0]")
+    assert 'aria-valuetext="85\xa0%"' in html and '<label for="sparsity">' in html and '<output for="sparsity">' in html
+    assert set(re.findall(r'data-level="(\d)" class="shown"', html)) == {"2"}
+    assert "on 1 of the 2 subcases that train holds" in html and "38 points, on cleft (5 rows)" in html
+    (left,) = re.findall(r'data-left="(\d+)"', html)
+    places = [float(place) for place in re.findall(r'class="kept" cx="([\d.]+)%"', html)][3:6]
+    assert left == "40" and [round(40 + 0.6 * place, 1) for place in places] == [90.0, 80.0, 52.0]
+    assert all(color_of(name) in html for name in ("imp-40", "imp-85"))
+
+
+def test_the_slider_needs_no_counts_and_no_chance_but_levels_to_move_over():
+    table = pd.read_csv(StringIO(FORGETTING))
+    html = slider.forgetting(table.assign(count=float("nan")))
+    assert list(rows_of(html)) == ["cleft", "role swap", "unseen"] and "rows in" not in html and "chance" not in html
+    assert "not a result" in slider.forgetting(table, smoke=True) and "not a result" not in html
+    assert slider.forgetting(table[table["model"] != "imp-40"]) == ""
+    assert slider.forgetting(table[table["model"] != "dense"]) == ""
+
+
+def test_the_slider_stands_right_under_the_forgetting_curve(pages):
+    saved(pages[2], "forgetting", "sparsity")
+    cells = [result(f'"figures" / "{name}"', [{"image/png": PIXEL}]) for name in ("forgetting", "sparsity")]
+    _, curve, under, other = writer(pages, pages[2].name).write(notebook("# T", code=cells)).cells
+    assert "forgetting" in curve.source and "sparsity" in other.source
+    assert '<input type="range"' in under.outputs[0].data["text/html"] and under.metadata["tags"] == ["remove-input"]
+
+
+# ---- tables
 
 def test_tables_say_what_their_heads_are_of_and_bars_are_folded(pages):
     bar = nbformat.v4.new_output("stream", name="stdout", text="dense 100%|####| 384/384 [00:01<00:00]\n")
@@ -111,10 +213,33 @@ def test_tables_say_what_their_heads_are_of_and_bars_are_folded(pages):
     cell.outputs.append(bar)
     (_, made) = writer(pages, "mini/micro_nli/02_teacher").write(notebook("# T", code=[cell])).cells
     html = made.outputs[0].data["text/html"]
-    assert "<style" not in html and '<td></td><th scope="col">a' in html and '<th scope="row">dense' in html
-    assert "[-1.0,&nbsp;2.0]" in html
+    assert "<style" not in html and '<td class="stays"></td><th scope="col">a' in html
+    assert '<th scope="row" class="stays">dense' in html and "[-1.0,&nbsp;2.0]" in html
     assert made.outputs[1].data["text/markdown"].startswith("**So**\n\n[04](04_pruning.ipynb)")
     assert made.outputs[2].data["text/html"].startswith("<details>") and "&lt;00:00" in made.outputs[2].data["text/html"]
+
+
+def cells_of(html, kind, row):
+    return re.findall(rf"<{kind}[^>]*>(.*?)</{kind}>", html.split("<tr")[row])
+
+
+def test_a_mere_count_of_rows_gives_way_to_their_names():
+    frame = pd.DataFrame({"id": ["A1", "A2", "A3"], "task": ["nli"] * 3, "ours": [0.3, 2.5e9, float("nan")],
+                          "verdict": ["replicated"] * 3})
+    html = book_tables.table(frame._repr_html_())
+    assert cells_of(html, "th", 1) == ["id", "task", "ours", "verdict"]
+    assert cells_of(html, "th", 3) == ["A2", "nli"] and cells_of(html, "td", 3) == ["2,500,000,000", "replicated"]
+    assert cells_of(html, "td", 2)[0] == "0.3" and cells_of(html, "td", 4)[0] == "–"
+    assert html.count('class="stays"') == 4 and html.count('class="verdict"') == 4
+    sentences = pd.DataFrame({"premise": ["The doctor helped the judge near the lake."], "n": [1]})
+    assert cells_of(book_tables.table(sentences._repr_html_()), "th", 2) == ["0"]
+
+
+def test_of_several_levels_the_one_that_tells_rows_apart_stays_in_sight():
+    rows = [("nli", "dense", 5), ("nli", "imp-70", 5), ("facts", "imp-85", 5)]
+    frame = pd.DataFrame({"test": [1.5, 2.5, 3.5]}, index=pd.MultiIndex.from_tuples(rows, names=["task", "model", "n"]))
+    html = book_tables.table(frame._repr_html_())
+    assert re.findall(r'class="stays"[^>]*>(.*?)<', html) == ["", "model", "dense", "imp-70", "imp-85"]
 
 
 def test_prose_written_after_the_run_is_shown_where_the_code_is_the_same():
@@ -125,8 +250,10 @@ def test_prose_written_after_the_run_is_shown_where_the_code_is_the_same():
     shown = book_pages.with_prose(ran, written)
     assert [cell.source for cell in shown.cells] == ["# new", "x = 1", "x = 2", "between", "x"]
     assert shown.cells[-1].outputs[0].data == {"text/plain": "2"} and shown.cells[-1].metadata["tags"] == ["hide-input"]
-    written.cells[-1].source = "x + 1"
-    assert book_pages.with_prose(ran, written).cells[0].source == "# old"
+    written.cells[-1].metadata["caption"] = "What x is."
+    written.cells.append(result("x + 1", []))
+    shown = book_pages.with_prose(ran, written)
+    assert shown.cells[0].source == "# old" and shown.cells[-1].metadata["caption"] == "What x is."
 
 
 def test_a_run_that_stopped_says_so(pages):

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.book.visits import dead_links, stuck_sliders, visit, watch
+from tests.book.visits import dead_links, narrow_faults, slider_faults, visit, watch
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
 
@@ -14,10 +14,29 @@ def first(visits, kind):
     return min((path for path, seen in visits.items() if getattr(seen, kind)), key=lambda path: path.stat().st_size)
 
 
+@pytest.fixture(scope="session")
+def slides(visits):
+    """The pages with a slider over sparsity, and the table that each draws."""
+    texts = {path: path.read_text() for path in visits}
+    return {path: (path.parent / re.search(r'href="([^"]+-forgetting\.csv)"', text)[1]).resolve()
+            for path, text in texts.items() if 'type="range"' in text}
+
+
+@pytest.fixture(scope="session")
+def ledgers(visits):
+    """The pages of notebook 09, whose tables are the widest."""
+    return [path for path in visits if path.stem == "09_claims"]
+
+
 def test_every_page_opens_whole_and_asks_nothing_of_the_network(visits, book):
     faults = {str(path.relative_to(book)): seen.problems for path, seen in visits.items() if seen.problems}
     assert not faults
     assert sum(seen.images for seen in visits.values()) > 0 < sum(seen.equations for seen in visits.values())
+
+
+def test_figures_of_a_run_are_drawings_not_pixels(visits, slides):
+    assert slides
+    assert not [path for path in slides if not visits[path].drawings == visits[path].images > 2]
 
 
 def test_links_lead_somewhere(visits):
@@ -57,11 +76,11 @@ def test_the_keyboard_reaches_text_and_navigation(context, book):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast_and_structure(browser, book, visits, scheme):
+def test_contrast_and_structure(browser, book, visits, slides, ledgers, scheme):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     found = []
     most = [max(visits, key=lambda path: getattr(visits[path], kind)) for kind in ("equations", "images")]
-    for path in (book / "index.html", *most):
+    for path in dict.fromkeys([book / "index.html", *most, *list(slides)[:1], *ledgers[:1]]):
         page = context.new_page()
         page.goto(path.as_uri())
         page.evaluate("window.MathJax?.startup?.promise")
@@ -71,11 +90,29 @@ def test_contrast_and_structure(browser, book, visits, scheme):
     assert not found
 
 
-def test_sliders_move_what_they_stand_beside(context, visits):
-    slides = [path for path in visits if re.search(r"<input[^>]+type=.range", path.read_text())]
-    if not slides:
-        pytest.skip("this book has no slider")
-    assert not [problem for path in slides for problem in stuck_sliders(context, path)]
+def test_the_slider_shows_what_the_table_holds_at_every_level(context, slides):
+    assert slides
+    assert not {path: faults for path, table in slides.items() if (faults := slider_faults(context, path, table))}
+
+
+def test_without_a_script_one_level_is_shown_and_no_slider(browser, slides):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(next(iter(slides)).as_uri())
+    figure = page.locator("figure.levels")
+    assert not figure.locator("input").is_visible()
+    assert re.match(r"IMP \d+ %: ", figure.locator("output").inner_text())
+    assert all(row.locator("circle.kept:visible").count() == 1 for row in figure.locator("tbody tr").all())
+    context.close()
+
+
+def test_at_half_width_pages_fit_and_wide_tables_scroll_in_their_boxes(context, book, slides, ledgers):
+    wide = 0
+    for path in (book / "00_question.html", next(iter(slides)), *ledgers):
+        tables, faults = narrow_faults(context, path)
+        wide += tables
+        assert not faults, path
+    assert wide
 
 
 # ---- the checks above can fail: a copy of one page, broken on purpose
@@ -99,11 +136,12 @@ def said(context, book, copy, path, spoil):
     return "\n".join(visit(context, place).problems)
 
 
-def test_a_picture_that_is_none_is_seen(context, book, visits, copy):
+@pytest.mark.parametrize("kind", ["images", "drawings"])
+def test_a_picture_that_is_none_is_seen(context, book, visits, copy, kind):
     def spoil(page):
         for picture in (copy / "_images").iterdir():
             picture.write_bytes(b"not a picture")
-    assert "no picture" in said(context, book, copy, first(visits, "images"), spoil)
+    assert "no picture" in said(context, book, copy, first(visits, kind), spoil)
 
 
 def test_a_missing_picture_is_seen(context, book, visits, copy):
@@ -137,8 +175,26 @@ def test_a_dead_link_is_seen(context, copy):
     assert "gone.html is not there" in dead and "#nobody has no such place" in dead
 
 
-@pytest.mark.parametrize(("script", "stuck"), [("", 1), ("this.nextElementSibling.textContent = this.value", 0)])
-def test_a_slider_that_does_nothing_is_seen(context, copy, script, stuck):
-    slider = f'<div class="output"><input type="range" max="3" oninput="{script}"><b>1</b></div></body>'
-    change(copy / "index.html", "</body>", slider)
-    assert len(stuck_sliders(context, copy / "index.html")) == stuck
+@pytest.mark.parametrize(("file", "pattern", "put", "seen"), [
+    ("script", r'addEventListener\("input"', 'addEventListener("none"', "moves and what is shown does not"),
+    ("page", r'(<circle class="kept" cx=")[\d.]+', r"\g<1>3", "is drawn at"),
+    ("page", r"(<td><span data-level=.0.>)[\d.]+", r"\g<1>3.0", "is told as"),
+    ("page", r'(?<=<tbody>\n)<tr><th scope="row">[\w ]+</th><td>\d+</td><td class="plot">.*?</tr>\n', "", "other subcases"),
+])
+def test_a_slider_at_fault_is_seen(context, book, slides, copy, file, pattern, put, seen):
+    path, table = next((path, table) for path, table in slides.items() if "micro" in path.parts[-2])
+    place = copy / path.relative_to(book)
+    change(place if file == "page" else copy / "_static" / "book.js", pattern, put)
+    assert seen in "\n".join(slider_faults(context, place, table))
+
+
+@pytest.mark.parametrize(("file", "pattern", "put", "seen"), [
+    ("book.css", r"left: 0; z-index: 1;", "", "do not stay in sight"),
+    ("book.css", r"\.frame > div {.*?}", "", "does not scroll"),
+    ("book.css", r"\.frame > div {.*?}", "div.cell_output .output { overflow: visible !important; }", "px wide"),
+    ("book.js", r"hint\.className = .hint.;", "hint.className = 'hint'; hint.hidden = true;", "does not say"),
+    ("book.js", r"box\.tabIndex = 0;", ";", "by keyboard"),
+])
+def test_a_wide_table_at_fault_is_seen(context, book, ledgers, copy, file, pattern, put, seen):
+    change(copy / "_static" / file, pattern, put)
+    assert seen in "\n".join(narrow_faults(context, copy / ledgers[0].relative_to(book))[1])
