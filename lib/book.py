@@ -82,6 +82,8 @@ def lay_out(source: Path, pages: list[Page], runs: list[Path], root: Path = ROOT
         for table, place in writer.tables.items():
             (target.parent / place).parent.mkdir(exist_ok=True)
             shutil.copyfile(table, target.parent / place)
+    for path in source.glob("*.md"):
+        path.write_text(Writer(Page(path.stem, path), pages, labels, works).prose(path.read_text(encoding="utf-8")), encoding="utf-8")
     titles = {page: title(notebook, page.stage) for page, notebook in notebooks.items()}
     for run in runs:
         _write_run(source, run, titles, root)
@@ -170,14 +172,17 @@ def _contents(source: Path, runs: list[Path], titles: dict[Page, str]) -> str:
     def of(chosen):
         return [f"{text} </{page.name}>" for page, text in titles.items() if chosen(page)]
 
-    written = sorted(path.stem for path in source.glob("*.md") if path.stem not in ("index", "references"))
+    def written(*names):
+        return [name for name in names if (source / f"{name}.md").exists()]
+
     return "".join([
         _tree(of(lambda page: not page.folder and page.stage < "01"), "The question"),
-        _tree([f"{run.name} </{run.name}/index>" for run in runs], "What was found"),
+        _tree([*written("found"), *(f"{run.name} </{run.name}/index>" for run in runs)], "What was found"),
         _tree(of(lambda page: not page.folder and "01" <= page.stage < "10"), "Shown on smoke only"),
         _tree(of(lambda page: not page.folder and page.stage >= "10"), "Your own model, your own task"),
-        _tree([*of(lambda page: page.folder == "solutions"), *written], "In class"),
-        _tree(["references"], "Sources")])
+        _tree(written("rerun", "online"), "Rerun it"),
+        _tree([*written("teaching"), *of(lambda page: page.folder == "solutions")], "In class"),
+        _tree(written("references"), "Sources")])
 
 
 def main(arguments: list[str]) -> None:
