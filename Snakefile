@@ -20,9 +20,11 @@ workdir: workflow.basedir
 sys.path.insert(0, workflow.basedir)
 
 from lib import params as study
+from lib import safe_yaml
 from lib.errors import StudyError
 from lib.files import lock
-from lib.schema import RUNS, task_folder
+from lib.schema import task_folder
+from lib.sections import RUNS
 
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1", JUPYTER_PREFER_ENV_PATH="1")
 os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)   # papermill, where no venv is activated
@@ -119,7 +121,7 @@ def task_file(wildcards):
     if not task.is_file():
         return ""
     try:
-        named = [task.parent / text for text in texts(study.read_yaml(task)) if len(text) < 500]
+        named = [task.parent / text for text in texts(safe_yaml.read(task)) if len(text) < 500]
     except StudyError as error:
         raise WorkflowError(str(error))
     return contents(task, *(path for path in named if path.is_file()))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from lib import doses, microworld, mitigation, models, names, params, recipes, speeds, tables, tasks
-from lib.schema import ROOT, RUNS
+from lib.schema import ROOT
+from lib.sections import RUNS
 
 
 def sizes(run) -> dict[str, tuple[int, float]]:

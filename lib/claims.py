@@ -27,13 +27,12 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import stats
 
-from lib import bootstrap, measures
+from lib import bootstrap, measures, safe_yaml
 from lib.contrasts import ALONE, NUMBERS, OF_SPLIT, OF_TABLES, UNITS, pairs
-from lib.errors import StudyError, nearest
-from lib.params import read_yaml
+from lib.errors import StudyError, fault, nearest
 from lib.published import COUNTERPART, PRINTED, printed, published, strength
 
 CLAIMS = Path(__file__).resolve().parents[1] / "params" / "claims.yaml"
@@ -59,11 +58,17 @@ Direction = Literal["above", "below", "same", "not_below"]
 Measure = Literal[tuple(UNITS)]
 
 
+def _one_word(value: str) -> str:
+    if value.split() != [value]:
+        raise ValueError(f"{value!r} must be one word, such as A1")
+    return value
+
+
 class Claim(BaseModel):
     """One row of params/claims.yaml; that file's head says what each field means."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-    id: Annotated[str, Field(pattern=r"^\S+$")]
+    id: Annotated[str, AfterValidator(_one_word)]
     claim: str
     where: str
     tasks: Annotated[list[Literal[TASKS]], Field(min_length=1)]
@@ -91,7 +96,7 @@ class Claim(BaseModel):
 
 def load(path: Path | str = CLAIMS) -> list[Claim]:
     """The claims of a YAML file. Raises StudyError naming file, claim and key at the first fault."""
-    rows = read_yaml(Path(path))
+    rows = safe_yaml.read(Path(path))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise StudyError(f"{path}: must be a list of claims, each beginning with '- id:'")
     claims = []
@@ -100,29 +105,13 @@ def load(path: Path | str = CLAIMS) -> list[Claim]:
         try:
             claim = Claim.model_validate(row)
         except ValidationError as error:
-            raise StudyError(f"{name}: {_fault(error.errors()[0])}") from None
+            raise StudyError(f"{name}: {fault(error.errors()[0], Claim.model_fields)}") from None
         if claim.id in {other.id for other in claims}:
             raise StudyError(f"{name}: the id stands there twice; give each claim its own")
         for table in claim.published:
             published(table)
         claims.append(claim)
     return claims
-
-
-def _fault(error: dict) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown key {key!r}{nearest(key, Claim.model_fields)}"
-    if error["type"] == "missing":
-        return f"key {key!r} is missing; add it"
-    if error["type"] == "too_short":
-        return f"{key} must hold 1 or more"
-    if error["type"] == "string_pattern_mismatch":
-        return f"{key} is {error['input']!r}; it must be one word, such as A1"
-    if error["type"] == "literal_error":
-        known = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-        return f"{key} is {error['input']!r}{nearest(str(error['input']), known)}"
-    return f"{key} is {error['input']!r}: {error['msg'].replace('Input should', 'should')}" if key else error["msg"].removeprefix("Value error, ")
 
 
 def contrasts(claims: list[Claim], records: pd.DataFrame | list[dict]) -> pd.DataFrame:

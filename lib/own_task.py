@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from lib.errors import StudyError, nearest
-from lib.params import read_yaml
+from lib import safe_yaml
+from lib.errors import StudyError, fault, nearest
 from lib.sources import Table, normalise
 from lib.tasks import Ood, Task
 
@@ -187,34 +187,17 @@ def _collapse(where: str, part: _OodFile, labels: tuple[str, ...], values: dict[
 def _parse(path: Path) -> _TaskFile:
     if not path.is_file():
         raise StudyError(f"{path}: no such task file; mend the path or give the name of a task")
-    content = read_yaml(path)
+    content = safe_yaml.read(path)
     if not isinstance(content, dict):
         raise StudyError(f"{path}: a task file is a mapping of {', '.join(_TaskFile.model_fields)}; begin with name: {path.stem}")
     try:
         return _TaskFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise StudyError(f"{path}: {_what_is_wrong(first)}") from error
+        raise StudyError(f"{path}: {fault(first, _keys(first['loc']))}") from error
 
 
-def _what_is_wrong(error: Any) -> str:
-    """One line for the first pydantic error, with the nearest valid key for an unknown one."""
-    place = [str(part) for part in error["loc"]]
-    key = ".".join(place) or "the file"
-    if error["type"] == "extra_forbidden":
-        parent = place[-2] if len(place) > 1 else ""
-        section = {"": _TaskFile, "columns": _Columns, "files": _Files}.get(parent, _OodFile)
-        return f"unknown key '{key}'{nearest(place[-1], section.model_fields)}"
-    if error["type"] == "missing":
-        return f"key '{key}' is missing; add it"
-    if error["type"] == "too_short":
-        return f"{key} is empty; name at least one OOD set there"
-    if error["type"] in ("model_type", "dict_type"):
-        return f"{key} must be a mapping of keys, not {error['input']!r}"
-    if error["type"] == "literal_error":
-        return f"{key} must be {error['ctx']['expected']}, not {error['input']!r}"
-    if error["type"] == "string_type":
-        return f"{key} must be text, not {error['input']!r}; put it in quotes"
-    if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
-    return f"{key}: {error['msg']}, found {error['input']!r}; mend it"
+def _keys(place: tuple) -> Iterable[str]:
+    """The keys that are valid beside the one at this place in a task file."""
+    parent = str(place[-2]) if len(place) > 1 else ""
+    return {"": _TaskFile, "columns": _Columns, "files": _Files}.get(parent, _OodFile).model_fields

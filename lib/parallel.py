@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lib import names, store
 from lib.errors import StudyError
-from lib.schema import RUNS
+from lib.sections import RUNS
 
 CODE = Path(__file__).resolve().parents[1]
 MODELS, ARRAYS = ("teacher", "start"), ("strength", "weights")  # fields of models.Extras

@@ -18,9 +18,11 @@ from typing import Any, Iterable, Literal, Mapping, get_origin
 import yaml
 from pydantic import ValidationError
 
+from lib import safe_yaml
 from lib.errors import StudyError, nearest
 from lib.names import FAMILIES, parse
-from lib.schema import OWN, OWN_STAGES, ROOT, RUNS, STAGES, TASKS, Grid, Placed, Run, Strict
+from lib.schema import OWN_STAGES, ROOT, STAGES, TASKS, Grid, Placed, Run, Strict
+from lib.sections import OWN, RUNS
 
 IDENTITY = ("profile", "task", "seed")
 PARTS = ("grid", "common", "per_task", *RUNS)
@@ -43,50 +45,12 @@ def _unknown(key: str, where: str, section: str) -> StudyError:
     return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
 
 
-class _SafeLoader(yaml.SafeLoader):
-    """YAML in which 2e-4 is a number (YAML 1.1 reads a string) and a key written twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise StudyError(f"line {key.start_mark.line + 1}: key '{key.value}' stands twice; keep one of the two")
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
-
-
-_SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _SafeLoader)
-    except StudyError as error:
-        raise StudyError(f"{where}: {error}") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # the last three: no date, !!int; too deep
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        what = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise StudyError(f"{where}: {line}not readable as YAML: {what}; mend {'that line' if mark else 'it'}") from None
-
-
-def read_yaml(path: Path, where: str = "") -> Any:
-    """The content of a YAML file, no key twice. Raises StudyError that names it as `where`, by its path if none is given."""
-    where = where or str(path)
-    try:
-        return _yaml(path.read_text(encoding="utf-8"), where)
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text") from None
-    except OSError as error:
-        raise StudyError(f"{where}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-
-
 def _typed(value: Any, key: str, model: type[Strict]) -> Any:
     """`papermill -p` hands lists over as text, and YAML 1.1 reads 2e-4 as text: read it again where no text is wanted."""
     field = model.model_fields.get(key)
     if not isinstance(value, str) or field is None or field.annotation is str or get_origin(field.annotation) is Literal:
         return value
-    return _yaml(value, f"parameter '{key}' = {value!r}")
+    return safe_yaml.parse(value, f"parameter '{key}' = {value!r}")
 
 
 def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
@@ -236,7 +200,7 @@ def _check_together(runs: Mapping[str, Run], source: str) -> None:
 
 def _read(path: Path) -> tuple[Any, str]:
     shown = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-    return read_yaml(path, shown), shown
+    return safe_yaml.read(path, shown), shown
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -249,7 +213,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise StudyError(f"{where}: unknown section '{section}'{nearest(section, ('grid', 'common', *RUNS))}")
     if key not in _own(section):
         raise _unknown(key, where, section)
-    raw[section] = _laid_over(raw.get(section) or {}, {key: _yaml(value, where)})
+    raw[section] = _laid_over(raw.get(section) or {}, {key: safe_yaml.parse(value, where)})
     for changes in (raw.get("per_task") or {}).values():
         changes.pop(path.strip(), None)
 

@@ -20,7 +20,8 @@ import yaml
 
 from lib import asked, models, names, params, speeds, store, tasks
 from lib.errors import StudyError
-from lib.schema import ROOT, RUNS, STAGES, task_folder
+from lib.schema import ROOT, STAGES, task_folder
+from lib.sections import RUNS
 from lib.speeds import Machine
 
 HANDED_ON = ("teacher", "distillation", "pruning", "quantization", "mitigation")  # their models are read by 08 and 09

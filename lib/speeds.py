@@ -11,9 +11,8 @@ import torch
 from pydantic import Field, ValidationError
 from transformers import AutoConfig, BertConfig, BertForSequenceClassification
 
-from lib import batches, encoders, names, quantization, training
-from lib.errors import StudyError, nearest
-from lib.params import read_yaml
+from lib import batches, encoders, names, quantization, safe_yaml, training
+from lib.errors import StudyError, fault, nearest
 from lib.schema import ROOT, Positive, Strict
 
 
@@ -102,10 +101,9 @@ class Table(Strict):
 def table(path: Path = ROOT / "params" / "speeds.yaml") -> Table:
     """What costs are counted with. Raises StudyError naming the entry at fault."""
     try:
-        return Table.model_validate(read_yaml(path))
+        return Table.model_validate(safe_yaml.read(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise StudyError(f"{path.name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise StudyError(f"{path.name}: {fault(error.errors()[0])}") from None
 
 
 def machine(name: str = "", threads: int = 1, on_accelerator: bool = False) -> Machine:

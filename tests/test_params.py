@@ -12,7 +12,8 @@ import yaml
 
 from lib import params
 from lib.errors import StudyError
-from lib.schema import RUNS, STAGES, task_folder
+from lib.schema import STAGES, task_folder
+from lib.sections import RUNS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = params.load("smoke")

@@ -327,7 +327,7 @@ YAML_ERRORS = {
     "unknown ood key": ({"ood": {"hard": {"file": "hard.csv", "colapse": {}}}}, "unknown key 'ood.hard.colapse'; did you mean 'collapse'"),
     "missing key": ({"files": {"train": "train.csv"}}, "key 'files.test' is missing"),
     "wrong type": ({"licence": 3}, "licence must be text, not 3"),
-    "wrong choice": ({"shortcut": "overlp"}, "shortcut must be 'overlap' or 'b_only', not 'overlp'"),
+    "wrong choice": ({"shortcut": "overlp"}, "shortcut is 'overlp'; did you mean 'overlap'?"),
     "yes as boolean": ({"labels": [True, False]}, "labels: .*put it in quotes"),
     "no labels": ({"labels": []}, "labels: give a list"),
     "one class": ({"labels": {"yes": "same", "no": "same"}}, "only one class 'same'"),

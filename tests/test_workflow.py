@@ -47,7 +47,7 @@ class Study:
         mini = folder / "params" / "mini.yaml"
         mini.write_text(mini.read_text().replace("dose_tasks: []", "dose_tasks: [micro_nli]").replace("dose_seeds: []", "dose_seeds: [0]"))
         (folder / "lib").mkdir()
-        for name in ("__init__", "errors", "files", "integrity", "names", "params", "schema"):
+        for name in ("__init__", "errors", "files", "integrity", "names", "params", "safe_yaml", "schema", "sections"):
             shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
         (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
         (folder / "lib" / "plots.py").write_text("from lib import looks\n")
