@@ -235,7 +235,7 @@ TASK_FILES = {
     "OOD set above its folder": (spec(ood={"../x": HARD}), "ood: '../x'", "must begin with a letter or digit"),
     "OOD set of one class": (spec(ood={"hard": {**HARD, "labels": ["yes"], "collapse": {"yes": "yes", "no": "yes"}}}), "only one class 'yes'", "an OOD set needs two"),
     "OOD labels of no class": (spec(ood={"hard": {**HARD, "labels": {"yes": "E", "no": "no"}}}), "ood.hard.labels: 'E'", "add `collapse`"),
-    "OOD score": (spec(ood={"hard": {**HARD, "score": "f1"}}), "ood.hard.score .*'f1'", "must be 'accuracy' or 'balanced'"),
+    "OOD score": (spec(ood={"hard": {**HARD, "score": "f1"}}), "ood.hard.score .*'f1'", "choose from accuracy, balanced"),
     "collapse leaves one out": (spec(ood={"hard": {**HARD, "collapse": {"yes": "yes"}}}), "class 'no' of the task is missing", "say which"),
     "collapse to no class": (spec(ood={"hard": {**HARD, "collapse": {"yes": "yess", "no": "no"}}}), "'yess'", "did you mean 'yes'"),
 }
