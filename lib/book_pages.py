@@ -6,6 +6,7 @@ Nothing here is needed to run the study; the notebooks stay plain Markdown that 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from html import escape
 from os.path import relpath
 from pathlib import Path, PurePosixPath
@@ -62,16 +63,20 @@ def tags_of(cell: NotebookNode) -> set[str]:
 
 
 def with_prose(executed: NotebookNode, written: NotebookNode) -> NotebookNode:
-    """The prose and tags of the notebook as it is written now, with the outputs of its run, if the code is the same in
-    both; else as it was run, with the captions and tags of what is the same. Cells of parameters are the run's own."""
+    """The prose and tags of the notebook as it is written now, with the code and outputs of its run, if both have as many
+    code cells and each is like its counterpart, such as but for a module's new name; else as it was run, with the captions
+    and tags of what is the same. Cells of parameters are the run's own."""
     def code(notebook):
         return [cell for cell in notebook.cells if cell.cell_type == "code" and not PARAMETERS & tags_of(cell)]
 
-    ran, known = code(executed), {cell.source: cell.metadata for cell in code(written)}
-    for cell in ran:
-        cell.metadata = known.get(cell.source, cell.metadata)
-    if [cell.source for cell in ran] != [cell.source for cell in code(written)]:
+    ran, now = code(executed), code(written)
+    if len(ran) != len(now) or not all(map(_alike, ran, now)):
+        known = {cell.source: cell.metadata for cell in now}
+        for cell in ran:
+            cell.metadata = known.get(cell.source, cell.metadata)
         return executed
+    for cell, counterpart in zip(ran, now):
+        cell.metadata = counterpart.metadata
     parameters = [cell for cell in executed.cells if PARAMETERS & tags_of(cell)]
     cells, left = [], iter(ran)
     for cell in written.cells:
@@ -80,6 +85,10 @@ def with_prose(executed: NotebookNode, written: NotebookNode) -> NotebookNode:
         else:
             cells.append(next(left) if cell.cell_type == "code" else cell)
     return nbformat.from_dict({**executed, "cells": cells})
+
+
+def _alike(cell: NotebookNode, other: NotebookNode) -> bool:
+    return SequenceMatcher(None, cell.source, other.source, autojunk=False).ratio() > 0.8
 
 
 def title(notebook: NotebookNode, stage: str) -> str:

@@ -251,6 +251,12 @@ def test_prose_written_after_the_run_is_shown_where_the_code_is_the_same():
     assert [cell.source for cell in shown.cells] == ["# new", "x = 1", "x = 2", "between", "x"]
     assert shown.cells[-1].outputs[0].data == {"text/plain": "2"} and shown.cells[-1].metadata["tags"] == ["hide-input"]
     written.cells[-1].metadata["caption"] = "What x is."
+    ran.cells[-1].source, written.cells[-1].source = "rows = mitigation.pairs(x)", "rows = mitigations.pairs(x)"
+    shown = book_pages.with_prose(ran, written)
+    assert shown.cells[0].source == "# new" and shown.cells[-1].source == "rows = mitigation.pairs(x)"
+    written.cells[-1].source = "other = pairs.of(x, 3)"
+    assert book_pages.with_prose(ran, written).cells[0].source == "# old"
+    written.cells[-1].source = ran.cells[-1].source
     written.cells.append(result("x + 1", []))
     shown = book_pages.with_prose(ran, written)
     assert shown.cells[0].source == "# old" and shown.cells[-1].metadata["caption"] == "What x is."
