@@ -165,6 +165,9 @@ def verdict(rows: pd.DataFrame, parent_rows: pd.DataFrame, predictions: pd.DataF
     else:
         lines.append(f"- **Undecided** whether it forgot more than its ID score shows: the gap grew by {_points(grown)}; more OOD "
                      "rows would tell.")
+    if pd.isna(found.loc["skill_kept", "value"]):
+        lines.append("- Its parent is not surely above chance out of distribution: there is hardly anything that could be forgotten, "
+                     "so this verdict says little.")
     changed = {split: 1 - loyal.loc[split, "value"] for split in loyal.index if split in ("test", *task.ood)}
     lines.append("- Answers that are not its parent's: " + ", ".join(f"{share:.1%} of {split}" for split, share in changed.items()) + ".")
     return "\n".join(lines)

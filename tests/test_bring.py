@@ -138,4 +138,6 @@ def test_the_verdict_says_what_was_forgotten(micro):
     said = bring.verdict(rows["forgot"], rows["parent"], forgot, parent, here, TASK, n_boot=200)
     assert "**It has forgotten more than its ID score shows**" in said and "of ood" in said
     said = bring.verdict(rows["parent"], rows["parent"], parent, parent, here, TASK, n_boot=200)
-    assert "**It has not forgotten more" in said and "0.0% of test" in said
+    assert "**It has not forgotten more" in said and "0.0% of test" in said and "above chance" not in said
+    said = bring.verdict(rows["forgot"], rows["forgot"], forgot, forgot, here, TASK, n_boot=200)
+    assert "parent is not surely above chance" in said
