@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib import foretelling, over_seeds, populations, report, rmc, tasks
+from lib import foretelling, names, over_seeds, populations, report, rmc, tasks
 from lib.contrasts import OTHER_DENSE
 from lib.foretelling import ALL, EXCESS
 
@@ -12,9 +12,18 @@ MEANS = (ALL, OTHER_DENSE, EXCESS)
 
 
 def plane(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The models of one task as points for `figures.mitigation_plane`, from `Found.over_seeds`: model | loss | dev | ood and
-    their _low and _high; dev is the score on test."""
+    """What the mitigations do in one task, points for `figures.mitigation_plane`, from `Found.over_seeds`: model | loss | dev |
+    ood and their _low and _high; dev is the score on test.
+
+    Points are the dense model, the compressions that a mitigation was tried on, and these with each loss at the profile's own
+    setting; all models where no mitigation was tried.
+    """
     part = table[(table["task"] == task) & table["measure"].isin(["test", "ood"])].replace({"measure": {"test": "dev"}})
+    parsed = part["model"].map(names.parse)
+    mended = {name.base for name in parsed if name.loss in names.MITIGATIONS}
+    told = parsed.map(lambda name: name.base in mended and not name.quantization and not name.setting
+                      and name.loss not in names.TRANSFERS)
+    part = part[(part["model"] == "dense") | told] if mended else part
     wide = over_seeds.wide(part, "model").loc[part["model"].unique()]
     wide.insert(0, "loss", [name.partition(" + ")[2] or "vanilla" for name in wide.index])
     return wide.reset_index()

@@ -30,6 +30,16 @@ def test_a_plane_has_a_point_a_model():
     assert plane["ood_high"].tolist() == pytest.approx([0.9, 0.7])
 
 
+def test_a_plane_leaves_out_what_no_mitigation_was_tried_on():
+    models = ["dense", "truncated-3", "truncated-3 + distil", "truncated-3 + pkd", "truncated-3 + rmc", "truncated-3 + rmc-50",
+              "truncated-3 + distil + ptq8", "imp-70"]
+    table = pd.DataFrame([("x", model, measure, 0.8, 0.7, 0.9) for model in models for measure in ("test", "ood")],
+                         columns=["task", "model", "measure", "value", "low", "high"])
+    assert beyond.plane(table, "x")["model"].tolist() == ["dense", "truncated-3", "truncated-3 + distil", "truncated-3 + rmc"]
+    alone = table[~table["model"].str.contains("rmc")]
+    assert len(beyond.plane(alone, "x")) == 6
+
+
 def rows(pred, seed):
     n = len(pred)
     return pd.DataFrame({"guid": [f"g{i}" for i in range(n)], "split": "ood", "label": 1, "pred": pred, "seed": seed,
