@@ -121,10 +121,10 @@ def task_file(wildcards):
     if not task.is_file():
         return ""
     try:
-        named = [task.parent / text for text in texts(safe_yaml.read(task)) if len(text) < 500]
+        named = [task.parent / text for text in texts(safe_yaml.read(task))]
     except StudyError as error:
         raise WorkflowError(str(error))
-    return contents(task, *(path for path in named if path.is_file()))
+    return contents(task, *filter(os.path.isfile, named))   # Path.is_file raises on a text too long for a name
 
 
 # ---------------------------------------------------------------- one run of a profile at a time

@@ -203,6 +203,11 @@ def _read(path: Path) -> tuple[Any, str]:
     return safe_yaml.read(path, shown), shown
 
 
+def _smoke() -> tuple[Any, str]:
+    """The profile that every other is laid over."""
+    return _read(ROOT / "params" / "smoke.yaml")
+
+
 def _set(raw: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     section, dot, key = path.strip().partition(".")
@@ -233,7 +238,7 @@ def load(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     if not path.is_file():
         known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("claims", "speeds"))
         raise StudyError(f"no profile '{profile}' in params{nearest(named, known)}")
-    base, _ = _read(ROOT / "params" / "smoke.yaml")
+    base, _ = _smoke()
     raw, shown = _read(path.resolve())
     own_name = _build(raw, base, shown).name
     if own_name != path.stem:
@@ -312,15 +317,16 @@ def check(section: str, namespace: Mapping[str, Any]) -> Placed:
         for name in names:
             if name not in allowed:
                 raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, sorted(allowed))}")
-    smoke, shown = _read(ROOT / "params" / "smoke.yaml")
-    short = section in OWN and homes  # a cell that names only what its reader changes
-    layers: list[Layer] = [(shown, smoke[home]) for home in ("common", *homes)] if short else []
+    layers: list[Layer] = []
+    if section in OWN and homes:  # its cell names only what its reader changes
+        smoke, shown = _smoke()
+        layers += [(shown, smoke[home]) for home in ("common", *homes)]
     layers.append((notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace}))
     flat = {key: namespace[key] for key in injected if key in fields}
     raw = {name: namespace[name] or {} for name in injected if name in PARTS}
     if raw:
         injector = f"{notebook}, injected profile"
-        _build(raw, smoke, injector)
+        _build(raw, _smoke()[0], injector)
         of_profile = {key: value for key, value in raw["common"].items() if key != "task" or section in RUNS}
         task = flat.get("task", of_profile.get("task", namespace.get("task")))
         layers.append((injector, of_profile))

@@ -161,7 +161,8 @@ def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
 
 
 def test_a_changed_data_file_of_a_readers_own_task_reruns_all_of_it(study):
-    (study.folder / "own.yaml").write_text("name: own\nfiles: {train: own.tsv}\nood: {hard: {file: hard.tsv}}\n")
+    (study.folder / "own.yaml").write_text("name: own\nfiles: {train: own.tsv}\nood: {hard: {file: hard.tsv}}\n"
+                                           f"caveats: {'long ' * 80}\n")
     for name in ("own.tsv", "hard.tsv"):
         (study.folder / name).write_text("premise\tgold\n")
     only = "grid.tasks=[own.yaml] grid.dense_seeds=[0]"

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,11 +157,12 @@ def bench_accuracy() -> list[dict]:
         def right(model) -> float:
             logits = training.predict(model, dev, dtype="fp32", device="cpu")
             return float((logits.argmax(1) == dev.labels).mean())
-        model = encoders.load_classifier("offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
+        start = partial(encoders.load_classifier, "offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
+        model = start()
         trainer(train, False, model, steps, rate, seed)()
         found["Trainer fp32"].append(right(model))
         for dtype in ("fp32", "bf16"):
-            model = encoders.load_classifier("offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
+            model = start()
             training.fit(model, train, losses.objective("vanilla", torch.as_tensor(train.labels)),
                          training.Plan(steps, BATCH, rate, 0.1, 0.01, dtype, "cpu", seed=seed))
             found[f"fit {dtype}"].append(right(model))
