@@ -1,5 +1,4 @@
 """The Snakefile and `make study` on toy notebooks, with a stand-in for papermill that only writes the stage's file."""
-import fcntl
 import os
 import re
 import shutil
@@ -7,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from lib.schema import STAGES
@@ -179,29 +180,61 @@ def test_a_misspelt_override_stops_before_anything_runs(study):
     assert wrong.returncode != 0 and "did you mean 'alpha'" in wrong.stderr and study.calls() == []
 
 
+@contextmanager
+def hanging(study, overrides):
+    """`make study` that hangs in 07, killed at the end with all that it started."""
+    sign = study.folder / "hanging"
+    sign.unlink(missing_ok=True)
+    running = subprocess.Popen(["make", "study", "-o", ".venv/.ready", f"SET={overrides}"], cwd=study.folder,
+                               env={**study.env, "HANG": "07_mitigation"}, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait(sign.exists)
+        yield running
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        study.calls()
+
+
+def wait(happened, seconds=60):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_a_second_run_at_the_same_time_refuses(study):
-    before = (study.folder / "outputs/mini/params.yaml").read_text()
-    with open(study.folder / "outputs/mini/.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        refused = study.make("mitigation.alpha=0.4")
-    assert refused.returncode != 0 and "another run of the profile 'mini'" in refused.stderr
-    assert study.calls() == [] and (study.folder / "outputs/mini/params.yaml").read_text() == before
+    with hanging(study, "mitigation.alpha=0.4"):
+        study.calls()
+        before = (study.folder / "outputs/mini/params.yaml").read_text()
+        refused = study.make("mitigation.alpha=0.5")
+        assert refused.returncode != 0 and "another run of the profile 'mini'" in refused.stderr
+        assert study.calls() == [] and (study.folder / "outputs/mini/params.yaml").read_text() == before
 
 
 def test_a_killed_run_is_taken_up_again(study):
-    (study.folder / "hanging").unlink(missing_ok=True)
-    running = subprocess.Popen(["make", "study", "-o", ".venv/.ready", "SET=mitigation.alpha=0.45"], cwd=study.folder,
-                               env={**study.env, "HANG": "07_mitigation"}, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        if (study.folder / "hanging").exists():
-            break
-        time.sleep(0.1)
-    group = os.getpgid(running.pid)
-    os.killpg(group, signal.SIGKILL)
-    running.wait()
+    with hanging(study, "mitigation.alpha=0.45"):
+        pass
     resumed = study.make("mitigation.alpha=0.45")
     assert resumed.returncode == 0, resumed.stderr
     calls = [line.split()[1] for line in study.calls()]
     assert sorted(calls) == [f"notebooks/{stage}.ipynb" for stage in (
         "07_mitigation", "07b_what_mends_it", "08_loyalty_and_attacks", "09_claims")] and "09" in calls[-1]
+
+
+def test_what_a_killed_snakemake_left_at_work_is_waited_for(study):
+    said = study.folder / "said"
+    with hanging(study, "mitigation.alpha=0.55") as running:
+        started = psutil.Process(running.pid).children(recursive=True)
+        (left,) = [process for process in started if process.cmdline()[1:2] == [str(study.folder / ".venv/bin/papermill")]]
+        for process in started:
+            if process != left:
+                process.kill()
+        with open(said, "w") as stderr:
+            second = subprocess.Popen(["make", "study", "-o", ".venv/.ready", "SET=mitigation.alpha=0.55"], cwd=study.folder,
+                                      env=study.env, stdout=subprocess.DEVNULL, stderr=stderr)
+        wait(lambda: second.poll() is not None or "at work" in said.read_text())
+        assert second.poll() is None and f"still at work here: waiting for process {left.pid} to end" in said.read_text()
+        left.kill()
+        assert second.wait() == 0, said.read_text()
