@@ -9,6 +9,8 @@ A block is a pair of HTML comments, which a reader never sees, with the text mad
 
     PROFILE CLAIM [TASK ...]    a sentence: the claim, then verdict and evidence of each task (of all, if none is named);
                                 PROFILE/TASK takes that task from another profile's ledger
+    PROFILE claims CLAIM; CLAIM tasks=TASK; PROFILE/TASK
+                                a table: a row for each claim, with verdict, contrast and interval on each task
     PROFILE verdicts            a table: how many claims of each paper and of ours got which verdict, task by task
     PROFILE notebooks           a table: every notebook, its question, the minutes that its models took to train
     PROFILE csv FILE KEY=a; b columns=x %; y MB
@@ -43,6 +45,7 @@ ADDRESS = re.compile(r"\]\([^)\s]*\)|<https?://[^>\s]*>")
 NAMES = re.compile(r"(?<![\w.-])(?:IMP \d+"  # as the papers write it; then models, losses, number formats, claims
                    r"|(?:imp|heads|ffn|truncated|scratch|theseus)-\d+(?:-(?:alternate|constant|after|2x))?|dense-2x"
                    r"|rmc-\d+|(?:ptq|qat)[48]|int[48]|(?:fp|bf)(?:16|32)|MiniLM-L6-v2|[ABOP]\d{1,2})(?![\w-]|\.\d)")
+CONTRAST = re.compile(r"[+-][\d.]+(?: points)? (?:\[[^]]*\]|undefined)")  # of a finding
 PAPERS = {"A": "Du et al. (A)", "B": "Xu et al. (B)"}
 VERDICTS = ("replicated", "not replicated", "inconclusive", "not measured")
 HEADINGS = {"dev": "ID", "test": "ID", "ood": "OOD"}  # of final.csv, over_seeds.csv
@@ -121,11 +124,14 @@ def statement(asked: str, reference: Path = REFERENCE) -> str:
     """What a block says: one sentence or more, or a table. Raises StudyError, with the nearest name, on an unknown one."""
     profile, kind, rest = [*asked.split(None, 2), "", "", ""][:3]
     if not kind:
-        raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE verdicts, PROFILE notebooks or PROFILE csv FILE ...")
+        raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE claims CLAIM; ... tasks=..., "
+                         "PROFILE verdicts, PROFILE notebooks or PROFILE csv FILE ...")
     if kind == "verdicts":
         return _verdicts(_ledger(profile, reference))
     if kind == "notebooks":
         return _notebooks(profile, reference)
+    if kind == "claims":
+        return _claims(profile, rest, reference)
     return _table(profile, rest, reference) if kind == "csv" else _claim(profile, kind, rest.split(), reference)
 
 
@@ -137,17 +143,21 @@ def _ledger(profile: str, reference: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def _claim(profile: str, claim: str, asked: list[str], reference: Path) -> str:
-    places = [(place.rpartition("/")[0] or profile, place.rpartition("/")[2]) for place in asked]
-    said = []
-    for source, task in places or [(profile, None)]:
-        ledger = _ledger(source, reference)
-        mine = ledger[ledger["id"] == claim]
-        if mine.empty:
-            raise StudyError(f"{source} has no claim '{claim}'{nearest(claim, [*ledger['id'].unique(), 'verdicts', 'csv'])}")
-        if task is not None and task not in set(mine["task"]):
-            raise StudyError(f"{source} has no task '{task}' of claim {claim}{nearest(task, filter(None, mine['task']))}")
-        said += [(source, row) for row in mine.itertuples() if task in (None, row.task)]
+def _answers(profile: str, claim: str, place: str | None, reference: Path) -> list[tuple[str, NamedTuple]]:
+    """(profile, ledger row) of a claim on [PROFILE/]TASK; without a place, on all tasks of the profile."""
+    source, task = (place.rpartition("/")[0] or profile, place.rpartition("/")[2]) if place else (profile, None)
+    ledger = _ledger(source, reference)
+    mine = ledger[ledger["id"] == claim]
+    if mine.empty:
+        known = [*ledger["id"].unique(), "claims", "verdicts", "notebooks", "csv"]
+        raise StudyError(f"{source} has no claim '{claim}'{nearest(claim, known)}")
+    if task is not None and task not in set(mine["task"]):
+        raise StudyError(f"{source} has no task '{task}' of claim {claim}{nearest(task, filter(None, mine['task']))}")
+    return [(source, row) for row in mine.itertuples() if task in (None, row.task)]
+
+
+def _claim(profile: str, claim: str, places: list[str], reference: Path) -> str:
+    said = [answer for place in places or [None] for answer in _answers(profile, claim, place, reference)]
     text = f"{said[0][1].claim.removesuffix('.')} ({claim}):"
     for number, (source, row) in enumerate(said):
         verdict = row.verdict.capitalize() if number else row.verdict
@@ -155,6 +165,20 @@ def _claim(profile: str, claim: str, asked: list[str], reference: Path) -> str:
         finding = row.finding.replace("*", "\\*")
         text += f" **{verdict}** in {place}: {finding}."
     return text
+
+
+def _claims(profile: str, rest: str, reference: Path) -> str:
+    ids, _, tasks = rest.partition(" tasks=")
+    asked, places = ([text.strip() for text in part.split(";") if text.strip()] for part in (ids, tasks))
+    if not asked or not places:
+        raise StudyError(f"'{profile} claims {rest}' must read PROFILE claims CLAIM; CLAIM tasks=TASK; TASK")
+    rows = []
+    for claim in asked:
+        found = [row for place in places for _, row in _answers(profile, claim, place, reference)]
+        numbers = [CONTRAST.search(row.finding) for row in found]
+        cells = [f"**{row.verdict}** {number[0]}" if number else row.verdict for row, number in zip(found, numbers)]
+        rows.append([f"{found[0].claim} ({claim})", *cells])
+    return _markdown(["claim", *(place.rpartition("/")[2] for place in places)], rows)
 
 
 def _verdicts(ledger: pd.DataFrame) -> str:

@@ -56,6 +56,20 @@ def test_a_claim_without_a_task_and_patterns_with_stars_read_well(reference):
     assert statements.statement("micro A8 micro_nli", reference).endswith(r"no \*minilm\* or \*distil\*.")
 
 
+def test_claims_stand_beside_each_other_task_by_task(reference):
+    change(reference, "-5.3 points", "OOD score -5.3 points [-7.0, -3.1] over 5 seeds")
+    change(reference, "-0.4 points", "OOD score -0.4 points undefined (too few) over 5 seeds")
+    assert statements.statement("micro claims A3; O4 tasks=micro_nli", reference).splitlines() == [
+        "| claim | micro_nli |",
+        "| --- | --- |",
+        "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] |",
+        "| RMC wins. (O4) | replicated |"]
+    assert statements.statement("micro claims A3 tasks=micro_nli; micro/micro_facts", reference).splitlines()[::2] == [
+        "| claim | micro_nli | micro_facts |",
+        "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] | **not replicated** -0.4 points undefined |"]
+    assert statements.statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
+
+
 def test_verdicts_are_counted_by_paper_and_task(reference):
     assert statements.statement("micro verdicts", reference).splitlines() == [
         "| claims of | task | replicated | not replicated | inconclusive | not measured |",
@@ -121,6 +135,9 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
     ("micro A3 micro_fact", "no task 'micro_fact' of claim A3; did you mean 'micro_facts'"),
     ("micro A3 mikro/micro_nli", "a profile 'mikro'; did you mean 'micro'"),
     ("micro", "must read PROFILE CLAIM TASK"),
+    ("micro claims A3", "must read PROFILE claims CLAIM"),
+    ("micro claims A33 tasks=micro_nli", "no claim 'A33'; did you mean 'A3'"),
+    ("micro claims A3 tasks=micro_nil", "no task 'micro_nil' of claim A3; did you mean 'micro_nli'"),
     ("micro csv over_seeds.csv model=dense columns=test", "did you mean '09_claims/over_seeds.csv'"),
     ("micro csv 09_claims/over_seeds.csv modle=dense columns=test", "no column 'modle'; did you mean 'model'"),
     ("micro csv 09_claims/over_seeds.csv model=dense columns=tset %", "no column 'tset'; did you mean 'test'"),
