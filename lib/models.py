@@ -7,7 +7,7 @@ trained twice and a changed one never passes for the old.
 import math
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,11 +143,14 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path, 
     model = _build(run, name, encoder, revision, extras.start).to(device)
     change = _change(run, name, model, train_rows, steps, device)
 
-    def predict(splits: Iterable[str]) -> pd.DataFrame:
+    def predict(splits: Sequence[str]) -> pd.DataFrame:
         tables = []
-        for split in splits:
-            logits = training.predict(model, encoded[split], dtype="fp32" if name.quantization else dtype, device=device)
-            tables.append(store.predictions_table(items[items["split"] == split], logits))
+        rows = sum(len(encoded[split].labels) for split in splits)
+        with progress.bar(rows, f"{recipe['model']}, predictions", wait=progress.LONG) as bar:
+            for split in splits:
+                logits = training.predict(model, encoded[split], dtype="fp32" if name.quantization else dtype, device=device,
+                                          progress=bar)
+                tables.append(store.predictions_table(items[items["split"] == split], logits))
         return pd.concat(tables, ignore_index=True)
 
     along: list[pd.DataFrame] = []
@@ -176,7 +179,7 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path, 
     if name.quantization:
         model = quantization.quantize(model, name.quantization)
     started = time.perf_counter()
-    table = predict(split for split in encoded if split != "train" or extras.predict_train)
+    table = predict([split for split in encoded if split != "train" or extras.predict_train])
     predicted = len(table) + sum(map(len, along))
     rows = 3 * steps * run.batch_size + predicted
     cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table),

@@ -1,11 +1,12 @@
 import json
 import re
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from lib import notebooks
+from lib import notebooks, progress
 from lib.schema import ROOT
 
 COMMITTED = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) + sorted((ROOT / "notebooks").glob("solutions/[0-9]*.ipynb"))
@@ -26,6 +27,21 @@ def test_a_progress_bar_leaves_its_last_state():
                                                     stream("said\n"))])
     (output,) = notebooks.tidy(notebook).cells[0].outputs
     assert output.text == "dense 100%\nsaid\n"
+
+
+def test_a_bar_that_waits_shows_only_what_takes_longer(capsys):
+    with progress.bar(2, "dense") as outer:
+        for desc, pause in (("quick", 0), ("slow", 0.2)):
+            with progress.bar(2, desc, wait=0.1) as inner:
+                inner.mininterval = 0  # refreshed at each step, not every ten seconds
+                time.sleep(pause)
+                inner.update(2)
+            outer.update()
+    said = capsys.readouterr().out
+    assert "quick" not in said and "\x1b" not in said
+    (output,) = notebooks.tidy(nbformat.v4.new_notebook(cells=[cell(stream(said))])).cells[0].outputs
+    slow, dense = output.text.splitlines()
+    assert slow.startswith("slow 100%") and dense.startswith("dense 100%")
 
 
 def test_streams_of_two_names_stay_apart_and_results_stay():
