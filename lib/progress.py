@@ -5,8 +5,6 @@ import sys
 from tqdm import tqdm
 
 SHORT = "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-
-
 LONG = 10  # seconds from which on a person wants to know
 
 
