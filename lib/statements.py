@@ -174,11 +174,26 @@ def _claims(profile: str, rest: str, reference: Path) -> str:
         raise StudyError(f"'{profile} claims {rest}' must read PROFILE claims CLAIM; CLAIM tasks=TASK; TASK")
     rows = []
     for claim in asked:
-        found = [row for place in places for _, row in _answers(profile, claim, place, reference)]
-        numbers = [CONTRAST.search(row.finding) for row in found]
-        cells = [f"**{row.verdict}** {number[0]}" if number else row.verdict for row, number in zip(found, numbers)]
-        rows.append([f"{found[0].claim} ({claim})", *cells])
+        found = [_answers(profile, claim, place, reference)[0][1] if _claimed(profile, claim, place, reference) else None
+                 for place in places]
+        said = next((row for row in found if row is not None), None)
+        if said is None:
+            raise StudyError(f"claim {claim} is about none of {', '.join(places)}; take it out")
+        rows.append([f"{said.claim} ({claim})", *("not claimed" if row is None else _verdict(row) for row in found)])
     return _markdown(["claim", *(place.rpartition("/")[2] for place in places)], rows)
+
+
+def _claimed(profile: str, claim: str, place: str, reference: Path) -> bool:
+    """False where the place is a task of the profile, the claim one of its ledger, and the claim not about that task."""
+    source, _, task = place.rpartition("/")
+    ledger = _ledger(source or profile, reference)
+    mine = ledger["id"] == claim
+    return not mine.any() or task not in set(ledger["task"]) or task in set(ledger.loc[mine, "task"])
+
+
+def _verdict(row: NamedTuple) -> str:
+    number = CONTRAST.search(row.finding)
+    return f"**{row.verdict}** {number[0]}" if number else row.verdict
 
 
 def _verdicts(ledger: pd.DataFrame) -> str:

@@ -81,7 +81,7 @@ def recorded(profile):
             yield record["task"], record["seed"], section, record, costs[record["model"]]
 
 
-@pytest.mark.parametrize("profile", ["mini", "real_small"])
+@pytest.mark.parametrize("profile", ["mini", "real"])
 def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profile, tmp_path, monkeypatch):
     again = params.load(shutil.copy(REFERENCE / profile / "params.yaml", tmp_path / f"{profile}.yaml"))
     mirror(tmp_path, again.grid.tasks, monkeypatch)

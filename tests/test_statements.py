@@ -68,6 +68,8 @@ def test_claims_stand_beside_each_other_task_by_task(reference):
         "| claim | micro_nli | micro_facts |",
         "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] | **not replicated** -0.4 points undefined |"]
     assert statements.statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
+    assert statements.statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
+        "| It is biased. (A8) | not claimed | not measured |")
 
 
 def test_verdicts_are_counted_by_paper_and_task(reference):
@@ -137,6 +139,7 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
     ("micro", "must read PROFILE CLAIM TASK"),
     ("micro claims A3", "must read PROFILE claims CLAIM"),
     ("micro claims A33 tasks=micro_nli", "no claim 'A33'; did you mean 'A3'"),
+    ("micro claims A8 tasks=micro_facts", "claim A8 is about none of micro_facts"),
     ("micro claims A3 tasks=micro_nil", "no task 'micro_nil' of claim A3; did you mean 'micro_nli'"),
     ("micro csv over_seeds.csv model=dense columns=test", "did you mean '09_claims/over_seeds.csv'"),
     ("micro csv 09_claims/over_seeds.csv modle=dense columns=test", "no column 'modle'; did you mean 'model'"),
