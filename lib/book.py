@@ -15,8 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbformat import NotebookNode
 
+from lib import params, safe_yaml
 from lib.book_pages import Page, Writer, citations, labels_of, title, with_prose
 from lib.errors import StudyError, nearest
 from lib.schema import ROOT
@@ -154,7 +156,7 @@ def _write_run(source: Path, run: Path, titles: dict[Page, str], root: Path) -> 
             text = f"# {name} ({run.name})\n\nThe notebooks of this task, with the run of seed {seed}.\n"
             (source / task / "index.md").write_text(text + _tree(within, hidden=False))
     about = "The notebooks below show one seed of each task; 09 reads all of them."
-    text = f"# {run.name}\n\n{_described(run.name, root)}\n\n{about}\n"
+    text = f"# {run.name}\n\n{_described(run.name, root)}\n\n{_changed(run, root)}{about}\n"
     (source / run.name / "index.md").write_text(text + _tree(entries, hidden=False))
 
 
@@ -165,6 +167,25 @@ def _described(profile: str, root: Path) -> str:
     head = [line[1:].strip() for line in lines[:next((i for i, line in enumerate(lines) if line[:1] != "#"), 0)]]
     text = re.sub(r"Keys are explained.*", "", " ".join(head)).removeprefix(f"{profile}: ").strip()
     return text[:1].upper() + text[1:]
+
+
+def _changed(run: Path, root: Path) -> str:
+    """What the run was given otherwise than its profile says, as it is typed after SET; keys younger than the run are left out."""
+    path, ran = root / "params" / f"{run.name}.yaml", run / "params.yaml"
+    if not (path.exists() and ran.exists()):
+        return ""
+    profile, used = params.load(path).as_dict(), safe_yaml.read(ran, str(ran))
+    now, then = ({name: keys for name, keys in whole.items() if name != "per_task"} for whole in (profile, used))
+    found = [f"`{name}.{key}={_typed(value)}`" for name, keys in then.items() for key, value in keys.items()
+             if value != now[name].get(key, value)]
+    now, then = (whole.get("per_task", {}) for whole in (profile, used))
+    found += [f"`{key}={_typed(value)}` for {task}" for task, keys in then.items() for key, value in keys.items()
+              if value != now.get(task, {}).get(key)]
+    return f"This run was made with other values than `params/{run.name}.yaml`: {', '.join(found)}.\n\n" if found else ""
+
+
+def _typed(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
 def _contents(source: Path, runs: list[Path], titles: dict[Page, str]) -> str:

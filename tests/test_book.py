@@ -6,8 +6,9 @@ from io import StringIO
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 
-from lib import book, book_pages, book_tables, slider
+from lib import book, book_pages, book_tables, params, slider
 from lib.book_pages import Page, Writer
 from lib.drawing import color_of
 from lib.errors import StudyError
@@ -297,6 +298,23 @@ def test_a_book_is_built_with_numbers_links_and_local_scripts_only(study):
     assert 'href="micro_nli/04_pruning.html"' in claims and "(4.1)" in claims
     assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css)', page)
     assert (study / "html" / "_static" / "mathjax" / book.MATHJAX[-1]).exists()
+
+
+@needs_sphinx
+def test_the_page_of_a_run_names_what_its_profile_has_otherwise(study):
+    (study / "params").mkdir()
+    text = (ROOT / "params" / "mini.yaml").read_text().replace("profile: mini", "profile: toy")
+    (study / "params" / "toy.yaml").write_text(text)
+    cut = params.load(study / "params" / "toy.yaml", ["data.n_train=512", "distillation.students=[truncated-3]"]).as_dict()
+    del cut["common"]["processes"]
+    cut["per_task"] = {"micro_nli": {"mitigation.alpha": 0.3}}
+    ran = study / "outputs" / "reference" / "toy" / "params.yaml"
+    ran.write_text(yaml.safe_dump(cut))
+    book.build([], study / "html", root=study)
+    page = (study / "html" / "toy" / "index.html").read_text()
+    named = re.findall(r'<code[^>]*><span class="pre">(.*?)</span></code>', page)
+    assert named == ["params/toy.yaml", "data.n_train=512", "distillation.students=[truncated-3]", "mitigation.alpha=0.3"]
+    assert "other values than" in page and "for micro_nli" in page
 
 
 @needs_sphinx
