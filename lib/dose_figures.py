@@ -1,6 +1,5 @@
 """Figures of notebooks 06b and 07b: dose and response, and what a mend costs and gains."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
@@ -43,7 +42,11 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
         if measure == "gap_difference":
             end_labels(ax, ends)
     fig.supxlabel(AXES[axis], fontsize=9.5)
-    left.legend(handles=[plt.Line2D([], [], **style_of("dense"), label="dense")], frameon=False, fontsize=9)
+    dense = frame[(frame["measure"] == "ood") & (frame["model"] == "dense")]
+    top = dense.loc[dense["value"].idxmax()]
+    left.margins(y=0.12)
+    left.annotate("dense", (top["dose"], top["value"] * 100), (0, 7), textcoords="offset points",
+                  ha="right" if top["dose"] == dense["dose"].max() else "center", fontsize=9)
     return fig
 
 
