@@ -73,11 +73,15 @@ def mirror(folder, names, monkeypatch):
 
 
 def recorded(profile):
-    """(task, seed, section, record, cost) of every model of the committed reference."""
+    """(task, seed, section, record, cost) of every model of the committed reference, with the first section that lists it."""
+    seen = set()
     for path in sorted((REFERENCE / profile).glob("*/seed*/*/models.json")):
         costs = json.loads((path.parents[1] / "costs.json").read_text())
         section = next(section for section, stage in STAGES.items() if stage == path.parent.name)
         for record in json.loads(path.read_text()):
+            if (place := (path.parents[1], record["model"])) in seen:
+                continue
+            seen.add(place)
             yield record["task"], record["seed"], section, record, costs[record["model"]]
 
 
