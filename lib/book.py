@@ -177,7 +177,7 @@ def _changed(run: Path, root: Path) -> str:
     profile, used = params.load(path).as_dict(), safe_yaml.read(ran, str(ran))
     now, then = ({name: keys for name, keys in whole.items() if name != "per_task"} for whole in (profile, used))
     found = [f"`{name}.{key}={_typed(value)}`" for name, keys in then.items() for key, value in keys.items()
-             if value != now[name].get(key, value)]
+             if value != now.get(name, {}).get(key, value)]
     now, then = (whole.get("per_task", {}) for whole in (profile, used))
     found += [f"`{key}={_typed(value)}` for {task}" for task, keys in then.items() for key, value in keys.items()
               if value != now.get(task, {}).get(key)]

@@ -143,15 +143,19 @@ def _ledger(profile: str, reference: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def _answers(profile: str, claim: str, place: str | None, reference: Path) -> list[tuple[str, NamedTuple]]:
-    """(profile, ledger row) of a claim on [PROFILE/]TASK; without a place, on all tasks of the profile."""
+def _answers(profile: str, claim: str, place: str | None, reference: Path,
+             elsewhere: bool = False) -> list[tuple[str, NamedTuple]]:
+    """(profile, ledger row) of a claim on [PROFILE/]TASK; without a place, on all tasks of the profile.
+
+    elsewhere: a task of the profile that the claim is not about has no answer, instead of an error.
+    """
     source, task = (place.rpartition("/")[0] or profile, place.rpartition("/")[2]) if place else (profile, None)
     ledger = _ledger(source, reference)
     mine = ledger[ledger["id"] == claim]
     if mine.empty:
         known = [*ledger["id"].unique(), "claims", "verdicts", "notebooks", "csv"]
         raise StudyError(f"{source} has no claim '{claim}'{nearest(claim, known)}")
-    if task is not None and task not in set(mine["task"]):
+    if task is not None and task not in set((ledger if elsewhere else mine)["task"]):
         raise StudyError(f"{source} has no task '{task}' of claim {claim}{nearest(task, filter(None, mine['task']))}")
     return [(source, row) for row in mine.itertuples() if task in (None, row.task)]
 
@@ -174,21 +178,12 @@ def _claims(profile: str, rest: str, reference: Path) -> str:
         raise StudyError(f"'{profile} claims {rest}' must read PROFILE claims CLAIM; CLAIM tasks=TASK; TASK")
     rows = []
     for claim in asked:
-        found = [_answers(profile, claim, place, reference)[0][1] if _claimed(profile, claim, place, reference) else None
-                 for place in places]
+        found = [next((row for _, row in _answers(profile, claim, place, reference, elsewhere=True)), None) for place in places]
         said = next((row for row in found if row is not None), None)
         if said is None:
             raise StudyError(f"claim {claim} is about none of {', '.join(places)}; take it out")
         rows.append([f"{said.claim} ({claim})", *("not claimed" if row is None else _verdict(row) for row in found)])
     return _markdown(["claim", *(place.rpartition("/")[2] for place in places)], rows)
-
-
-def _claimed(profile: str, claim: str, place: str, reference: Path) -> bool:
-    """False where the place is a task of the profile, the claim one of its ledger, and the claim not about that task."""
-    source, _, task = place.rpartition("/")
-    ledger = _ledger(source or profile, reference)
-    mine = ledger["id"] == claim
-    return not mine.any() or task not in set(ledger["task"]) or task in set(ledger.loc[mine, "task"])
 
 
 def _verdict(row: NamedTuple) -> str:
