@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ sys.path.insert(0, workflow.basedir)
 
 from lib import params as study
 from lib import safe_yaml
+from lib.changes import overrides
 from lib.errors import StudyError
 from lib.files import lock
 from lib.schema import task_folder
@@ -143,9 +145,22 @@ def begin():
     text = yaml.safe_dump(PROFILE.as_dict(), sort_keys=False)
     text = "# Every parameter of this profile as it was last run; papermill reads this file.\n" + text
     path = Path(RESOLVED)
+    if told := otherwise(path):
+        print(f"{OUT} was last run with {told}; this run has other values there. Stages that read them run again, finished models "
+              "stay in the store. If you meant to go on with that run, stop here (Ctrl-C) and give its values.", file=sys.stderr)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.with_suffix(".tmp").write_text(text, encoding="utf-8")
         path.with_suffix(".tmp").replace(path)
+
+
+def otherwise(path):
+    """What the last run was given otherwise than this one, as it is typed; "" where it left no readable record."""
+    try:
+        found = overrides(safe_yaml.read(path), PROFILE.as_dict()) if path.exists() else []
+    except StudyError:
+        return ""
+    everywhere = " ".join(value for task, value in found if not task)
+    return ", ".join([f"SET={shlex.quote(everywhere)}"] * bool(everywhere) + [f"{value} for {task}" for task, value in found if task])
 
 
 def left_at_work():

@@ -15,10 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
-import yaml
 from nbformat import NotebookNode
 
-from lib import params, safe_yaml
+from lib import changes, params, safe_yaml
 from lib.book_pages import Page, Writer, citations, labels_of, title, with_prose
 from lib.errors import StudyError, nearest
 from lib.schema import ROOT
@@ -170,22 +169,13 @@ def _described(profile: str, root: Path) -> str:
 
 
 def _changed(run: Path, root: Path) -> str:
-    """What the run was given otherwise than its profile says, as it is typed after SET; keys younger than the run are left out."""
+    """What the run was given otherwise than its profile says, as it is typed after SET."""
     path, ran = root / "params" / f"{run.name}.yaml", run / "params.yaml"
     if not (path.exists() and ran.exists()):
         return ""
-    profile, used = params.load(path).as_dict(), safe_yaml.read(ran, str(ran))
-    now, then = ({name: keys for name, keys in whole.items() if name != "per_task"} for whole in (profile, used))
-    found = [f"`{name}.{key}={_typed(value)}`" for name, keys in then.items() for key, value in keys.items()
-             if value != now.get(name, {}).get(key, value)]
-    now, then = (whole.get("per_task", {}) for whole in (profile, used))
-    found += [f"`{key}={_typed(value)}` for {task}" for task, keys in then.items() for key, value in keys.items()
-              if value != now.get(task, {}).get(key)]
-    return f"This run was made with other values than `params/{run.name}.yaml`: {', '.join(found)}.\n\n" if found else ""
-
-
-def _typed(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+    found = changes.overrides(safe_yaml.read(ran, str(ran)), params.load(path).as_dict())
+    named = ", ".join(f"`{text}`" + f" for {task}" * bool(task) for task, text in found)
+    return f"This run was made with other values than `params/{run.name}.yaml`: {named}.\n\n" if found else ""
 
 
 def _contents(source: Path, runs: list[Path], titles: dict[Page, str]) -> str:

@@ -44,6 +44,12 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def finished(path: Path) -> bool:
+    """False for a notebook that papermill is running now, or that failed or was broken off."""
+    marks = nbformat.read(path, as_version=4).metadata.get("papermill")
+    return not marks or bool(marks.get("end_time")) and not marks.get("exception")
+
+
 def tidy_copy(source: Path, target: Path) -> None:
     """Write the tidied notebook of `source` to `target`, whole or not at all."""
     notebook = tidy(nbformat.read(source, as_version=4))

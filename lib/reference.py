@@ -38,7 +38,8 @@ def collect(profile: str, root: Path = ROOT) -> Path:
     """Bring `outputs/reference/<profile>` up to what `outputs/<profile>` holds; returns its folder.
 
     Files change one by one and only where their content does, so an interrupted call leaves valid files and the next
-    one goes on. Tasks and seeds that `outputs` no longer holds stay. Raises StudyError where nothing has run.
+    one goes on. Tasks and seeds that `outputs` no longer holds stay, and so does the copy of a notebook that is running
+    or was broken off. Raises StudyError where nothing has run.
     """
     source, target = root / "outputs" / profile, root / "outputs" / "reference" / profile
     runs = sorted(path.parents[1] for path in source.glob("*/seed*/02_teacher/models.json"))
@@ -68,14 +69,16 @@ def _collect_run(folder: Path, place: Path) -> None:
     if along:
         seen = set().union(*(table["guid"] for table in along.values()))
         writers["checkpoints.parquet"] = lambda path: _write_wide(path, guids[guids.isin(seen)], along)
-    for notebook in folder.glob("*.ipynb"):
+    executed = list(folder.glob("*.ipynb"))
+    for notebook in filter(notebooks.finished, executed):
         writers[notebook.name] = lambda path, notebook=notebook: notebooks.tidy_copy(notebook, path)
     for path in (path for stage in STAGES.values() for pattern in COPIED for path in (folder / stage).glob(pattern)):
         writers[str(path.relative_to(folder))] = lambda target, path=path: shutil.copyfile(path, target)
     for name, write in writers.items():
         _put(place / name, write)
+    kept = {*writers, *(notebook.name for notebook in executed)}
     for path in sorted(place.rglob("*"), reverse=True):  # what the run no longer has; files before their folders
-        if path.is_file() and str(path.relative_to(place)) not in writers:
+        if path.is_file() and str(path.relative_to(place)) not in kept:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()

@@ -138,6 +138,17 @@ def test_what_a_run_no_longer_has_goes_and_runs_that_are_not_there_stay(grid, ro
     assert (kept.folder.parent / "seed1" / "predictions.parquet").exists()
 
 
+@pytest.mark.parametrize("marks, comes", [
+    ({"end_time": None, "exception": None}, False), ({"end_time": "2026-11-22T00:00:00", "exception": True}, False),
+    ({"end_time": "2026-11-22T00:00:00", "exception": None}, True), (None, True)])
+def test_of_a_notebook_that_did_not_come_to_its_end_the_earlier_copy_stays(grid, root, kept, marks, comes):
+    cells = [nbformat.v4.new_markdown_cell("anew")]
+    anew = nbformat.v4.new_notebook(cells=cells, metadata={"papermill": marks} if marks else {})
+    nbformat.write(anew, grid.outputs / PLACE / "02_teacher.ipynb")
+    reference.collect("smoke", root)
+    assert ("anew" in (kept.folder / "02_teacher.ipynb").read_text()) is comes
+
+
 def test_a_run_that_is_half_done_counts_as_far_as_it_is_there(grid, root):
     for stage, name in (("07_mitigation", "models.json"), ("08_loyalty_and_attacks", "attacks.parquet"),
                         ("08_loyalty_and_attacks", "plane.csv")):

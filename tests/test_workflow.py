@@ -48,7 +48,7 @@ class Study:
         mini = folder / "params" / "mini.yaml"
         mini.write_text(mini.read_text().replace("dose_tasks: []", "dose_tasks: [micro_nli]").replace("dose_seeds: []", "dose_seeds: [0]"))
         (folder / "lib").mkdir()
-        for name in ("__init__", "errors", "files", "integrity", "names", "params", "safe_yaml", "schema", "sections"):
+        for name in ("__init__", "changes", "errors", "files", "integrity", "names", "params", "safe_yaml", "schema", "sections"):
             shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
         (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
         (folder / "lib" / "plots.py").write_text("from lib import looks\n")
@@ -172,6 +172,14 @@ def test_a_changed_data_file_of_a_readers_own_task_reruns_all_of_it(study):
     (study.folder / "hard.tsv").write_text("premise\tgold\nother\tyes\n")
     assert {"data", "teacher", "pruning", "claims"} <= set(study.rules(only))
     assert study.make().returncode == 0
+    study.calls()
+
+
+def test_a_run_with_other_values_than_the_last_says_what_that_had(study):
+    assert study.make("loyalty.n_attack=100 data.subcase_counts={a: 3}").returncode == 0
+    plain = study.make()
+    assert "outputs/mini was last run with SET='data.subcase_counts={a: 3} loyalty.n_attack=100'" in plain.stderr
+    assert "was last run with" not in study.make().stderr
     study.calls()
 
 
