@@ -1,13 +1,15 @@
 """How fast is the study? Ratios, each of two things measured in turn within one process.
 
-    python -m tests.benchmarks [NAME ...]      # make bench; --list names them
+    python -m tests.benchmarks [NAME ...]      # make bench; --help names them
 
-Prints a table of ratio beside target and writes it to outputs/benchmarks.json. Nothing else may run on the machine
-meanwhile. Rows have the lengths of MNLI pairs and random words: speed depends on nothing else.
+Prints a table of ratio beside target and writes it to outputs/benchmarks.json, where what other calls measured stays.
+Nothing else may run on the machine meanwhile. Rows have the lengths of MNLI pairs and random words: speed depends on
+nothing else.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -228,7 +230,7 @@ def bench_jobs() -> list[dict]:
             (copy / ".venv").symlink_to(ROOT / ".venv")
             start = time.perf_counter()
             subprocess.run(["make", "study", "-o", ".venv/.ready", f"JOBS={jobs}", f"SET=common.threads={3 - jobs}"], cwd=copy,
-                           check=True, stdout=subprocess.DEVNULL)
+                           env={**os.environ, "PYTHONPATH": str(copy)}, check=True, stdout=subprocess.DEVNULL)
             return time.perf_counter() - start
     seconds = {f"{jobs} job{'s' * (jobs > 1)}, minutes": whole(jobs) / 60 for jobs in (1, 2)}
     one, two = seconds.values()
@@ -254,15 +256,16 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     transformers.logging.set_verbosity_error()
-    lines = []
+    machine = {"machine": platform.machine(), "threads": given.threads, "torch": torch.__version__,
+               "transformers": transformers.__version__, "date": time.strftime("%Y-%m-%d")}
+    found, lines = json.loads(OUT.read_text()) if OUT.exists() else {}, []
     for name in given.names or [name for name in BENCHMARKS if name not in LONG]:
         sys.stdout.write(f"{name}: {BENCHMARKS[name].__doc__}\n")
         sys.stdout.flush()
-        lines += BENCHMARKS[name]()
-    machine = {"machine": platform.machine(), "threads": given.threads, "torch": torch.__version__,
-               "transformers": transformers.__version__, "date": time.strftime("%Y-%m-%d")}
-    with files.replacing(OUT) as temporary:
-        temporary.write_text(json.dumps({"machine": machine, "benchmarks": lines}, indent=1) + "\n")
+        found[name] = {"machine": machine, "lines": BENCHMARKS[name]()}
+        lines += found[name]["lines"]
+        with files.replacing(OUT) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n")
     table = pd.DataFrame(lines).assign(
         target=lambda t: ["" if pd.isna(x) else f"<= {-x:g}" if x < 0 else f">= {x:g}" for x in t["target"]],
         measured=lambda t: ["; ".join(f"{k} {v:.3g}" for k, v in m.items()) for m in t["measured"]])
