@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -18,9 +19,10 @@ def kill(running: subprocess.Popen, whom: str) -> None:
     if whom == "everything":
         os.killpg(running.pid, signal.SIGKILL)
     for process in psutil.Process(running.pid).children(recursive=True) if whom != "everything" else ():
-        line = " ".join(process.cmdline())
-        if (whom == "snakemake" and "snakemake" in line and "papermill" not in line) or (whom == "kernel" and "ipykernel" in line):
-            process.kill()
+        with suppress(psutil.NoSuchProcess):
+            line = " ".join(process.cmdline())
+            if (whom == "snakemake" and "snakemake" in line and "papermill" not in line) or (whom == "kernel" and "ipykernel" in line):
+                process.kill()
     if whom != "kernel":
         running.wait()
 
