@@ -46,7 +46,7 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
     top = dense.loc[dense["value"].idxmax()]
     left.margins(y=0.12)
     low, high = left.get_ylim()
-    left.set_ylim(max(low, 0), min(high, 105))  # few seeds: an interval of t may leave what an accuracy can be
+    left.set_ylim(max(low, 0), min(high, 107))  # few seeds: an interval of t may leave what an accuracy can be
     left.annotate("dense", (top["dose"], top["value"] * 100), (0, 7), textcoords="offset points",
                   ha="right" if top["dose"] == dense["dose"].max() else "center", fontsize=9)
     return fig
