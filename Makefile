@@ -6,7 +6,7 @@
 # make class            of every notebook a twin for students: less text, no answers, cells for the exercises (outputs/class)
 # make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
-# make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, root for Slurm)
+# make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, 10 GB, root for Slurm)
 # make lab              JupyterLab in the same environment
 #   PROFILE=micro       smoke mini micro real paper, or a YAML file of your own
 #   SET='mitigation.alpha=0.3 pruning.head_fractions=[0.2]'   overrides of the profile

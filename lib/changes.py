@@ -8,7 +8,8 @@ import yaml
 
 def overrides(ran: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where the parameters of a run (`Profile.as_dict`, or its params.yaml) differ from others: the task that a value of
-    `per_task` is for, or "", and `section.key=value` with the run's value. Keys that only one of the two knows are left out.
+    `per_task` is for, or "", and `section.key=value` with the run's value. Left out are keys that only one of the two knows;
+    `per_task` may name other keys in each, there those of the run count.
     """
     whole, other = ({name: keys for name, keys in given.items() if name != "per_task"} for given in (ran, now))
     found = [("", f"{name}.{key}={_written(value)}") for name, keys in whole.items() for key, value in keys.items()
