@@ -79,17 +79,18 @@ def cell_sums(frame: pd.DataFrame, cell: np.ndarray, values: np.ndarray, n_boot:
     n_units, n_seeds, n_cells, k = len(block), of_seed.max() + 1, cell.max() + 1, values.shape[1]
     column = of_seed * n_cells + cell
     damping = np.where(np.bincount(stratum)[stratum] > 1, np.sqrt(0.5), 1.0)[block]
-    tables = [sparse.csr_matrix((values[:, j].astype(float), (unit, column)), shape=(n_units, n_seeds * n_cells))
-              for j in range(k)]
+    table = sparse.hstack([sparse.csr_matrix((values[:, j].astype(float), (unit, column)), shape=(n_units, n_seeds * n_cells))
+                           for j in range(k)], format="csr")
     seed_rng, unit_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     seed_weights = np.vstack([np.ones(n_seeds), draw(np.zeros(n_seeds, dtype=int), n_boot, seed_rng)])
-    parts = [np.stack([np.asarray(t.sum(axis=0)) for t in tables], axis=-1)]
+    parts = [np.asarray(table.sum(axis=0))]
     step = max(1, CHUNK // n_units)
     for start in range(0, n_boot, step):
         n = min(step, n_boot - start)
         weights = draw(stratum, n, unit_rng)[:, block] * (1 + damping * (draw(block, n, unit_rng) - 1))
-        parts.append(np.stack([weights @ t for t in tables], axis=-1))
-    return np.concatenate(parts).reshape(n_boot + 1, n_seeds, n_cells, k), seed_weights
+        parts.append(weights @ table)
+    sums = np.concatenate(parts).reshape(n_boot + 1, k, n_seeds, n_cells)
+    return np.ascontiguousarray(np.moveaxis(sums, 1, -1)), seed_weights
 
 
 def mean_known(values: np.ndarray, axis: int, weights: np.ndarray | float = 1.0) -> np.ndarray:
