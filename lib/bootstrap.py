@@ -18,6 +18,9 @@ few templates there are (Rao and Wu 1988); it makes E[weight^2] = 2, hence the d
 Intervals of fewer than about ten units remain rough, those over seeds and rows wide rather than narrow.
 """
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 from scipy import sparse, stats
@@ -25,7 +28,8 @@ from scipy.sparse.csgraph import connected_components
 
 from lib.errors import StudyError
 
-CHUNK = 4_000_000  # weights held at a time
+CHUNK = 4_000_000  # weights drawn at a time
+HELD = 16_000_000  # most weights kept for the next call on the same rows (128 MB)
 FEW = 10
 
 
@@ -66,6 +70,25 @@ def draw(strata: np.ndarray, n_boot: int, rng: np.random.Generator) -> np.ndarra
     return weights
 
 
+def _rng(seed: int, of: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[of])
+
+
+def _unit_weights(blocks: bytes, strata: bytes, n_boot: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights [some, units] of the resamples, a chunk at a time, of the blocks and strata of `units` as bytes."""
+    block, stratum = (np.frombuffer(codes, dtype=np.int64) for codes in (blocks, strata))
+    damping, rng = np.where(np.bincount(stratum)[stratum] > 1, np.sqrt(0.5), 1.0)[block], _rng(seed, 1)
+    step = max(1, CHUNK // len(block))
+    for start in range(0, n_boot, step):
+        n = min(step, n_boot - start)
+        yield draw(stratum, n, rng)[:, block] * (1 + damping * (draw(block, n, rng) - 1))
+
+
+@lru_cache(maxsize=2)  # contrasts on the same rows come one after the other
+def _held(*key) -> list[np.ndarray]:
+    return list(_unit_weights(*key))
+
+
 def cell_sums(frame: pd.DataFrame, cell: np.ndarray, values: np.ndarray, n_boot: int,
               seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Sums of values [n, k] over the cells [n] of a table, as observed and under each resample.
@@ -78,17 +101,12 @@ def cell_sums(frame: pd.DataFrame, cell: np.ndarray, values: np.ndarray, n_boot:
     of_seed = pd.factorize(frame["seed"], sort=True)[0] if "seed" in frame else np.zeros(len(frame), dtype=int)
     n_units, n_seeds, n_cells, k = len(block), of_seed.max() + 1, cell.max() + 1, values.shape[1]
     column = of_seed * n_cells + cell
-    damping = np.where(np.bincount(stratum)[stratum] > 1, np.sqrt(0.5), 1.0)[block]
     table = sparse.hstack([sparse.csr_matrix((values[:, j].astype(float), (unit, column)), shape=(n_units, n_seeds * n_cells))
                            for j in range(k)], format="csr")
-    seed_rng, unit_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-    seed_weights = np.vstack([np.ones(n_seeds), draw(np.zeros(n_seeds, dtype=int), n_boot, seed_rng)])
+    seed_weights = np.vstack([np.ones(n_seeds), draw(np.zeros(n_seeds, dtype=int), n_boot, _rng(seed, 0))])
     parts = [np.asarray(table.sum(axis=0))]
-    step = max(1, CHUNK // n_units)
-    for start in range(0, n_boot, step):
-        n = min(step, n_boot - start)
-        weights = draw(stratum, n, unit_rng)[:, block] * (1 + damping * (draw(block, n, unit_rng) - 1))
-        parts.append(weights @ table)
+    key = block.tobytes(), stratum.tobytes(), n_boot, seed
+    parts += [weights @ table for weights in (_held(*key) if n_boot * n_units <= HELD else _unit_weights(*key))]
     sums = np.concatenate(parts).reshape(n_boot + 1, k, n_seeds, n_cells)
     return np.ascontiguousarray(np.moveaxis(sums, 1, -1)), seed_weights
 
