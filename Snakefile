@@ -145,10 +145,11 @@ def begin():
     text = yaml.safe_dump(PROFILE.as_dict(), sort_keys=False)
     text = "# Every parameter of this profile as it was last run; papermill reads this file.\n" + text
     path = Path(RESOLVED)
-    if told := otherwise(path):
-        print(f"{OUT} was last run with {told}; this run has other values there. Stages that read them run again, finished models "
-              "stay in the store. If you meant to go on with that run, stop here (Ctrl-C) and give its values.", file=sys.stderr)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if told := otherwise(path):
+            print(f"{OUT} was last run with {told}; this run has other values there. Stages that read them run again, "
+                  "finished models stay in the store. If you meant to go on with that run, stop here (Ctrl-C) and give its values.",
+                  file=sys.stderr)
         path.with_suffix(".tmp").write_text(text, encoding="utf-8")
         path.with_suffix(".tmp").replace(path)
 
