@@ -13,8 +13,9 @@ def table(found: evidence.Found) -> pd.DataFrame:
 
     rows: trained on, every epoch's counted. minutes: of training and of the predictions at the end, and for models whose
     cost table has `wall_seconds` all that their making took. rows_per_s: of training alone. tflop: three forward passes for
-    a row trained on and one for a row predicted. memory_gb: the highest peak of a process or an accelerator. disk_gb: of the
-    weights. A model that two stages list is the first one's. The models of notebooks 06b and 07b are not among those found.
+    a row trained on and one for a row predicted, of the mean length of train and of test. memory_gb: the highest peak of a
+    process or an accelerator. disk_gb: of the weights. A model that two stages list is the first one's. The models of
+    notebooks 06b and 07b are not among those found.
     """
     lines = pd.DataFrame([{"stage": stage} | _line(model) for stage, model in _by_stage(found)])
     if lines.empty:

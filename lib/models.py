@@ -174,16 +174,19 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path, 
         store.write_csv(folder / "log.csv", log)
     if isinstance(change, replacing.Replacer):
         model = change.successor()
-    length = round(float(encoded["test"].lengths.mean()))
-    counted = encoders.sizes(model) | pruning.measured_sparsity(model) | {"flops_per_example": encoders.flops(model, length)}
+    length = {split: round(float(encoded[split].lengths.mean())) for split in ("train", "test")}
+    forward = {split: encoders.flops(model, tokens) for split, tokens in length.items()}
+    counted = encoders.sizes(model) | pruning.measured_sparsity(model) | {"flops_per_example": forward["test"]}
     if name.quantization:
         model = quantization.quantize(model, name.quantization)
     started = time.perf_counter()
     table = predict([split for split in encoded if split != "train" or extras.predict_train])
     predicted = len(table) + sum(map(len, along))
-    rows = 3 * steps * run.batch_size + predicted
+    on_row = 3 * forward["train"]
+    if name.loss in names.TRANSFERS:  # the teacher runs beside its student
+        on_row += encoders.flops(load(extras.teacher), length["train"])
     cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table),
-             "flops": rows * counted["flops_per_example"] + _teachers(name.loss, steps * run.batch_size, extras)}
+             "flops": steps * run.batch_size * on_row + predicted * forward["test"]}
 
     store.write_predictions(folder / "predictions.parquet", table)
     if extras.checkpoints:
@@ -204,11 +207,6 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path, 
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__}, "machine": platform.machine(),
     })
-
-
-def _teachers(loss: str, rows: int, extras: Extras) -> int:
-    """FLOPs of a teacher that runs beside its student."""
-    return rows * extras.teacher.record["flops_per_example"] if loss in names.TRANSFERS else 0
 
 
 def _build(run, name: names.Name, encoder: str, revision: str, start: store.Model | None) -> transformers.PreTrainedModel:

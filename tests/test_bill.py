@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import bill, evidence, models, params, results, store
+from lib import batches, bill, encoders, evidence, models, params, results, store
 
 REFERENCE = Path(__file__).resolve().parents[1] / "outputs" / "reference" / "mini" / "micro_nli"
 
@@ -31,28 +31,34 @@ def test_the_bill_of_the_reference_adds_up():
 
 @pytest.fixture(scope="module")
 def made(tiny_run, micro):
-    """One model that two stages list, and one that is not trained."""
+    """One model that two stages list, and one that is not trained; train rows are longer than the others."""
     run = tiny_run.model_copy(update={"task": "micro_nli", "epochs": 0.5})
-    dense = models.make(run, micro, "dense")
-    rounded = models.make(run, micro, "dense + ptq8", models.Extras(start=dense))
+    twice = micro["text_a"] + " " + micro["text_a"]
+    items = micro.assign(text_a=twice.where(micro["split"] == "train", micro["text_a"]))
+    dense = models.make(run, items, "dense")
+    rounded = models.make(run, items, "dense + ptq8", models.Extras(start=dense))
     store.write_stage(run.folder("02_teacher"), [dense])
     store.write_stage(run.folder("05_quantization_and_replacing"), [dense, rounded])
     place = results.Made(run.folder("02_teacher").parent, "micro_nli", 0)
-    return evidence.Found(run, {("micro_nli", 0): place}, {}), dense
+    return evidence.Found(run, {("micro_nli", 0): place}, {}), dense, items
 
 
 def test_a_model_of_two_stages_is_paid_once_and_rounding_trains_nothing(made):
-    found, dense = made
+    found, dense, items = made
     table = bill.table(found)
     assert dict(table["models"]) == {"02_teacher": 1, "05_quantization_and_replacing": 1, bill.TOTAL: 2}
     assert table.loc["05_quantization_and_replacing", "steps"] == 0 and table["rows_per_s"].isna().sum() == 1
     assert table.loc[bill.TOTAL, "rows"] == dense.record["steps"] * 8
+    tokenizer, model = encoders.load_tokenizer(found.run.encoder), models.load(dense)
+    length = {split: batches.encode(tokenizer, part, found.run.max_length).lengths.mean() for split, part in items.groupby("split")}
+    trained, tested = (encoders.flops(model, round(length[split])) for split in ("train", "test"))
+    assert trained > 1.3 * tested == 1.3 * dense.record["flops_per_example"]
     assert table.loc["02_teacher", "tflop"] * 1e12 == pytest.approx(
-        (3 * dense.record["steps"] * 8 + dense.cost["predicted_rows"]) * dense.record["flops_per_example"])
+        3 * dense.record["steps"] * 8 * trained + dense.cost["predicted_rows"] * tested)
 
 
 def test_what_a_cost_table_says_itself_counts(made, monkeypatch):
-    found, dense = made
+    found, dense, _ = made
     monkeypatch.setattr(store.Model, "cost", property(lambda model: {
         "seconds": 10.0, "predict_seconds": 2.0, "predicted_rows": 5, "wall_seconds": 60.0, "flops": 3e12, "peak_memory_bytes": 2e9}))
     first = bill.table(found).loc["02_teacher"]
@@ -60,6 +66,6 @@ def test_what_a_cost_table_says_itself_counts(made, monkeypatch):
 
 
 def test_a_study_without_models_costs_nothing(made):
-    found, _ = made
+    found, *_ = made
     empty = bill.table(evidence.Found(found.run, {}, {}))
     assert empty.empty and list(empty.columns) == bill.COLUMNS
