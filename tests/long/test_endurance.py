@@ -29,15 +29,17 @@ def kill(running: subprocess.Popen, whom: str) -> None:
 
 def test_killed_at_random_moments_the_tables_are_the_same(undisturbed, tmp_path):
     folder, draw, kills = smoke.clone(tmp_path / "study"), random.Random(0), []
-    running = smoke.start(folder)
+    running, unhurt = smoke.start(folder), True
     while len(kills) < KILLS:
         time.sleep(draw.uniform(3, 25))
         if running.poll() is None:
             kills.append(draw.choice(["everything", "everything", "snakemake", "kernel"]))
             kill(running, kills[-1])
+            unhurt = False
         if running.poll() is not None:
             assert running.returncode, f"the run ended after {len(kills)} kills: shorten the waits"
-            running = smoke.start(folder)
+            assert not unhurt, f"a run that nobody killed failed after {len(kills)} kills: {smoke.said(folder)}"
+            running, unhurt = smoke.start(folder), True
     running.wait()
     assert smoke.start(folder).wait() == 0, smoke.said(folder)
     found = smoke.tables(folder)
