@@ -64,6 +64,7 @@ test-book: book
 	@pytest -q -p no:nbval tests/book/check_*.py
 
 test-long: $(READY)
+	@python -m pip install -q -e '.[cluster]' -c requirements.lock
 	@pytest -q -x tests/long
 
 lab: $(READY)
