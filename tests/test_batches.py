@@ -77,6 +77,21 @@ def test_train_batches_pad_little():
     assert bucketed < 1.2 < plain
 
 
+@pytest.mark.parametrize(("low", "high", "is_sorted"), [(5, 60, True), (5, 128, True), (12, 20, False), (20, 22, False)])
+def test_rows_of_about_one_length_stay_mixed(low, high, is_sorted):
+    lengths = np.random.default_rng(1).integers(low, high, 2048)
+    spread = lengths[np.stack(list(batches.train_batches(lengths, 32, 64, 0)))].mean(axis=1).std()
+    by_chance = lengths.std() / 32 ** 0.5  # of means of 32 rows drawn at random
+    assert spread > 3 * by_chance if is_sorted else spread < 1.5 * by_chance
+
+
+def test_mixed_padding_is_what_random_batches_pad():
+    rows = np.random.default_rng(0).integers(len(LENGTHS), size=(20_000, 32))
+    drawn = LENGTHS[rows].max(axis=1).mean() / LENGTHS.mean() - 1
+    assert batches.mixed_padding(LENGTHS, 32) == pytest.approx(drawn, abs=0.01)
+    assert batches.mixed_padding(LENGTHS, 1) == pytest.approx(0)
+
+
 def test_train_batches_of_fewer_rows_than_a_batch():
     rows = list(batches.train_batches(LENGTHS[:5], 8, 3, 0))
     assert [len(r) for r in rows] == [8, 8, 8] and set(np.concatenate(rows)) == set(range(5))
