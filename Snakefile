@@ -185,8 +185,10 @@ wildcard_constraints:
     task="|".join(map(re.escape, TASKS)),
     seed=r"\d+",
 
+# What a notebook prints (bars, what it reads and refuses), not its tables and not papermill's word on each parameter and cell.
+TELLS = "--log-level ERROR --no-progress-bar --stdout-file - --stderr-file -"
 PAPERMILL = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
-             "-p task {params.task:q} -p seed {wildcards.seed} --log-output")
+             "-p task {params.task:q} -p seed {wildcards.seed} " + TELLS)
 COMMON = PROFILE.sections["common"]
 THREADS = COMMON["threads"] * COMMON["processes"]
 
@@ -415,4 +417,4 @@ rule claims:
     resources:
         training=1,
     shell:
-        f"papermill {{input.notebook}} {{log}} -f {RESOLVED} --log-output"
+        f"papermill {{input.notebook}} {{log}} -f {RESOLVED} {TELLS}"
