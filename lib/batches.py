@@ -1,4 +1,4 @@
-"""From rows of text to padded tensors: tokenise once, batch, where it pays by length, pad to the longest of a batch."""
+"""From rows of text to padded tensors: tokenise once, batch (by length where it pays), pad to the longest of a batch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,8 +55,8 @@ def train_batches(lengths: np.ndarray, batch_size: int, steps: int, seed: int) -
     """`steps` batches of exactly `batch_size` row numbers, the same for the same seed.
 
     Each epoch is a fresh permutation of all rows; the rows that would make a short last batch open the next epoch.
-    Where mixed batches would pad more than half of their tokens (`mixed_padding`), rows are sorted by length within
-    pools of 16 batches, and a pool's batches come in random order.
+    Where mixed batches would pad by more than half (`mixed_padding`), rows are sorted by length within pools of 16
+    batches, and a pool's batches come in random order.
     """
     if not len(lengths):
         raise StudyError("there is no row to train on: n_train or the split 'train' is empty")
