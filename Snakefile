@@ -186,9 +186,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 # What a notebook prints (bars, what it reads and refuses), not its tables and not papermill's word on each parameter and cell.
-TELLS = "--log-level ERROR --no-progress-bar --stdout-file - --stderr-file -"
-PAPERMILL = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
-             "-p task {params.task:q} -p seed {wildcards.seed} " + TELLS)
+PROFILE_NOTEBOOK = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
+                    "--log-level ERROR --no-progress-bar --stdout-file - --stderr-file -")
+SEED_NOTEBOOK = PROFILE_NOTEBOOK + " -p task {params.task:q} -p seed {wildcards.seed}"
 COMMON = PROFILE.sections["common"]
 THREADS = COMMON["threads"] * COMMON["processes"]
 
@@ -216,7 +216,7 @@ rule data:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule teacher:
@@ -233,7 +233,7 @@ rule teacher:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule distillation:
@@ -251,7 +251,7 @@ rule distillation:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule pruning:
@@ -269,7 +269,7 @@ rule pruning:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule quantization:
@@ -289,7 +289,7 @@ rule quantization:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule shortcut_samples:
@@ -308,7 +308,7 @@ rule shortcut_samples:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule doses:
@@ -325,7 +325,7 @@ rule doses:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule mitigation:
@@ -346,7 +346,7 @@ rule mitigation:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule mends:
@@ -367,7 +367,7 @@ rule mends:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule loyalty:
@@ -389,7 +389,7 @@ rule loyalty:
     resources:
         training=1,
     shell:
-        PAPERMILL
+        SEED_NOTEBOOK
 
 
 rule claims:
@@ -417,4 +417,4 @@ rule claims:
     resources:
         training=1,
     shell:
-        f"papermill {{input.notebook}} {{log}} -f {RESOLVED} {TELLS}"
+        PROFILE_NOTEBOOK

@@ -79,7 +79,7 @@ def pie_figure(table: pd.DataFrame, spread: pd.DataFrame | None = None, *, smoke
             _dot(ax, row, y, 100, style_of(row.Index)["marker"], color_of(row.Index))
         _finish(ax, split, CHANGED)
         ax.set_xlim(left=min(0, ax.get_xlim()[0]))
-    _rows(axes, [label_of(model) for model in models], "model")
+    _rows(axes, [label_of(model) for model in models], "")
     return fig
 
 

@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: python -m lib.integrity PROFILE")
     try:
         outputs = ROOT / "outputs" / params.load(arguments[0]).name
+        if not outputs.is_dir():  # nothing ran yet, and a typing error further on leaves no empty folder
+            return
         with files.lock(outputs):
             for line in mend(outputs):
                 sys.stdout.write(f"damaged: {line}\n")

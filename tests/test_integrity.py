@@ -177,6 +177,12 @@ def test_the_command_says_what_it_found(outputs, monkeypatch, capsys):
     assert stopped.value.code == 2 and "did you mean 'smoke'" in capsys.readouterr().err
 
 
+def test_where_nothing_ran_nothing_is_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(integrity, "ROOT", tmp_path)
+    integrity.main(["smoke"])
+    assert not any(tmp_path.iterdir()) and not capsys.readouterr().out
+
+
 # --- a full disk
 
 @pytest.fixture

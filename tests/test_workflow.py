@@ -104,12 +104,11 @@ def study(tmp_path_factory):
 def test_every_rule_is_the_line_a_person_would_type(study):
     of = {re.search(r"notebooks/(\w+)\.ipynb", line)[1]: line for line in study.first if "seed1" not in line}
     for stage in STAGES.values():
+        folder, run = "outputs/mini/micro_nli/seed0", " -p task micro_nli -p seed 0"
         if stage == "09_claims":
-            line = "papermill notebooks/09_claims.ipynb outputs/mini/09_claims.ipynb -f outputs/mini/params.yaml"
-        else:
-            line = (f"papermill notebooks/{stage}.ipynb outputs/mini/micro_nli/seed0/{stage}.ipynb "
-                    "-f outputs/mini/params.yaml -p task micro_nli -p seed 0")
-        assert of[stage] == f"{line} --log-level ERROR --no-progress-bar --stdout-file - --stderr-file -"
+            folder, run = "outputs/mini", ""
+        assert of[stage] == (f"papermill notebooks/{stage}.ipynb {folder}/{stage}.ipynb -f outputs/mini/params.yaml "
+                             "--log-level ERROR --no-progress-bar --stdout-file - --stderr-file -" + run)
     order = [line.split()[1] for line in study.first if "seed1" not in line]
     assert order.index("notebooks/07_mitigation.ipynb") < order.index("notebooks/08_loyalty_and_attacks.ipynb")
     second_dense = [line.split()[1] for line in study.first if "seed1" in line]
