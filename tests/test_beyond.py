@@ -64,6 +64,8 @@ def test_the_compression_that_changes_most_is_by_its_ood_answers():
                           ("imp-40", "ood", "pies", 0.2), ("imp-70", "ood", "null", 0.5)],
                          columns=["model", "split", "measure", "value"])
     assert beyond.most_changed(table) == "imp-40"
+    scratch = pd.DataFrame([("scratch-3", "ood", "pies", 0.9)], columns=table.columns)
+    assert beyond.most_changed(pd.concat([scratch, table])) == "imp-40" and beyond.most_changed(scratch) == "scratch-3"
 
 
 def test_what_one_run_serves_for_is_said_by_task():
