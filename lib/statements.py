@@ -285,16 +285,16 @@ def _markdown(columns: list[str], rows: list[list[str]]) -> str:
 
 def _typed(text: str) -> list[tuple[int, str]]:
     """(line, word) of each word of the section with a digit, outside blocks and what is allowed there."""
-    section = re.search(rf"^##? {SECTION}\s*$(.*?)(?=^## |\Z)", text, re.M | re.S)
+    section = re.search(rf"^(##?) {SECTION}\s*$(.*?)(?=^\1 |\Z)", text, re.M | re.S)
     if not section:
         raise StudyError(f"there is no section '## {SECTION}' to check")
     kept = list(text)
     for block in blocks(text):
         kept[block.opening:block.closing] = _blank(text[block.opening:block.closing])
-    bare = "".join(kept)[section.start(1):section.end(1)]
+    bare = "".join(kept)[section.start(2):section.end(2)]
     for allowed in (CODE, ADDRESS, NAMES):
         bare = allowed.sub(lambda found: _blank(found[0]), bare)
-    first = _line(text, section.start(1))
+    first = _line(text, section.start(2))
     return [(first + bare.count("\n", 0, word.start()), word[0]) for word in re.finditer(r"\S*\d\S*", bare)]
 
 
