@@ -33,7 +33,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: study test claims plan bench book class test-book test-long lab setup
 study: $(READY)
-	@python -m lib.integrity "$(PROFILE)"
+	@python -m lib.tools.integrity "$(PROFILE)"
 	@snakemake $(if $(CLUSTER),--profile params/cluster/$(CLUSTER),--cores all --resources training=$(JOBS)) $(FLAGS) --nolock --quiet host --rerun-incomplete --keep-going \
 		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"
 	@printf '%s\n' "" "Done. Read the claims in $(RESULTS)/09_claims/ledger.csv" \
@@ -45,19 +45,19 @@ test: $(READY)
 	@pytest -q -x --nbval-lax --nbval-current-env tests $(sort $(wildcard notebooks/[0-9]*.ipynb)) $(sort $(wildcard notebooks/solutions/[0-9]*.ipynb))
 
 claims: $(READY)
-	@python -m lib.reference --check
+	@python -m lib.tools.reference --check
 
 plan: $(READY)
-	@python -m lib.plan "$(PROFILE)" $${SET:+--set "$$SET"} --jobs $(JOBS) $(if $(DEVICES),--devices $(DEVICES))
+	@python -m lib.tools.plan "$(PROFILE)" $${SET:+--set "$$SET"} --jobs $(JOBS) $(if $(DEVICES),--devices $(DEVICES))
 
 bench: $(READY)
 	@python -m tests.benchmarks
 
 book: $(READY)
-	@python -m lib.book $(if $(filter file,$(origin PROFILE)),,"$(basename $(notdir $(PROFILE)))")
+	@python -m lib.tools.book.build $(if $(filter file,$(origin PROFILE)),,"$(basename $(notdir $(PROFILE)))")
 
 class: $(READY)
-	@python -m lib.classroom
+	@python -m lib.tools.classroom
 
 test-book: book
 	@python -m pip install -q -e '.[browser]' -c requirements.lock

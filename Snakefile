@@ -2,9 +2,7 @@
 #   snakemake --cores 2 --config study_profile=mini overrides="mitigation.alpha=0.3"
 # What reruns: a changed parameter, code cell or lib module reruns the notebooks that read it and what follows them;
 # prose, comments and docstrings rerun nothing. Finished models lie in the store and are not trained again.
-import ast
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -20,13 +18,12 @@ from snakemake.exceptions import WorkflowError
 workdir: workflow.basedir
 sys.path.insert(0, workflow.basedir)
 
-from lib import params as study
-from lib import safe_yaml
-from lib.changes import overrides
+from lib import code, safe_yaml
 from lib.errors import StudyError
 from lib.files import lock
-from lib.schema import task_folder
-from lib.sections import RUNS
+from lib.params.profile import changes, load_profile, split_overrides
+from lib.params.schema import task_folder
+from lib.params.sections import RUNS
 
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1", JUPYTER_PREFER_ENV_PATH="1")
 os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)   # papermill, where no venv is activated
@@ -35,7 +32,7 @@ OVERRIDES = config.get("overrides") or ""
 if isinstance(OVERRIDES, dict):   # Snakemake reads the text key={a: 3} as YAML
     OVERRIDES = ": ".join(*OVERRIDES.items())
 try:
-    PROFILE = study.load(str(config.get("study_profile", "mini")), study.split_overrides(str(OVERRIDES)))
+    PROFILE = load_profile(str(config.get("study_profile", "mini")), split_overrides(str(OVERRIDES)))
 except StudyError as error:
     sys.exit(str(error))
 
@@ -47,50 +44,9 @@ RUN = f"{OUT}/{{task}}/seed{{seed}}"
 
 
 # ---------------------------------------------------------------- what makes a stage stale
-def plain(source):
-    """Python source without comments, layout and docstrings; other text as it is."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return source
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            del body[0]
-    return ast.dump(tree)
-
-
-def lib_imports(source):
-    """Modules of lib that a source imports."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except SyntaxError:
-        return set(re.findall(r"lib\.(\w+)", source))
-    names = set()
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module == "lib":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("lib.")}
-    return names
-
-
-def code(stage):
+def code_of(stage):
     """Hash of a notebook's code cells (not its parameters cell) and of every lib module they lead to."""
-    cells = json.loads(Path(f"notebooks/{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells
-               if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
-    todo, modules = set().union(*map(lib_imports, sources)), {}
-    while todo:
-        name = todo.pop()
-        path = Path(f"lib/{name}.py")
-        if name not in modules and path.is_file():
-            modules[name] = path.read_text(encoding="utf-8")
-            todo |= lib_imports(modules[name])
-    sources += [modules[name] for name in sorted(modules)]
-    return hashlib.sha256("\n".join(map(plain, sources)).encode()).hexdigest()[:16]
+    return code.notebook_hash(Path(f"notebooks/{stage}.ipynb"))
 
 
 def contents(*paths):
@@ -157,7 +113,7 @@ def begin():
 def otherwise(path):
     """What the last run was given otherwise than this one, as it is typed; "" where it left no readable record."""
     try:
-        found = overrides(safe_yaml.read(path), PROFILE.as_dict()) if path.exists() else []
+        found = changes(safe_yaml.read(path), PROFILE.as_dict()) if path.exists() else []
     except StudyError:
         return ""
     everywhere = " ".join(value for task, value in found if not task)
@@ -190,7 +146,6 @@ PROFILE_NOTEBOOK = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
                     "--log-level ERROR --no-progress-bar --stdout-file - --stderr-file -")
 SEED_NOTEBOOK = PROFILE_NOTEBOOK + " -p task {params.task:q} -p seed {wildcards.seed}"
 COMMON = PROFILE.sections["common"]
-THREADS = COMMON["threads"] * COMMON["processes"]
 
 
 def of_task(wildcards):
@@ -211,8 +166,8 @@ rule data:
     log:
         f"{RUN}/01_data.ipynb",
     params:
-        task=of_task, code=code("01_data"), task_file=task_file, **settings("data"),
-    threads: THREADS
+        task=of_task, code=code_of("01_data"), task_file=task_file, **settings("data"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -228,8 +183,8 @@ rule teacher:
     log:
         f"{RUN}/02_teacher.ipynb",
     params:
-        task=of_task, code=code("02_teacher"), **settings("teacher"),
-    threads: THREADS
+        task=of_task, code=code_of("02_teacher"), **settings("teacher"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -246,8 +201,8 @@ rule distillation:
     log:
         f"{RUN}/03_distillation.ipynb",
     params:
-        task=of_task, code=code("03_distillation"), **settings("distillation"),
-    threads: THREADS
+        task=of_task, code=code_of("03_distillation"), **settings("distillation"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -264,8 +219,8 @@ rule pruning:
     log:
         f"{RUN}/04_pruning.ipynb",
     params:
-        task=of_task, code=code("04_pruning"), **settings("pruning"),
-    threads: THREADS
+        task=of_task, code=code_of("04_pruning"), **settings("pruning"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -284,8 +239,8 @@ rule quantization:
     log:
         f"{RUN}/05_quantization_and_replacing.ipynb",
     params:
-        task=of_task, code=code("05_quantization_and_replacing"), **settings("quantization"),
-    threads: THREADS
+        task=of_task, code=code_of("05_quantization_and_replacing"), **settings("quantization"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -303,8 +258,8 @@ rule shortcut_samples:
     log:
         f"{RUN}/06_shortcut_samples.ipynb",
     params:
-        task=of_task, code=code("06_shortcut_samples"), **settings("shortcut_samples"),
-    threads: THREADS
+        task=of_task, code=code_of("06_shortcut_samples"), **settings("shortcut_samples"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -320,8 +275,8 @@ rule doses:
     log:
         f"{RUN}/06b_dose_and_response.ipynb",
     params:
-        task=of_task, code=code("06b_dose_and_response"), **settings("doses"),
-    threads: THREADS
+        task=of_task, code=code_of("06b_dose_and_response"), **settings("doses"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -341,8 +296,8 @@ rule mitigation:
     log:
         f"{RUN}/07_mitigation.ipynb",
     params:
-        task=of_task, code=code("07_mitigation"), **settings("mitigation"),
-    threads: THREADS
+        task=of_task, code=code_of("07_mitigation"), **settings("mitigation"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -362,8 +317,8 @@ rule mends:
     log:
         f"{RUN}/07b_what_mends_it.ipynb",
     params:
-        task=of_task, code=code("07b_what_mends_it"), **settings("mends"),
-    threads: THREADS
+        task=of_task, code=code_of("07b_what_mends_it"), **settings("mends"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -384,8 +339,8 @@ rule loyalty:
     log:
         f"{RUN}/08_loyalty_and_attacks.ipynb",
     params:
-        task=of_task, code=code("08_loyalty_and_attacks"), **settings("loyalty"),
-    threads: THREADS
+        task=of_task, code=code_of("08_loyalty_and_attacks"), **settings("loyalty"),
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:
@@ -409,11 +364,11 @@ rule claims:
     log:
         f"{OUT}/09_claims.ipynb",
     params:
-        code=code("09_claims"),
+        code=code_of("09_claims"),
         published=contents(*Path("params/published").glob("*"), *Path("params").glob("claims.yaml")),
         **{f"set_{key}": f"{key}={value!r}" for key, value in
            PROFILE.flat("claims", GRID.tasks[0], (GRID.seeds or GRID.dense_seeds or [0])[0]).items()},
-    threads: THREADS
+    threads: COMMON["threads"]
     resources:
         training=1,
     shell:

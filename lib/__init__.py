@@ -1,4 +1,10 @@
-"""The study's heavy logic: one module for each arrow from parameters to claims."""
+"""The study's heavy logic, in eight rooms over a small ground. Imports go one way:
+
+    ground <- params <- tasks <- { models | analysis } <- { trials | figures, claims } <- tools
+
+The ground is errors, names (of models), files, store (finished work), code (hash of a source), progress, safe_yaml.
+models and analysis never import each other: they meet in the predictions table that `lib.store` keeps.
+"""
 
 import logging
 import warnings

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from lib.errors import StudyError
 
+ROOT = Path(__file__).resolve().parents[1]  # of the project
 CHECKSUMS = "checksums.json"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well. StudyError: a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with room(path):
@@ -35,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def recorded(path: Path) -> Iterator[Path]:
     """`replacing`, and the file's checksum goes into its folder's `checksums.json`."""
-    with replacing(path) as temporary:
+    with whole(path) as temporary:
         yield temporary
     _record(path.parent, {path.name: digest(path)})
 
@@ -89,7 +90,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 def _record(folder: Path, found: dict[str, str]) -> None:
     known = {name: value for name, value in checksums(folder).items() if (folder / name).exists()}
-    with replacing(folder / CHECKSUMS) as temporary:
+    with whole(folder / CHECKSUMS) as temporary:
         temporary.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n")
 
 

@@ -20,6 +20,7 @@ MITIGATIONS = ("smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entrop
 LOSSES = (*STUDENT_LOSSES, *MITIGATIONS)
 QUANTIZATIONS = ("ptq8", "qat8", "ptq4")  # after training, while training on, weights alone to 4 bits
 VARIANTS = ("after", "2x")
+OTHER_DENSE = "dense, other seed"  # the null of churn-like measures: a dense model that shares nothing but the task
 _FORM = re.compile(r"(dense|untrained|truncated-\d+(?:-alternate)?|scratch-\d+|theseus-\d+(?:-constant)?|"
                    r"(?:imp|heads|ffn)-\d+(?:\.\d+)?)(?:-(after|2x))?")
 _PLACE = re.compile(r"[\w-][\w./-]*|[~./].*")  # a hub id, or a folder
@@ -88,3 +89,8 @@ def _check_number(name: str, structure: str) -> None:
         raise StudyError(f"'{name}': {structure} has no layer; give 1 or more, such as {family}-3")
     if family in ("imp", "heads", "ffn") and float(number) >= 100:
         raise StudyError(f"'{name}': {structure} leaves nothing; the number is the percentage taken away and must be below 100")
+
+
+def percent(prefix: str, fraction: float) -> str:
+    """`imp-70` from ("imp", 0.7)."""
+    return f"{prefix}-{fraction * 100:g}"

@@ -11,7 +11,7 @@ LONG = 10  # seconds from which on a person wants to know
 def bar(total: int, desc: str, wait: float = 0) -> tqdm:
     """A bar of `total` units: `desc  50%|######      | 192/384 [00:20<00:20, loss=0.31, rows/s=300]`.
 
-    [time spent<time left]. Use it in a `with`, hand it to `training.fit` (total = steps) or `training.predict`
+    [time spent<time left]. Use it in a `with`, hand it to `loop.fit` (total = steps) or `loop.predict`
     (total = rows). A terminal is refreshed twice a second; a log or a notebook every ten seconds, so that a saved
     notebook holds a few short lines. The final state stays. wait: what takes fewer seconds is not shown at all.
     """

@@ -3,10 +3,9 @@
 Every file that a stage writes appears whole or not at all, and its folder's `checksums.json` says what it holds; a file
 that is read is held to that first. A model's folder is `outputs/<profile>/store/<key>/`: `record.json`, `cost.json`,
 `log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet`, and `model/`, a plain `from_pretrained`
-folder. What was damaged is mended by `lib.integrity`.
+folder. What was damaged is mended by `lib.tools.integrity`.
 """
 
-import ast
 import errno
 import hashlib
 import json
@@ -41,20 +40,6 @@ def array_hash(values: np.ndarray | None) -> str | None:
         return None
     values = np.ascontiguousarray(values)
     return hashlib.sha256(str((values.dtype, values.shape)).encode() + values.tobytes()).hexdigest()[:16]
-
-
-def source_hash(*modules: str) -> str:
-    """A hash of the code of some modules of `lib`; comments, docstrings and layout do not count."""
-    digest = hashlib.sha256()
-    for name in sorted(modules):
-        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr) \
-                    and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                body[0] = ast.Pass()
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:16]
 
 
 def write_json(path: Path, value) -> None:
@@ -275,3 +260,9 @@ def read_stage(folder: Path) -> dict[str, Model]:
                              f"run notebooks/{folder.name}.ipynb again")
         models[record["model"]] = model
     return models
+
+
+def evaluated(model) -> pd.DataFrame:
+    """The predictions of all rows but train's, which differ from seed to seed; model: anything with `predictions()`."""
+    table = model.predictions()
+    return table[table["split"] != "train"].reset_index(drop=True)

@@ -38,15 +38,17 @@ def tiny_encoder():
 @pytest.fixture(scope="module")
 def micro():
     """A few rows of a micro-world task."""
-    from lib import microworld
-    return microworld.make("micro_nli", seed=0, n_train=64, n_eval=20, n_ood=4)
+    from lib.tasks import microworld
+    return microworld.generate("micro_nli", seed=0, n_train=64, n_eval=20, n_ood=4)
 
 
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory, micro, tiny_encoder):
     """A run of 12 steps; its outputs lie in a temporary folder, shared by a file's tests."""
     import torch
-    from lib import params, schema
+
+    from lib.params import schema
+    from lib.params.profile import load_profile
     root = tmp_path_factory.mktemp("study")
     encoder = tiny_encoder(root / "tiny", pd.concat([micro["text_a"], micro["text_b"]]))
     fields = dict(encoder=encoder, encoder_layers=0, epochs=1.5, batch_size=8, learning_rate=0.01, dropout=0.1, max_length=48,
@@ -54,6 +56,6 @@ def tiny_run(tmp_path_factory, micro, tiny_encoder):
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "ROOT", root)
-        yield params.load("smoke").run("quantization", "micro_nli", 0).model_copy(update=fields)
+        yield load_profile("smoke").run("quantization", "micro_nli", 0).model_copy(update=fields)
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)

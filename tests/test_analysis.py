@@ -4,14 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import contrasts, evidence, floors, losses, measures, microworld, mitigation, models, names, params, report, rmc
-from lib import schema, shortcuts, store, tables, tasks
+from lib import names, store
+from lib.analysis import floors, measures, rmc, shortcuts, tables
+from lib.claims import contrasts, evidence
 from lib.errors import StudyError
+from lib.figures import report, sentences
+from lib.models import losses
+from lib.params import schema
+from lib.params.profile import load_profile
+from lib.tasks import microworld, registry
+from lib.trials import mitigation
 
-TASK = tasks.get("micro_nli")
+TASK = registry.get("micro_nli")
 EASIER, DEEPER = "passive", "relative"  # depths 2 and 3
 SIZES = {"train": 8, "dev": 4, "test": 4, "ood": 8, "unseen": 4}
-LOSSES = params.load("smoke").sections["mitigation"]["losses"]
+LOSSES = load_profile("smoke").sections["mitigation"]["losses"]
 
 
 def make_items():
@@ -136,7 +143,7 @@ def test_easy_rows_are_those_the_shortcut_solves(items, shortcut):
 
 def test_the_table_has_the_dynamics_and_the_shortcuts_confidence(dense, items, train, shortcut):
     v = np.arange(8.0)
-    table = shortcuts.table(items, dense, shortcut, v, v[::-1]).set_index("guid")
+    table = shortcuts.score_table(items, dense, shortcut, v, v[::-1]).set_index("guid")
     assert table.index.tolist() == train["guid"].tolist() and table["v_one_run"].tolist() == v[::-1].tolist()
     at = {m: 1 / (1 + np.exp(-m)) for m in (-2.0, 2.0, 4.0)}
     for guid, early in (("train0", at[2]), ("train2", at[-2])):
@@ -199,7 +206,7 @@ def test_easy_and_hard_rows_of_test_are_scored_apart(items, shortcut):
 
 @pytest.fixture
 def mitigating():
-    return params.load("smoke").run("mitigation", "micro_nli", 0)
+    return load_profile("smoke").run("mitigation", "micro_nli", 0)
 
 
 @pytest.fixture
@@ -296,7 +303,7 @@ def rows(items):
 
 def test_unseen_is_reported_apart():
     assert tables.ood_splits(TASK) == ["ood"] and tables.ood_chance(TASK) == 0.5
-    assert tables.ood_splits(tasks.get("qqp")) == ["paws_qqp", "paws_wiki"]
+    assert tables.ood_splits(registry.get("qqp")) == ["paws_qqp", "paws_wiki"]
 
 
 def test_train_counts_are_of_the_rows_on_which_the_shortcut_fails(items):
@@ -306,11 +313,11 @@ def test_train_counts_are_of_the_rows_on_which_the_shortcut_fails(items):
 
 def test_depths_are_graded_for_the_micro_world_alone():
     assert set(tables.depths(TASK)) == {case.name for case in microworld.SUBCASES["micro_nli"]}
-    assert tables.depths(tasks.get("mnli")) == {}
+    assert tables.depths(registry.get("mnli")) == {}
 
 
 def test_twins_share_the_hypothesis_and_differ_in_the_label():
-    twins = tables.twins(microworld.make("micro_nli", seed=0, n_train=64, n_eval=20, n_ood=2))
+    twins = tables.twins(microworld.generate("micro_nli", seed=0, n_train=64, n_eval=20, n_ood=2))
     pairs = twins.groupby("subcase")
     assert len(pairs) == len(microworld.SUBCASES["micro_nli"]) and (pairs.size() == 2).all()
     assert (pairs["text_b"].nunique() == 1).all() and (pairs["label"].nunique() == 2).all()
@@ -416,7 +423,7 @@ def test_the_bag_of_words_knows_which_side_a_word_is_on(items):
 
 
 def test_floors_are_valid_tables_of_all_rows(items):
-    made = floors.table(items, TASK, seed=0, folds=2)
+    made = floors.predictions(items, TASK, seed=0, folds=2)
     assert list(made) == ["majority", "bag of words", "shortcut only"]
     for table in made.values():
         store.check_predictions(table, items)
@@ -424,7 +431,7 @@ def test_floors_are_valid_tables_of_all_rows(items):
 
 
 def test_the_shortcut_only_model_sees_overlap_alone():
-    world = microworld.make("micro_nli", seed=0, n_train=400, n_eval=100, n_ood=20)
+    world = microworld.generate("micro_nli", seed=0, n_train=400, n_eval=100, n_ood=20)
     rows = measures.rows(floors.shortcut_only(world, TASK, folds=5, seed=0), world, TASK)
     right = rows[rows["split"] == "ood"].groupby("is_shortcut")["correct"].mean()
     assert right[True] > 0.8 and right[False] < 0.2
@@ -434,9 +441,9 @@ def test_the_shortcut_only_model_sees_overlap_alone():
 # --- texts
 
 def test_intervals_as_text():
-    assert report.interval(0.842, 0.831, 0.853) == "84.2 [83.1, 85.3]"
-    assert report.interval(0.842, np.nan, np.nan) == "84.2" and report.interval(np.nan, 0, 1) == "undefined"
-    assert report.interval(1.234, 1.2, 1.3, digits=2, scale=1) == "1.23 [1.20, 1.30]"
+    assert tables.with_interval(0.842, 0.831, 0.853) == "84.2 [83.1, 85.3]"
+    assert tables.with_interval(0.842, np.nan, np.nan) == "84.2" and tables.with_interval(np.nan, 0, 1) == "undefined"
+    assert tables.with_interval(1.234, 1.2, 1.3, digits=2, scale=1) == "1.23 [1.20, 1.30]"
 
 
 def test_wide_keeps_the_order_of_appearance_and_leaves_gaps_blank():
@@ -465,7 +472,7 @@ def test_differences_read_in_points_and_ratios_as_they_are():
 
 
 def test_losses_are_a_sentence_a_model():
-    assert report.losses(relative_table()).split("\n") == [
+    assert sentences.losses(relative_table()).split("\n") == [
         "- **truncated-3**: -5.0 [-6.0, -4.0] points ID, -20.0 [-21.0, -19.0] points OOD against dense",
         "- **imp-70**: 1.0 [0.0, 2.0] points ID, 0.0 [-1.0, 1.0] points OOD against dense"]
 
@@ -474,7 +481,7 @@ def test_losses_are_a_sentence_a_model():
 def test_a_smoke_run_says_that_it_is_no_result(monkeypatch, profile, warned):
     said = []
     monkeypatch.setattr(report, "display", said.append)
-    run = params.load("smoke").run("pruning", "micro_nli", 0).model_copy(update={"profile": profile})
+    run = load_profile("smoke").run("pruning", "micro_nli", 0).model_copy(update={"profile": profile})
     assert report.echo(run).loc["batch_size", "value"] == str(run.batch_size)
     assert ["not a result" in text.data for text in said] == [True] * warned
     assert report.versions().loc["torch", "version"]
@@ -485,7 +492,7 @@ def test_a_smoke_run_says_that_it_is_no_result(monkeypatch, profile, warned):
 @pytest.fixture
 def attacked():
     """Rows of the micro-world; dense is turned by a synonym, by a word that changes the truth, and by no word at all."""
-    one, two, three = microworld.make("micro_nli", seed=0, n_train=64, n_eval=200, n_ood=2).query(
+    one, two, three = microworld.generate("micro_nli", seed=0, n_train=64, n_eval=200, n_ood=2).query(
         "split == 'test' and label == 0 and text_b.str.contains('doctor')").head(3).to_dict("records")
     rows = pd.DataFrame([one, two, three])
     found = [("dense", one, one["text_b"].replace("doctor", "physician")), ("dense", two, "the physician slept"),
@@ -503,35 +510,35 @@ def test_the_grammar_tells_which_pairs_keep_their_label(attacked):
                                                                    found["adversarial"])]
     assert true[0] == true[3] == 0 and true[2] is None, "what this test is about"
     kept = sum(label == 0 for label in true[:5])
-    assert report.label_kept(TASK, found, rows) == (
+    assert sentences.label_kept(TASK, found, rows) == (
         f"By the grammar **{kept} of 5** adversarial pairs keep their true label; 1 hold a word that the grammar does not know.")
-    assert report.label_kept(TASK, found.iloc[[0, 3, 5]], rows) == (
+    assert sentences.label_kept(TASK, found.iloc[[0, 3, 5]], rows) == (
         "By the grammar **2 of 2** adversarial pairs keep their true label.")
-    assert report.label_kept(tasks.get("mnli"), found, rows).startswith("5 pairs were found. Whether they keep their label nobody")
+    assert sentences.label_kept(registry.get("mnli"), found, rows).startswith("5 pairs were found. Whether they keep their label nobody")
 
 
 def test_pairs_are_shown_by_turns_and_none_twice(attacked):
     rows, found = attacked
-    table = report.side_by_side(TASK, found, rows, n=4)
+    table = sentences.side_by_side(TASK, found, rows, n=4)
     assert list(table.columns) == ["premise", "hypothesis", "adversarial", "label"]
     assert table.index.tolist() == ["dense", "imp-70", "dense", "dense"] and set(table["label"]) == {"entailment"}
     assert table["adversarial"].tolist()[1:3] == [rows["text_b"][0], "the physician slept"]
     assert table["premise"].tolist()[1] == rows["text_a"][2]
-    assert len(report.side_by_side(TASK, found, rows, n=2)) == 2
+    assert len(sentences.side_by_side(TASK, found, rows, n=2)) == 2
 
 
 def test_texts_of_real_sets_are_not_shown(attacked, monkeypatch):
     said = []
-    monkeypatch.setattr(report, "say", said.append)
-    assert report.side_by_side(tasks.get("mnli"), attacked[1], attacked[0]) is None
+    monkeypatch.setattr(sentences, "say", said.append)
+    assert sentences.side_by_side(registry.get("mnli"), attacked[1], attacked[0]) is None
     assert "may not be shown" in said[0] and not any(text in said[0] for text in attacked[1]["adversarial"] if text)
 
 
 def test_notes_say_what_ran_not_and_for_whom():
     table = pd.DataFrame([("dense", "onnx_int8", "not installed"), ("imp-70", "onnx_int8", "not installed"),
                           ("dense", "eager", np.nan), ("dense", "compiled", "no compiler")], columns=["model", "path", "note"])
-    assert report.notes(table).split("\n") == ["- onnx_int8: not installed (dense, imp-70)", "- compiled: no compiler (dense)"]
-    assert report.notes(table.assign(note=np.nan)) == "Every path ran for every model."
+    assert sentences.notes(table).split("\n") == ["- onnx_int8: not installed (dense, imp-70)", "- compiled: no compiler (dense)"]
+    assert sentences.notes(table.assign(note=np.nan)) == "Every path ran for every model."
 
 
 def test_loyalty_is_read_against_dense_models_of_other_seeds():
@@ -541,17 +548,17 @@ def test_loyalty_is_read_against_dense_models_of_other_seeds():
     table = pd.concat([entries("test", seed_1=0.9, seed_2=0.94, low=0.85, within=0.87, high=0.99, near=0.97),
                        entries("ood", seed_1=0.5, seed_2=0.5, low=0.49, within=0.5, high=0.5, near=0.5),
                        entries("test", low=1.0, high=0.0).assign(measure="kl")])
-    test, ood = report.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]).split("\n")
+    test, ood = sentences.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]).split("\n")
     assert test.startswith("- test:") and "gives 92.0 %" in test and "apart: **low**" in test and "more loyal: **high**" in test
     assert "gives 50.0 %" in ood and ood.count("**none**") == 2
-    assert "no null" in report.loyal(table, [], ["test"])
+    assert "no null" in sentences.loyal(table, [], ["test"])
 
 
 def test_the_most_and_the_least_robust_model_are_named():
     rate = {"truncated-3": 0.3, "dense": 0.25, "imp-70": 0.8}
     table = pd.DataFrame([{"model": m, "measure": measure, "value": v} for m, value in rate.items()
                           for measure, v in (("success_rate", value), ("queries", 10 * value), ("clean_accuracy", 0.0))])
-    said = report.robust(table)
+    said = sentences.robust(table)
     assert "turns 25 % of the dense model's right answers, with 2.5 queries a row" in said
     assert "Most easily turned: **imp-70 (80 %)**; least: **dense (25 %)**" in said
 
@@ -561,7 +568,7 @@ def test_speeds_are_against_dense_at_each_batch():
                           ("imp-70", 1, "compiled", 6.0), ("truncated-3 + distil", 1, "eager", 3.0),
                           ("dense", 32, "eager", 90.0), ("truncated-3", 32, "compiled", 60.0)],
                          columns=["model", "batch", "path", "latency_ms"])  # a mask and a loss share their structure's graph
-    assert report.speedups(table).split("\n") == [
+    assert sentences.speedups(table).split("\n") == [
         "- batch 1, against dense (compiled): dense + ptq8 4.0x (onnx_int8), truncated-3 2.0x (eager)",
         "- batch 32, against dense (eager): truncated-3 1.5x (compiled)"]
 
@@ -578,7 +585,7 @@ def grid(tmp_path, monkeypatch, items):
     imp-70 is attacked on test rows 0 (broken), 1 and 2 (which it had wrong before); dense holds all three.
     """
     monkeypatch.setattr(schema, "ROOT", tmp_path)
-    run = params.load("smoke").run("claims", "micro_nli", 0).model_copy(
+    run = load_profile("smoke").run("claims", "micro_nli", 0).model_copy(
         update={"tasks": ["micro_nli"], "seeds": [0], "dense_seeds": [0, 1]})
     wrong = {("dense", 0): wrong_on(items, "test"), ("dense", 1): wrong_on(items, "test", 0),
              ("truncated-1", 0): wrong_on(items, "test", 0, 1), ("dense + ptq8", 0): wrong_on(items, "ood", 1),
@@ -616,7 +623,7 @@ def plane_of(run, seed, ood, latency):
 
 
 def test_evidence_is_every_model_of_every_task_and_seed(grid):
-    found = evidence.collect(grid)
+    found = evidence.gather(grid)
     assert [(m.record["seed"], m.name) for m in found.models] == [(0, name) for name in MADE] + [(1, "dense")]
     by_run = found.by_run()
     assert {place: list(rows) for place, rows in by_run.items()} == {("micro_nli", 0): MADE, ("micro_nli", 1): ["dense"]}
@@ -627,7 +634,7 @@ def test_evidence_is_every_model_of_every_task_and_seed(grid):
 
 
 def test_rows_tell_how_closely_a_model_follows_the_dense_one_of_its_seed(grid):
-    found = evidence.collect(grid)
+    found = evidence.gather(grid)
     pruned, second = found.rows_of("micro_nli", 0, "imp-70"), found.rows_of("micro_nli", 1, "dense")
     assert pruned.loc[~pruned["label_loyalty"], "guid"].tolist() == ["ood1", "ood3", "ood5", "ood7"]
     assert (pruned["probability_loyalty"] < 1 - 1e-6).tolist() == (~pruned["label_loyalty"]).tolist()
@@ -635,7 +642,7 @@ def test_rows_tell_how_closely_a_model_follows_the_dense_one_of_its_seed(grid):
 
 
 def test_the_dense_model_of_another_seed_stands_beside_each(grid):
-    found = evidence.collect(grid)
+    found = evidence.gather(grid)
     assert [(r["seed"], r["model"]) for r in found.records()] == [
         *[(0, name) for name in MADE], (1, "dense"), (0, "dense, other seed"), (1, "dense, other seed")]
     for seed in (0, 1):
@@ -646,12 +653,12 @@ def test_the_dense_model_of_another_seed_stands_beside_each(grid):
 
 
 def test_one_dense_model_has_no_other_beside_it(grid):
-    alone = evidence.collect(grid.model_copy(update={"dense_seeds": [0]}))
+    alone = evidence.gather(grid.model_copy(update={"dense_seeds": [0]}))
     assert [r["model"] for r in alone.records()] == MADE
 
 
 def test_rows_tell_which_survived_the_attack(grid):
-    found = evidence.collect(grid)
+    found = evidence.gather(grid)
     after = found.rows_of("micro_nli", 0, "imp-70").set_index("guid")["after_attack"]
     assert after.dropna().to_dict() == {"test0": False, "test1": True, "test2": False}
     assert found.rows_of("micro_nli", 0, "dense").set_index("guid")["after_attack"].dropna().all()
@@ -660,7 +667,7 @@ def test_rows_tell_which_survived_the_attack(grid):
 
 
 def test_rows_of_the_evidence_are_what_the_claims_take(grid):
-    found = evidence.collect(grid)
+    found = evidence.gather(grid)
     wanted = pd.DataFrame([
         ("label_loyalty", "ood", "imp-70", "dense, other seed", -50.0), ("after_attack", "", "imp-70", "dense", 100 * (1 / 3 - 1)),
         ("hidden_flips", "test", "truncated-1", "dense", 0.0), ("probability_loyalty", "test", "imp-70 + rmc", "dense", 0.0)],
@@ -670,7 +677,7 @@ def test_rows_of_the_evidence_are_what_the_claims_take(grid):
 
 
 def test_the_final_table_is_the_mean_over_seeds(grid):
-    table = evidence.collect(grid).final_table().set_index("model")
+    table = evidence.gather(grid).final_table().set_index("model")
     assert table["seeds"].eq(1).all() and table["interval"].eq("rows").all() and list(table.index) == MADE
     assert table["ood"].to_dict() == pytest.approx(dict.fromkeys(MADE, 1) | {"imp-70": 0.5, "dense + ptq8": 7 / 8})
     assert table.loc["imp-70", ["label_loyalty", "loyalty_ood", "after_attack"]].tolist() == pytest.approx([1, 0.5, 1 / 3])
@@ -679,8 +686,8 @@ def test_the_final_table_is_the_mean_over_seeds(grid):
     two = grid.model_copy(update={"seeds": [0, 1]})
     plane_of(two, 1, {"dense": 0.7, "imp-70": 0.2}, {"dense": 6.0, "imp-70": np.nan})
     attacks_of(two, 1, {"dense": [True, True, False]})
-    found = evidence.collect(grid)
-    table = evidence.Found(two, found.runs, found.by_place).final_table().set_index("model")
+    found = evidence.gather(grid)
+    table = evidence.GatheredRuns(two, found.runs, found.by_place).final_table().set_index("model")
     assert table["task"].eq("micro_nli").all() and table["seeds"].to_dict() == dict.fromkeys(MADE, 1) | {"dense": 2}
     half = 12.7062 * 0.125  # t of one degree of freedom, and half the difference of the two seeds
     assert table.loc["dense", ["dev", "dev_low", "dev_high"]].tolist() == pytest.approx([0.875, 0.875 - half, 0.875 + half], abs=1e-5)
@@ -689,7 +696,7 @@ def test_the_final_table_is_the_mean_over_seeds(grid):
 
 
 def test_the_gap_is_set_against_the_dense_model_of_the_same_seed(grid):
-    table = evidence.collect(grid).over_seeds().set_index(["model", "measure"])
+    table = evidence.gather(grid).over_seeds().set_index(["model", "measure"])
     assert table.loc[("imp-70", "gap_difference"), "value"] == pytest.approx(0.5)
     assert table.loc[("truncated-1", "gap_difference"), "value"] == pytest.approx(-0.5)
     dense = table.loc[("dense", "gap_difference")]
@@ -703,16 +710,16 @@ def test_the_gap_is_set_against_the_dense_model_of_the_same_seed(grid):
 def test_what_notebook_08_has_not_written_is_named(grid, name, asked):
     (grid.folder("08_loyalty_and_attacks", "micro_nli", 0) / name).unlink()
     with pytest.raises(StudyError, match=f"{name} is not there: run notebooks/08_loyalty_and_attacks.ipynb"):
-        asked(evidence.collect(grid))
+        asked(evidence.gather(grid))
 
 
 def test_the_dense_checkpoints_are_rows_with_a_step(grid):
-    rows = evidence.collect(grid).rows_of("micro_nli", 0, "dense checkpoints")
+    rows = evidence.gather(grid).rows_of("micro_nli", 0, "dense checkpoints")
     assert sorted(rows["step"].unique()) == [5] and set(rows["split"]) == {"test", "ood"} and rows["easy"].notna().all()
 
 
 def test_churn_has_the_dense_models_of_other_seeds_as_its_null(grid):
-    churn = evidence.collect(grid).dense_churn().set_index(["model", "split"])
+    churn = evidence.gather(grid).dense_churn().set_index(["model", "split"])
     assert list(churn.index.get_level_values("model").unique()) == ["dense, seed 1", *MADE[1:]]
     assert churn.loc[("dense, seed 1", "test"), ["value", "lost", "gained"]].tolist() == [0.25, 0.25, 0], "wrong where dense is right"
     assert churn.loc[("truncated-1", "test"), "value"] == 0.5 and churn.loc[("imp-70", "ood"), "value"] == 0.5
@@ -720,13 +727,13 @@ def test_churn_has_the_dense_models_of_other_seeds_as_its_null(grid):
 
 
 def test_churn_of_several_seeds_is_a_mean_with_pairs_of_dense_models_as_its_null(grid):
-    found, two = evidence.collect(grid), grid.model_copy(update={"seeds": [0, 1]})
+    found, two = evidence.gather(grid), grid.model_copy(update={"seeds": [0, 1]})
     attacks_of(two, 1, {"dense": [True, True, True]})
     places = [("micro_nli", seed) for seed in range(4)]  # dense models of seeds 0 and 2 agree, as do those of 1 and 3
     runs = {place: found.runs["micro_nli", place[1] % 2] for place in places}
     models = {place: found.by_place["micro_nli", place[1] % 2] for place in places}
     models["micro_nli", 1] = models["micro_nli", 1] | {"imp-70": models["micro_nli", 0]["imp-70"]}
-    churn = evidence.Found(two, runs, models).dense_churn().set_index(["model", "split"])
+    churn = evidence.GatheredRuns(two, runs, models).dense_churn().set_index(["model", "split"])
     assert churn.loc[("dense, other seed", "test"), ["value", "low", "high", "seeds", "interval"]].tolist() == [0.25, 0.25, 0.25, 2, "seeds"]
     assert churn.loc[("imp-70", "test"), ["value", "lost", "gained", "seeds"]].tolist() == [0.125, 0, 0.125, 2]
     assert churn.loc[("truncated-1", "test"), ["seeds", "interval"]].tolist() == [1, "rows"]
@@ -734,7 +741,7 @@ def test_churn_of_several_seeds_is_a_mean_with_pairs_of_dense_models_as_its_null
 
 def test_tables_of_other_stages_are_put_together(grid):
     store.write_csv(grid.folder("06b_dose_and_response", "micro_nli", 0) / "slopes.csv", pd.DataFrame({"slope": [1.5]}))
-    found = evidence.collect(grid)
+    found = evidence.gather(grid)
     assert found.written("06b_dose_and_response", "slopes.csv").to_dict("records") == [{"task": "micro_nli", "seed": 0, "slope": 1.5}]
     assert found.written("06b_dose_and_response", "none.csv").empty
 
@@ -743,7 +750,7 @@ def test_tables_of_other_stages_are_put_together(grid):
 def test_a_stage_that_is_missing_is_named(grid, stage):
     (grid.folder(stage, "micro_nli", 0) / "models.json").unlink()
     with pytest.raises(StudyError, match=f"run notebooks/{stage}.ipynb"):
-        evidence.collect(grid)
+        evidence.gather(grid)
 
 
 def test_a_base_that_was_not_made_is_named_with_the_nearest(items):
@@ -762,7 +769,7 @@ def test_real_sets_have_no_counts_and_labels_stand_in_for_subcases(rows, items):
 def test_caveats_are_those_of_the_task_and_of_the_encoder(monkeypatch):
     said = []
     monkeypatch.setattr(report, "say", said.append)
-    run = params.load("smoke").run("pruning", "micro_nli", 0)
+    run = load_profile("smoke").run("pruning", "micro_nli", 0)
     report.caveats(run, TASK)
     report.caveats(run.model_copy(update={"encoder": "bert-base-uncased"}), TASK)
     assert TASK.caveats in said[0] and "itself distilled" in said[0]

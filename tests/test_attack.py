@@ -6,10 +6,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from lib import batches, encoders, microworld, progress, training
-from lib.attack import COLUMNS, Victim, attack, replay, summary
-from lib.candidates import source
+from lib import progress
 from lib.errors import StudyError
+from lib.models import batches, encoders, loop, pretrained
+from lib.tasks import microworld
+from lib.trials.attack import COLUMNS, Victim, replay, run, summary
+from lib.trials.candidates import source
 
 LOOSE = dict(max_changed=1.0, max_candidates=5)
 
@@ -47,7 +49,7 @@ def of(**words):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return encoders.load_tokenizer("offline")
+    return pretrained.load_tokenizer("offline")
 
 
 def tiny(seed=0, scale=8):
@@ -63,7 +65,7 @@ def tiny(seed=0, scale=8):
 
 
 def micro(n=40):
-    frame = microworld.make("micro_nli", seed=0, n_train=64, n_eval=200, n_ood=2, shortcut_rate=0.5)
+    frame = microworld.generate("micro_nli", seed=0, n_train=64, n_eval=200, n_ood=2, shortcut_rate=0.5)
     return frame[frame["split"] == "test"].head(n).reset_index(drop=True)
 
 
@@ -71,7 +73,7 @@ def micro(n=40):
 
 def test_the_most_important_word_goes_first_and_the_best_candidate_wins():
     victim = Scored({"big": 1, "dog": 3, "hound": 2, "mutt": -2, "whelp": -3, "huge": -9})
-    found = attack(victim, items(["big dog"]), of(big=["huge"], dog=["hound", "mutt", "whelp"]), **LOOSE)
+    found = run(victim, items(["big dog"]), of(big=["huge"], dog=["hound", "mutt", "whelp"]), **LOOSE)
     assert victim.asked == [["big dog"], ["dog", "big"], ["big hound", "big mutt", "big whelp"]]
     assert found.loc[0].to_dict() == {"guid": "g0", "label": 0, "correct": True, "success": True, "queries": 6,
                                       "words": 2, "changed": 1, "text_b": "big dog", "adversarial": "big whelp"}
@@ -80,10 +82,10 @@ def test_the_most_important_word_goes_first_and_the_best_candidate_wins():
 
 def test_words_change_one_after_the_other_and_a_candidate_that_helps_nothing_is_left():
     victim = Scored({"big": 1, "dog": 3, "hound": 4, "ran": 2, "fled": 1, "huge": 0}, bias=-5.5)
-    found = attack(victim, items(["big dog ran"]), of(big=["huge"], dog=["hound"], ran=["fled"]), **LOOSE)
+    found = run(victim, items(["big dog ran"]), of(big=["huge"], dog=["hound"], ran=["fled"]), **LOOSE)
     assert found.loc[0, "adversarial"] == "big dog fled" and found.loc[0, "changed"] == 1
     victim.bias = -4.5
-    found = attack(victim, items(["big dog ran"]), of(big=["huge"], dog=["hound"], ran=["fled"]), **LOOSE)
+    found = run(victim, items(["big dog ran"]), of(big=["huge"], dog=["hound"], ran=["fled"]), **LOOSE)
     assert found.loc[0, "adversarial"] == "huge dog fled" and found.loc[0, "changed"] == 2
     assert victim.asked[-1] == ["huge dog fled"]  # the later word is tried on the text already changed
 
@@ -92,62 +94,62 @@ def test_words_change_one_after_the_other_and_a_candidate_that_helps_nothing_is_
 def test_the_budget_is_a_share_of_the_words_and_at_least_one(share, budget):
     victim = Scored({w: 1 for w in "pqrs"} | {w: 0.9 for w in "wxyz"})
     search = of(p=["w"], q=["x"], r=["y"], s=["z"])
-    found = attack(victim, items(["p q r s"]), search, max_changed=share, max_candidates=5)
+    found = run(victim, items(["p q r s"]), search, max_changed=share, max_candidates=5)
     assert found.loc[0, "changed"] == budget and not found.loc[0, "success"] and found.loc[0, "adversarial"] == ""
 
 
 def test_stop_words_stay_unless_asked_for_and_candidates_are_cut():
     victim = Scored({"not": 5, "dog": 1, "yes": -1, "cur": 0.5, "mutt": -9})
     search = of(dog=["cur", "mutt"], **{"not": ["yes"]})
-    kept = attack(victim, items(["not dog"]), search, max_changed=1, max_candidates=1)
+    kept = run(victim, items(["not dog"]), search, max_changed=1, max_candidates=1)
     assert kept.loc[0, "changed"] == 1 and not kept.loc[0, "success"] and victim.asked[-1] == ["not cur"]
-    taken = attack(victim, items(["not dog"]), search, max_changed=0.5, max_candidates=1, stop_words=False)
+    taken = run(victim, items(["not dog"]), search, max_changed=0.5, max_candidates=1, stop_words=False)
     assert victim.asked[-1] == ["yes dog"] and taken.loc[0, "changed"] == 1
 
 
 def test_case_and_punctuation_stay():
     victim = Scored({"Dog,": 2, "Mutt,": -2})
-    found = attack(victim, items(['"so"  Dog, ran.']), of(dog=["mutt"]), **LOOSE)
+    found = run(victim, items(['"so"  Dog, ran.']), of(dog=["mutt"]), **LOOSE)
     assert found.loc[0, "adversarial"] == '"so"  Mutt, ran.' and found.loc[0, "words"] == 3
 
 
 def test_rows_already_wrong_are_left_alone():
     victim = Scored({"dog": 1, "cur": -1})
-    found = attack(victim, items(["dog", "dog", "cur"], [0, 1, 0]), of(dog=["cur"], cur=["dog"]), **LOOSE)
+    found = run(victim, items(["dog", "dog", "cur"], [0, 1, 0]), of(dog=["cur"], cur=["dog"]), **LOOSE)
     assert found["correct"].tolist() == [True, False, False] and found["success"].tolist() == [True, False, False]
     assert found["queries"].tolist() == [3, 0, 0] and found["changed"].tolist() == [1, 0, 0]
 
 
 def test_nothing_to_attack():
-    assert list(attack(Scored({}), items([]), of(), **LOOSE).columns) == COLUMNS
-    wrong = attack(Scored({}, bias=-1), items(["dog"]), of(dog=["cur"]), **LOOSE)
+    assert list(run(Scored({}), items([]), of(), **LOOSE).columns) == COLUMNS
+    wrong = run(Scored({}, bias=-1), items(["dog"]), of(dog=["cur"]), **LOOSE)
     assert not wrong["correct"].any() and wrong["queries"].tolist() == [0]
-    assert attack(Scored({}, bias=1), items(["..."]), of(), **LOOSE).loc[0, "words"] == 0
-    assert attack(Scored({}, bias=1), items(["p q"]), of(), **LOOSE).loc[0, ["queries", "changed"]].tolist() == [3, 0]
+    assert run(Scored({}, bias=1), items(["..."]), of(), **LOOSE).loc[0, "words"] == 0
+    assert run(Scored({}, bias=1), items(["p q"]), of(), **LOOSE).loc[0, ["queries", "changed"]].tolist() == [3, 0]
 
 
 def test_the_bar_counts_the_rows(capsys):
     with progress.bar(3, "attack") as bar:
-        attack(Scored({"dog": 1, "cur": -1}), items(["dog", "cur", "dog"]), of(dog=["cur"]), progress=bar, **LOOSE)
+        run(Scored({"dog": 1, "cur": -1}), items(["dog", "cur", "dog"]), of(dog=["cur"]), progress=bar, **LOOSE)
     assert "3/3" in capsys.readouterr().out
 
 
 def test_mistakes_are_named():
     with pytest.raises(StudyError, match="attack_changed is 20"):
-        attack(Scored({}), items(["dog"]), of(), max_changed=20, max_candidates=1)
+        run(Scored({}), items(["dog"]), of(), max_changed=20, max_candidates=1)
     with pytest.raises(StudyError, match="attack_candidates is 0"):
-        attack(Scored({}), items(["dog"]), of(), max_changed=1, max_candidates=0)
+        run(Scored({}), items(["dog"]), of(), max_changed=1, max_candidates=0)
     with pytest.raises(StudyError, match="label 2 is beyond the model's 2 classes"):
-        attack(Scored({}), items(["dog"], 2), of(), **LOOSE)
+        run(Scored({}), items(["dog"], 2), of(), **LOOSE)
 
 
 # --- the micro-world
 
 @pytest.mark.parametrize("task", list(microworld.TASKS))
 def test_adversarial_pairs_keep_their_label_by_the_grammar(task):
-    rows = microworld.make(task, seed=0, n_train=64, n_eval=200, n_ood=10, shortcut_rate=0.5)
+    rows = microworld.generate(task, seed=0, n_train=64, n_eval=200, n_ood=10, shortcut_rate=0.5)
     rows = rows[rows["split"].isin(["test", "ood"])]
-    found = attack(Overlap(), rows, source("synonyms", limit=5), max_changed=1.0, max_candidates=5)
+    found = run(Overlap(), rows, source("synonyms", limit=5), max_changed=1.0, max_candidates=5)
     pairs = found[found["success"]].merge(rows, on="guid", suffixes=("", "_item"))
     assert len(pairs) > 20 and (pairs["adversarial"] != pairs["text_b"]).all()
     for pair in pairs.itertuples():
@@ -160,7 +162,7 @@ def test_adversarial_pairs_keep_their_label_by_the_grammar(task):
 def test_the_victim_answers_as_predict_does_and_runs_no_pair_twice(tokenizer, dtype, tolerance):
     rows, model = micro(), tiny(scale=1)
     victim = Victim(model, tokenizer, 64, dtype, "cpu")
-    expected = training.predict(model, batches.encode(tokenizer, rows, 64), dtype=dtype, device="cpu")
+    expected = loop.predict(model, batches.encode(tokenizer, rows, 64), dtype=dtype, device="cpu")
     for _ in range(2):
         assert np.allclose(victim.logits(rows["text_a"].tolist(), rows["text_b"].tolist()), expected, atol=tolerance)
     twice = victim.logits(["new", "new", rows["text_a"][0]], ["pair", "pair", rows["text_b"][0]])
@@ -176,8 +178,8 @@ def test_lock_step_finds_what_row_by_row_finds(tokenizer):
     together = Victim(tiny(), tokenizer, 64, "fp32", "cpu")
     rows["label"] = together.logits(rows["text_a"].tolist(), rows["text_b"].tolist()).argmax(axis=1)
     rows.loc[::10, "label"] = 1 - rows.loc[::10, "label"]
-    found = attack(together, rows, search, max_changed=0.6, max_candidates=4)
-    alone = [attack(Victim(tiny(), tokenizer, 64, "fp32", "cpu", batch_size=1), rows.iloc[[i]], search, max_changed=0.6,
+    found = run(together, rows, search, max_changed=0.6, max_candidates=4)
+    alone = [run(Victim(tiny(), tokenizer, 64, "fp32", "cpu", batch_size=1), rows.iloc[[i]], search, max_changed=0.6,
                     max_candidates=4) for i in range(len(rows))]
     pd.testing.assert_frame_equal(found, pd.concat(alone, ignore_index=True))
     assert 0 < found["success"].sum() < found["correct"].sum() < len(rows)
@@ -188,7 +190,7 @@ def test_replay_breaks_the_model_it_was_found_on_and_asks_others(tokenizer):
     rows = micro()
     victim, other = (Victim(tiny(seed), tokenizer, 64, "fp32", "cpu") for seed in (0, 1))
     rows["label"] = victim.logits(rows["text_a"].tolist(), rows["text_b"].tolist()).argmax(axis=1)
-    found = attack(victim, rows, source("characters", limit=4), max_changed=1.0, max_candidates=4)
+    found = run(victim, rows, source("characters", limit=4), max_changed=1.0, max_candidates=4)
     ran = victim.forwards
     assert found["success"].any() and not replay(victim, found, rows).any() and victim.forwards == ran
     right = replay(other, found, rows)
@@ -212,7 +214,7 @@ def test_summary_counts_wrong_rows_as_failures():
 
 
 def test_summary_where_nothing_succeeded():
-    found = attack(Scored({}, bias=-1), items(["dog"] * 3), of(dog=["cur"]), **LOOSE)
+    found = run(Scored({}, bias=-1), items(["dog"] * 3), of(dog=["cur"]), **LOOSE)
     table = summary(found, items(["dog"] * 3), n_boot=10).set_index("measure")
     assert table.loc["clean_accuracy", "value"] == table.loc["after_attack_accuracy", "value"] == 0
     assert table.loc[["success_rate", "queries", "words_changed"], "value"].isna().all()
@@ -220,7 +222,7 @@ def test_summary_where_nothing_succeeded():
 
 
 def test_summary_takes_the_mean_over_seeds():
-    base = attack(Scored({"dog": 1, "cur": -1}), items(["dog"] * 4), of(dog=["cur"]), **LOOSE)
+    base = run(Scored({"dog": 1, "cur": -1}), items(["dog"] * 4), of(dog=["cur"]), **LOOSE)
     held = base.assign(success=False)
     both = pd.concat([base.assign(seed=0), held.assign(seed=1)])
     table = summary(both, items(["dog"] * 4), n_boot=10).set_index("measure")

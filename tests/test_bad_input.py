@@ -21,10 +21,15 @@ from test_claims import GOOD
 from test_params import injection, session
 from test_tasks import PAIR, SPEC, rows, write
 
-from lib import claims, encoders, files, models, params, recipes, results, schema, sources, store, tasks, training
+from lib import files, store
+from lib.claims import declared, runs
 from lib.errors import StudyError
+from lib.models import loop, make, pretrained, recipes
+from lib.params import notebook, schema
+from lib.params.profile import load_profile
+from lib.tasks import dataset, registry, sources
 
-ROOT = schema.ROOT
+ROOT = files.ROOT
 
 
 def state(folder):
@@ -138,7 +143,7 @@ OVERRIDES = {
 
 @table(OVERRIDES)
 def test_overrides(here, made, culprit, mend):
-    refused(lambda: params.load("mini", [made] if isinstance(made, str) else made), here, culprit, mend)
+    refused(lambda: load_profile("mini", [made] if isinstance(made, str) else made), here, culprit, mend)
 
 
 MINE = "common: {profile: mine}\n"
@@ -174,7 +179,7 @@ PROFILES = {
 @table(PROFILES)
 def test_profile_files(here, made, culprit, mend):
     (here / "mine.yaml").write_bytes(made if isinstance(made, bytes) else made.encode())
-    refused(lambda: params.load(here / "mine.yaml"), here, culprit, mend)
+    refused(lambda: load_profile(here / "mine.yaml"), here, culprit, mend)
 
 
 @table({
@@ -185,7 +190,7 @@ def test_profile_files(here, made, culprit, mend):
 })
 def test_profile_names(here, made, culprit, mend):
     (here / "folder.yaml").mkdir()
-    refused(lambda: params.load(made), here, culprit, mend)
+    refused(lambda: load_profile(made), here, culprit, mend)
 
 
 @table({
@@ -203,7 +208,7 @@ def test_profile_names(here, made, culprit, mend):
     "profile that does not hold together": (injection("mini", mitigation={"bases": ["imp-71"]}), "injected profile: .*'imp-71'", "add it there"),
 })
 def test_what_papermill_injects(here, made, culprit, mend):
-    refused(lambda: params.check("pruning", session("pruning", made)), here, culprit, mend)
+    refused(lambda: notebook.parameters("pruning", session("pruning", made)), here, culprit, mend)
 
 
 # ---------------------------------------------------------------- a reader's own task
@@ -244,7 +249,7 @@ TASK_FILES = {
 @table(TASK_FILES)
 def test_task_files(here, made, culprit, mend):
     (here / "mine.yaml").write_bytes(made if isinstance(made, bytes) else made.encode())
-    refused(lambda: tasks.get(here / "mine.yaml"), here, culprit, mend)
+    refused(lambda: registry.get(here / "mine.yaml"), here, culprit, mend)
 
 
 @pytest.fixture
@@ -275,7 +280,7 @@ SMALL = {"seed": 0, "n_train": 64, "n_eval": 20, "n_ood": 4}
 def test_draws(here, own, made, culprit, mend):
     name, changes = made
     path = own() if name == "own" else name
-    refused(lambda: tasks.load(tasks.get(path), **{**SMALL, **changes}), here, culprit, mend)
+    refused(lambda: dataset.load(registry.get(path), **{**SMALL, **changes}), here, culprit, mend)
 
 
 @table({
@@ -289,7 +294,7 @@ def test_draws(here, own, made, culprit, mend):
 })
 def test_rows_of_a_task(here, own, made, culprit, mend):
     path = own(**made)
-    refused(lambda: tasks.load(tasks.get(path), **SMALL), here, culprit, mend)
+    refused(lambda: dataset.load(registry.get(path), **SMALL), here, culprit, mend)
 
 
 # ---------------------------------------------------------------- data files
@@ -382,7 +387,7 @@ def test_a_predictions_file(here, made, culprit, mend):
 
 
 def wide(run, **columns):
-    arrow = pa.table({"guid": ITEMS["guid"], **columns}).replace_schema_metadata({"reference_schema": results.SCHEMA})
+    arrow = pa.table({"guid": ITEMS["guid"], **columns}).replace_schema_metadata({"reference_schema": runs.SCHEMA})
     pq.write_table(arrow, run / "predictions.parquet")
 
 
@@ -402,9 +407,9 @@ def test_the_reference(here, made, culprit, mend):
     run.mkdir(parents=True)
     ITEMS.assign(easy=True).to_parquet(run / "items.parquet")
     wide(run, dense=pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float64(), 2)))
-    results.load("smoke", "micro_nli", 0, here)
+    runs.load("smoke", "micro_nli", 0, here)
     made(run)
-    refused(lambda: results.load("smoke", "micro_nli", 0, here), here, culprit, mend)
+    refused(lambda: runs.load("smoke", "micro_nli", 0, here), here, culprit, mend)
 
 
 @table({
@@ -417,7 +422,7 @@ def test_records_of_the_reference(here, made, culprit, mend):
     (here / "02_teacher").mkdir()
     (here / "02_teacher" / "models.json").write_text('[{"model": "dense"}]')
     (here / made[0]).write_text(made[1])
-    refused(lambda: results.Kept(here).models()["dense"].cost, here, culprit, mend)
+    refused(lambda: runs.ReferenceRun(here).models()["dense"].cost, here, culprit, mend)
 
 
 # ---------------------------------------------------------------- encoders and models
@@ -477,8 +482,8 @@ def test_encoder_folders(here, tiny, made, culprit, mend):
     made(here / "tiny")
 
     def load():
-        encoders.load_tokenizer(str(here / "tiny"))
-        encoders.load_classifier(str(here / "tiny"), 2, seed=0, layers=[0])
+        pretrained.load_tokenizer(str(here / "tiny"))
+        pretrained.load_classifier(str(here / "tiny"), 2, seed=0, layers=[0])
     refused(load, here, culprit, mend)
 
 
@@ -489,7 +494,7 @@ def test_encoder_folders(here, tiny, made, culprit, mend):
 })
 def test_encoder_names(here, monkeypatch, made, culprit, mend):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused(lambda: encoders.load_classifier(made, 2, seed=0), here, culprit, mend)
+    refused(lambda: pretrained.load_classifier(made, 2, seed=0), here, culprit, mend)
 
 
 @table({
@@ -505,9 +510,9 @@ def test_encoder_names(here, monkeypatch, made, culprit, mend):
 })
 def test_models(here, tiny_run, micro, monkeypatch, made, culprit, mend):
     monkeypatch.setattr(schema, "ROOT", here)
-    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(loop, "fit", None)
     (tiny_run.outputs / "store").mkdir(parents=True)
-    refused(lambda: models.make(tiny_run, micro, made[0], models.Extras(**made[1])), here, culprit, mend)
+    refused(lambda: make.model(tiny_run, micro, made[0], make.Extras(**made[1])), here, culprit, mend)
 
 
 @table({
@@ -515,11 +520,11 @@ def test_models(here, tiny_run, micro, monkeypatch, made, culprit, mend):
     "heads that 04 cuts": ("heads-25 + ptq8", "'heads-25' is made in notebook 04", "add its share to pruning.head_fractions"),
 })
 def test_recipes(here, tiny_run, micro, made, culprit, mend):
-    refused(lambda: recipes.make_all(tiny_run, micro, [made], {"dense": store.Model(here)}), here, culprit, mend)
+    refused(lambda: recipes.follow_all(tiny_run, micro, [made], {"dense": store.Model(here)}), here, culprit, mend)
 
 
 def test_what_is_said_of_the_offline_encoder_is_so():
-    config = json.loads((encoders.offline_dir() / "config.json").read_text())
+    config = json.loads((pretrained.offline_dir() / "config.json").read_text())
     assert (config["num_hidden_layers"], config["max_position_embeddings"]) == (schema.OFFLINE_LAYERS, schema.OFFLINE_TOKENS)
 
 
@@ -544,12 +549,12 @@ def test_what_is_said_of_the_offline_encoder_is_so():
 def test_claims(here, made, culprit, mend):
     text = made if isinstance(made, bytes) else (made if isinstance(made, str) else yaml.safe_dump(made)).encode()
     (here / "claims.yaml").write_bytes(text)
-    refused(lambda: claims.load(here / "claims.yaml"), here, culprit, mend)
+    refused(lambda: declared.load(here / "claims.yaml"), here, culprit, mend)
 
 
 @table({"gone": ("no.yaml", "no.yaml: cannot be read", "give the path"), "a folder": (".", r"\.: cannot be read", "give the path")})
 def test_claims_files(here, made, culprit, mend):
-    refused(lambda: claims.load(made), here, culprit, mend)
+    refused(lambda: declared.load(made), here, culprit, mend)
 
 
 # ---------------------------------------------------------------- command lines
@@ -570,15 +575,15 @@ def project(tmp_path_factory):
 
 SNAKEMAKE = "snakemake -n --nolock --cores 1 --config"
 COMMANDS = {
-    "params, profile": ("lib.params min mitigation", 2, "no profile 'min' in params; did you mean 'mini'?"),
-    "params, section": ("lib.params mini mitigaton", 2, "no section 'mitigaton'; did you mean 'mitigation'?"),
-    "params, key": ("lib.params mini mitigation --set mitigation.alhpa=3", 2, "unknown key 'mitigation.alhpa'; did you mean 'alpha'?"),
-    "params, seed": ("lib.params mini mitigation --seed -1", 2, "common.seed = -1: should be greater than or equal to 0"),
-    "params, task": ("lib.params mini mitigation --task micro_nil", 2, "'micro_nil' is no task .* did you mean 'micro_nli'?"),
-    "statements, block": ("lib.statements --check", 1, "README.md: line 2: the reference has no ledger of a profile 'nano'"),
-    "statements, write": ("lib.statements", 1, "README.md: line 2: the reference has no ledger of a profile 'nano'"),
-    "notebooks": ("lib.notebooks 04_prunning", 2, "no notebook '04_prunning'; did you mean '04_pruning'?"),
-    "reference": ("lib.reference --check mini min", 2, "no profile 'min': collect it .* first; did you mean 'mini'?"),
+    "params, profile": ("lib.params.profile min mitigation", 2, "no profile 'min' in params; did you mean 'mini'?"),
+    "params, section": ("lib.params.profile mini mitigaton", 2, "no section 'mitigaton'; did you mean 'mitigation'?"),
+    "params, key": ("lib.params.profile mini mitigation --set mitigation.alhpa=3", 2, "unknown key 'mitigation.alhpa'; did you mean 'alpha'?"),
+    "params, seed": ("lib.params.profile mini mitigation --seed -1", 2, "common.seed = -1: should be greater than or equal to 0"),
+    "params, task": ("lib.params.profile mini mitigation --task micro_nil", 2, "'micro_nil' is no task .* did you mean 'micro_nli'?"),
+    "statements, block": ("lib.tools.findings --check", 1, "README.md: line 2: the reference has no ledger of a profile 'nano'"),
+    "statements, write": ("lib.tools.findings", 1, "README.md: line 2: the reference has no ledger of a profile 'nano'"),
+    "notebooks": ("lib.tools.executed 04_prunning", 2, "no notebook '04_prunning'; did you mean '04_pruning'?"),
+    "reference": ("lib.tools.reference --check mini min", 2, "no profile 'min': collect it .* first; did you mean 'mini'?"),
     "snakemake, override": (f"{SNAKEMAKE} study_profile=mini overrides=mitigation.alhpa=0.4", 1, "unknown key 'mitigation.alhpa'; did you mean 'alpha'?"),
     "snakemake, profile": (f"{SNAKEMAKE} study_profile=min", 1, "no profile 'min' in params; did you mean 'mini'?"),
 }

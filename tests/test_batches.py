@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import batches, encoders
 from lib.errors import StudyError
+from lib.models import batches, pretrained
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return encoders.load_tokenizer("offline")
+    return pretrained.load_tokenizer("offline")
 
 
 @pytest.fixture

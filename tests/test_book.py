@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import book, book_pages, book_tables, params, slider
-from lib.book_pages import Page, Writer
-from lib.drawing import color_of
 from lib.errors import StudyError
-from lib.schema import ROOT
+from lib.figures.theme import color_of
+from lib.files import ROOT
+from lib.params.profile import load_profile
+from lib.tools.book import build, html_tables, pages, slider
+from lib.tools.book.pages import Page, Writer, labels_of, with_prose
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-WORKS = book_pages.citations({
+WORKS = pages.citations({
     "du2023": (["Du", "Hu", "Awadallah"], "2023", "2110.08419", True),
     "sun2019": (["Sun", "Cheng", "Liu"], "2019", "", False),
     "zhu2017": (["Zhu", "Gupta"], "2017", "", False), "berger1982": (["Berger"], "1982", "", False)})
@@ -36,7 +37,7 @@ heads-20,cleft,5,3,0.9,0.85,0.95,400
 imp-70-after,cleft,5,3,0.9,0.85,0.95,400
 """
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-needs_sphinx = pytest.mark.skipif(any(importlib.util.find_spec(name.split(".")[0]) is None for name in book.NEEDED),
+needs_sphinx = pytest.mark.skipif(any(importlib.util.find_spec(name.split(".")[0]) is None for name in build.NEEDED),
                                   reason="the extra `book` is not installed")
 
 
@@ -135,7 +136,7 @@ def test_a_figure_is_the_svg_beside_its_table_with_the_caption_and_label_of_its_
     assert shown.outputs[0].data == {"image/svg+xml": "<svg>curve</svg>"}
     figure = shown.metadata["mystnb"]["figure"]
     assert figure["caption"] == "Score in 04. Up is better. ([its table](tables/04_pruning-curve.csv))"
-    assert figure["name"].startswith("fig-up-") and book_pages.labels_of(notebook(code=[cell])) == {"fig-up"}
+    assert figure["name"].startswith("fig-up-") and labels_of(notebook(code=[cell])) == {"fig-up"}
     assert "Up is better; its numbers" in shown.metadata["mystnb"]["image"]["alt"]
     assert made.tables == {folder / "curve.csv": "tables/04_pruning-curve.csv"}
     (folder / "curve.svg").unlink()
@@ -150,7 +151,7 @@ def test_figures_drawn_in_a_loop_are_told_apart(pages):
     assert [one.outputs[0].data["image/svg+xml"] for one in shown] == ["<svg>plane_a</svg>", "<svg>plane_b</svg>"]
     captions = [one.metadata["mystnb"]["figure"]["caption"] for one in shown]
     assert captions[1] == "P. (`b`, [its table](tables/09_claims-plane_b.csv))"
-    assert book_pages.labels_of(notebook(code=[cell])) == {"fig-plane"}
+    assert labels_of(notebook(code=[cell])) == {"fig-plane"}
     cell.outputs.pop()
     (_, alone) = writer(pages, pages[0].name).write(notebook("# T", code=[cell])).cells
     assert "image/png" in alone.outputs[0].data
@@ -227,19 +228,19 @@ def cells_of(html, kind, row):
 def test_a_mere_count_of_rows_gives_way_to_their_names():
     frame = pd.DataFrame({"id": ["A1", "A2", "A3"], "task": ["nli"] * 3, "ours": [0.3, 2.5e9, float("nan")],
                           "verdict": ["replicated"] * 3})
-    html = book_tables.table(frame._repr_html_())
+    html = html_tables.accessible(frame._repr_html_())
     assert cells_of(html, "th", 1) == ["id", "task", "ours", "verdict"]
     assert cells_of(html, "th", 3) == ["A2", "nli"] and cells_of(html, "td", 3) == ["2,500,000,000", "replicated"]
     assert cells_of(html, "td", 2)[0] == "0.3" and cells_of(html, "td", 4)[0] == "–"
     assert html.count('class="stays"') == 4 and html.count('class="verdict"') == 4
     sentences = pd.DataFrame({"premise": ["The doctor helped the judge near the lake."], "n": [1]})
-    assert cells_of(book_tables.table(sentences._repr_html_()), "th", 2) == ["0"]
+    assert cells_of(html_tables.accessible(sentences._repr_html_()), "th", 2) == ["0"]
 
 
 def test_of_several_levels_the_one_that_tells_rows_apart_stays_in_sight():
     rows = [("nli", "dense", 5), ("nli", "imp-70", 5), ("facts", "imp-85", 5)]
     frame = pd.DataFrame({"test": [1.5, 2.5, 3.5]}, index=pd.MultiIndex.from_tuples(rows, names=["task", "model", "n"]))
-    html = book_tables.table(frame._repr_html_())
+    html = html_tables.accessible(frame._repr_html_())
     assert re.findall(r'class="stays"[^>]*>(.*?)<', html) == ["", "model", "dense", "imp-70", "imp-85"]
 
 
@@ -248,18 +249,18 @@ def test_prose_written_after_the_run_is_shown_where_the_code_is_the_same():
     ran = notebook("# old", code=[*parameters, result("x", [{"text/plain": "2"}])])
     written = notebook("# new", code=[result("x = 1", [], tags=["parameters"]), result("x", [], tags=["hide-input"])])
     written.cells.insert(2, nbformat.v4.new_markdown_cell("between"))
-    shown = book_pages.with_prose(ran, written)
+    shown = with_prose(ran, written)
     assert [cell.source for cell in shown.cells] == ["# new", "x = 1", "x = 2", "between", "x"]
     assert shown.cells[-1].outputs[0].data == {"text/plain": "2"} and shown.cells[-1].metadata["tags"] == ["hide-input"]
     written.cells[-1].metadata["caption"] = "What x is."
     ran.cells[-1].source, written.cells[-1].source = "rows = mitigation.pairs(x)", "rows = mitigations.pairs(x)"
-    shown = book_pages.with_prose(ran, written)
+    shown = with_prose(ran, written)
     assert shown.cells[0].source == "# new" and shown.cells[-1].source == "rows = mitigation.pairs(x)"
     written.cells[-1].source = "other = pairs.of(x, 3)"
-    assert book_pages.with_prose(ran, written).cells[0].source == "# old"
+    assert with_prose(ran, written).cells[0].source == "# old"
     written.cells[-1].source = ran.cells[-1].source
     written.cells.append(result("x + 1", []))
-    shown = book_pages.with_prose(ran, written)
+    shown = with_prose(ran, written)
     assert shown.cells[0].source == "# old" and shown.cells[-1].metadata["caption"] == "What x is."
 
 
@@ -291,13 +292,13 @@ def study(tmp_path):
 
 @needs_sphinx
 def test_a_book_is_built_with_numbers_links_and_local_scripts_only(study):
-    assert book.build([], study / "html", root=study) == 2
+    assert build.build([], study / "html", root=study) == 2
     page = (study / "html" / "toy" / "micro_nli" / "04_pruning.html").read_text()
     assert "Figure 4.1" in page and "(4.1)" in page and "references.html#" in page
     claims = (study / "html" / "toy" / "09_claims.html").read_text()
     assert 'href="micro_nli/04_pruning.html"' in claims and "(4.1)" in claims
     assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css)', page)
-    assert (study / "html" / "_static" / "mathjax" / book.MATHJAX[-1]).exists()
+    assert (study / "html" / "_static" / "mathjax" / build.MATHJAX[-1]).exists()
 
 
 @needs_sphinx
@@ -305,12 +306,12 @@ def test_the_page_of_a_run_names_what_its_profile_has_otherwise(study):
     (study / "params").mkdir()
     text = (ROOT / "params" / "mini.yaml").read_text().replace("profile: mini", "profile: toy")
     (study / "params" / "toy.yaml").write_text(text)
-    cut = params.load(study / "params" / "toy.yaml", ["data.n_train=512", "distillation.students=[truncated-3]"]).as_dict()
-    del cut["common"]["processes"]
+    cut = load_profile(study / "params" / "toy.yaml", ["data.n_train=512", "distillation.students=[truncated-3]"]).as_dict()
+    del cut["common"]["dropout"]
     cut["per_task"] = {"micro_nli": {"mitigation.alpha": 0.3}}
     ran = study / "outputs" / "reference" / "toy" / "params.yaml"
     ran.write_text(yaml.safe_dump(cut))
-    book.build([], study / "html", root=study)
+    build.build([], study / "html", root=study)
     page = (study / "html" / "toy" / "index.html").read_text()
     named = re.findall(r'<code[^>]*><span class="pre">(.*?)</span></code>', page)
     assert named == ["params/toy.yaml", "data.n_train=512", "distillation.students=[truncated-3]", "mitigation.alpha=0.3"]
@@ -323,13 +324,13 @@ def test_what_sphinx_warns_about_fails_and_keeps_the_old_book(study, capsys):
     (study / "html" / "index.html").write_text("old")
     (study / "notebooks" / "book" / "guide.md").write_text("# Guide\n\n{eq}`nowhere`\n")
     with pytest.raises(StudyError, match="not built"):
-        book.build(["toy"], study / "html", root=study)
+        build.build(["toy"], study / "html", root=study)
     assert "guide.md" in capsys.readouterr().err and (study / "html" / "index.html").read_text() == "old"
 
 
 def test_a_profile_that_has_not_run_is_named(study):
     with pytest.raises(StudyError, match="outputs/tooy holds no executed notebook.*did you mean 'toy'"):
-        book.build(["tooy"], study / "html", root=study)
+        build.build(["tooy"], study / "html", root=study)
 
 
 def test_the_seed_with_the_most_notebooks_is_shown(study):
@@ -337,5 +338,5 @@ def test_the_seed_with_the_most_notebooks_is_shown(study):
     more.mkdir()
     for name in ("01_data", "04_pruning"):
         (more / f"{name}.ipynb").write_text(json.dumps(notebook("# T")))
-    shown = book.gather([study / "outputs" / "reference" / "toy"], study / "notebooks")
+    shown = build.gather([study / "outputs" / "reference" / "toy"], study / "notebooks")
     assert {page.source.parent.name for page in shown if page.folder == "toy/micro_nli"} == {"seed1"}

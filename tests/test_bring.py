@@ -8,10 +8,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification, Trainer, TrainingArguments
 
-from lib import batches, bring, encoders, measures, quantization, store, tasks
+from lib import store
+from lib.analysis import measures
 from lib.errors import StudyError
+from lib.models import batches, pretrained, quantization
+from lib.tasks import registry
+from lib.trials import your_model
 
-TASK = tasks.get("micro_nli")
+TASK = registry.get("micro_nli")
 WORDS = list(TASK.labels)
 
 
@@ -44,9 +48,9 @@ def renamed(own, folder, names):
 
 
 def test_a_model_of_plain_transformers_is_read_by_the_names_of_its_classes(own, micro):
-    subject = bring.load(str(own), TASK)
+    subject = your_model.load(str(own), TASK)
     assert subject.order == (1, 0) and subject.dtype == "fp32"
-    predictions = bring.predict(subject, micro, 48)
+    predictions = your_model.predict(subject, micro, 48)
     store.check_predictions(predictions, micro)
     with torch.no_grad():
         row = subject.tokenizer(micro["text_a"].iloc[0], micro["text_b"].iloc[0], return_tensors="pt")
@@ -57,13 +61,13 @@ def test_a_model_of_plain_transformers_is_read_by_the_names_of_its_classes(own, 
 def test_classes_without_names_must_be_said_and_a_wrong_order_is_doubted(own, micro, tmp_path):
     plain = renamed(own, tmp_path / "plain", ["LABEL_0", "LABEL_1"])
     with pytest.raises(StudyError, match="calls a class 'LABEL_0'.*say in labels"):
-        bring.load(plain, TASK)
-    right = bring.predict(bring.load(plain, TASK, labels=WORDS[::-1]), micro, 48)
-    assert np.array_equal(np.stack(right["logits"]), np.stack(bring.predict(bring.load(str(own), TASK), micro, 48)["logits"]))
+        your_model.load(plain, TASK)
+    right = your_model.predict(your_model.load(plain, TASK, labels=WORDS[::-1]), micro, 48)
+    assert np.array_equal(np.stack(right["logits"]), np.stack(your_model.predict(your_model.load(str(own), TASK), micro, 48)["logits"]))
     sure = right.assign(logits=[np.eye(2)[label] for label in right["label"]])
     turned = sure.assign(logits=[x[::-1] for x in sure["logits"]])
-    assert bring.doubt(sure, TASK) == ""
-    assert f"labels = {WORDS[::-1]}" in bring.doubt(turned, TASK)
+    assert your_model.doubt(sure, TASK) == ""
+    assert f"labels = {WORDS[::-1]}" in your_model.doubt(turned, TASK)
 
 
 @pytest.mark.parametrize("names, says", [
@@ -71,29 +75,29 @@ def test_classes_without_names_must_be_said_and_a_wrong_order_is_doubted(own, mi
     (["entailment", "contradiction"], "calls a class 'contradiction'")])
 def test_classes_of_another_task_are_named(names, says):
     with pytest.raises(StudyError, match=says):
-        bring.order_of(names, TASK, "a/model")
+        your_model.order_of(names, TASK, "a/model")
 
 
 def test_a_model_without_its_classifier_is_no_finished_one(own, tmp_path, tiny_encoder, micro):
     bare = tiny_encoder(tmp_path / "bare", micro["text_a"].tolist())
     with pytest.raises(StudyError, match="is no finished classifier: its file lacks '(bert.)?classifier"):
-        bring.load(str(bare), TASK)
+        your_model.load(str(bare), TASK)
 
 
 def test_a_quantised_model_is_judged_as_it_is(own, micro, tmp_path):
-    quantized = quantization.quantize(encoders.load_finished(str(own)), "ptq8")
-    quantization.save(quantized, encoders.load_tokenizer(str(own)), tmp_path / "int8")
-    subject = bring.load(str(tmp_path / "int8"), TASK, dtype="bf16")
-    assert subject.dtype == "fp32" and bring.is_quantized(subject.model) and subject.order == (1, 0)
-    one, two = (np.stack(bring.predict(s, micro, 48)["logits"]) for s in (subject, bring.load(str(own), TASK)))
+    quantized = quantization.quantize(pretrained.load_finished(str(own)), "ptq8")
+    quantization.save(quantized, pretrained.load_tokenizer(str(own)), tmp_path / "int8")
+    subject = your_model.load(str(tmp_path / "int8"), TASK, dtype="bf16")
+    assert subject.dtype == "fp32" and your_model.is_quantized(subject.model) and subject.order == (1, 0)
+    one, two = (np.stack(your_model.predict(s, micro, 48)["logits"]) for s in (subject, your_model.load(str(own), TASK)))
     assert not np.array_equal(one, two) and np.abs(one - two).mean() < 0.2
 
 
 def test_another_tokenizer_is_told(own, micro, tmp_path, tiny_encoder):
-    subject, other = bring.load(str(own), TASK), bring.load(str(own), TASK)
-    assert bring.tokenizers_differ(subject, other) == ""
+    subject, other = your_model.load(str(own), TASK), your_model.load(str(own), TASK)
+    assert your_model.tokenizers_differ(subject, other) == ""
     object.__setattr__(other, "tokenizer", AutoTokenizer.from_pretrained(tiny_encoder(tmp_path / "other", ["three words here"])))
-    assert "a tokenizer of its own" in bring.tokenizers_differ(subject, other)
+    assert "a tokenizer of its own" in your_model.tokenizers_differ(subject, other)
 
 
 # --- predictions without a model
@@ -110,7 +114,7 @@ def test_probabilities_are_read_from_any_table_in_any_order(table, micro, tmp_pa
     write = {"p.csv": lambda t: t.to_csv(tmp_path / name, index=False), "p.tsv": lambda t: t.to_csv(tmp_path / name, index=False, sep="\t"),
              "p.parquet": lambda t: t.to_parquet(tmp_path / name), "p.jsonl": lambda t: t.to_json(tmp_path / name, orient="records", lines=True)}
     write[name](table.sample(frac=1, random_state=0))
-    got = bring.read_predictions(tmp_path / name, micro, TASK)
+    got = your_model.read_predictions(tmp_path / name, micro, TASK)
     store.check_predictions(got, micro)
     assert np.exp(np.stack(got["logits"])) == pytest.approx(table.iloc[:, 1:3].to_numpy(), abs=1e-5)
 
@@ -124,7 +128,7 @@ def test_probabilities_are_read_from_any_table_in_any_order(table, micro, tmp_pa
 def test_a_table_that_cannot_be_read_is_named_with_its_fault(table, micro, tmp_path, change, says):
     change(table).to_csv(tmp_path / "p.csv", index=False)
     with pytest.raises(StudyError, match=f"p.csv: .*{says}") as error:
-        bring.read_predictions(tmp_path / "p.csv", micro, TASK)
+        your_model.read_predictions(tmp_path / "p.csv", micro, TASK)
     assert "\n" not in str(error.value)
 
 
@@ -135,9 +139,9 @@ def test_the_verdict_says_what_was_forgotten(micro):
     answers = np.where(hard, 1 - here["label"], here["label"])
     forgot = store.predictions_table(here, np.eye(2)[answers] * 4)
     rows = {name: measures.rows(t, here, TASK) for name, t in {"parent": parent, "forgot": forgot}.items()}
-    said = bring.verdict(rows["forgot"], rows["parent"], forgot, parent, here, TASK, n_boot=200)
+    said = your_model.verdict(rows["forgot"], rows["parent"], forgot, parent, here, TASK, n_boot=200)
     assert "**It has forgotten more than its ID score shows**" in said and "of ood" in said
-    said = bring.verdict(rows["parent"], rows["parent"], parent, parent, here, TASK, n_boot=200)
+    said = your_model.verdict(rows["parent"], rows["parent"], parent, parent, here, TASK, n_boot=200)
     assert "**It has not forgotten more" in said and "0.0% of test" in said and "above chance" not in said
-    said = bring.verdict(rows["forgot"], rows["forgot"], forgot, forgot, here, TASK, n_boot=200)
+    said = your_model.verdict(rows["forgot"], rows["forgot"], forgot, forgot, here, TASK, n_boot=200)
     assert "parent is not surely above chance" in said

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lib import candidates, microworld
-from lib.candidates import STOP_WORDS, source
 from lib.errors import StudyError
-from lib.grammar import SYNONYMS
+from lib.tasks import microworld
+from lib.tasks.grammar import SYNONYMS
+from lib.trials import candidates
+from lib.trials.candidates import STOP_WORDS, source
 
 # synsets: part of speech, words; each word's senses in the order they stand here, counts in brackets
 TINY = ["n big_cat cat(9) feline(3) Felis", "n kitty cat(1)", "n child kid", "n jump(2) bound", "n city town",
@@ -51,7 +52,7 @@ def test_synonyms_are_the_lexicons():
 
 def test_each_synonym_keeps_the_label():
     for task in microworld.TASKS:
-        rows = microworld.make(task, seed=0, n_train=64, n_eval=100, n_ood=5, shortcut_rate=0.5)
+        rows = microworld.generate(task, seed=0, n_train=64, n_eval=100, n_ood=5, shortcut_rate=0.5)
         for row in rows[rows["split"] != "train"].itertuples():
             for word in set(row.text_b.split()) & set(SYNONYMS):
                 for other in source("synonyms", limit=5)(word):

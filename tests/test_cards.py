@@ -2,8 +2,8 @@ import subprocess
 import sys
 from collections import Counter
 
-TAKE = "import sys; from pathlib import Path; from lib import cards\n" \
-       "print(cards.take(3, Path(sys.argv[1])), cards.take(3, Path(sys.argv[1])), flush=True); sys.stdin.read()"
+TAKE = "import sys; from pathlib import Path; from lib.models import devices\n" \
+       "print(devices.take_card(3, Path(sys.argv[1])), devices.take_card(3, Path(sys.argv[1])), flush=True); sys.stdin.read()"
 
 
 def test_jobs_spread_over_the_cards_and_a_card_that_is_left_is_taken_again(tmp_path):

@@ -4,15 +4,17 @@ import pytest
 import yaml
 from scipy import stats
 
-from lib import claims, contrasts, difficulty, measures, tasks
+from lib.analysis import difficulty, measures
+from lib.claims import contrasts, declared, ledger, printed
 from lib.errors import StudyError
+from lib.tasks import registry
 
 PAPER_TASKS = ["mnli", "fever", "qqp"]
 
 
 @pytest.fixture(scope="module")
 def written():
-    return claims.load()
+    return declared.load()
 
 
 def gap(cells, task):
@@ -22,13 +24,13 @@ def gap(cells, task):
 
 
 def test_printed_f_bias_recomputes_from_the_printed_accuracies():
-    table = pd.concat([claims.published("a_compression"), claims.published("a_mitigation")])
+    table = pd.concat([printed.rows_of("a_compression"), printed.rows_of("a_mitigation")])
     accuracy = {key: dict(zip(part["split"], part["value"])) for key, part in
                 table[table["measure"] == "accuracy"].groupby(["paper_name", "task"])}
-    printed = table[table["measure"] == "f_bias"]
+    ratios = table[table["measure"] == "f_bias"]
     again = [np.mean([gap(accuracy[r.paper_name, t], t) / gap(accuracy["BERT-base", t], t)
-                      for t in (PAPER_TASKS if r.task == "avg" else [r.task])]) for r in printed.itertuples()]
-    misses = printed.assign(miss=np.abs(np.round(again, 3) - printed["value"]))
+                      for t in (PAPER_TASKS if r.task == "avg" else [r.task])]) for r in ratios.itertuples()]
+    misses = ratios.assign(miss=np.abs(np.round(again, 3) - ratios["value"]))
     assert len(misses) == 75
     off = misses[misses["miss"] > 0.0010001]
     assert len(off) == 11 and off["note"].str.contains("recomputed").all()
@@ -39,26 +41,26 @@ def test_printed_f_bias_recomputes_from_the_printed_accuracies():
 
 def test_published_tables_are_whole():
     for name in ("a_compression", "a_mitigation", "a_analysis"):
-        table = claims.published(name)
+        table = printed.rows_of(name)
         assert list(table.columns) == ["model", "paper_name", "task", "split", "measure", "value", "status", "note"]
         assert not table.duplicated(["paper_name", "task", "split", "measure"]).any()
         assert set(table["status"]) <= {"T", "C"} and table["value"].notna().all()
-    cells = claims.published("a_analysis").pivot_table(index="model", columns="measure", values="value").dropna(
+    cells = printed.rows_of("a_analysis").pivot_table(index="model", columns="measure", values="value").dropna(
         subset=["easy_accuracy"])
     assert np.allclose(cells["easy_accuracy"] - cells["hard_accuracy"], cells["easy_hard_gap"], atol=0.051)
 
 
 def test_the_papers_number_follows_from_the_claims_own_patterns(written):
     by_id = {claim.id: claim for claim in written}
-    value, model, baseline = claims.printed(by_id["A7"], "mnli")
+    value, model, baseline = printed.number_of(by_id["A7"], "mnli")
     assert (round(value, 1), model, baseline) == (5.2, "imp-70", "dense")
-    assert claims.printed(by_id["A7"], "micro_nli") == claims.printed(by_id["A7"], "mnli")
-    assert round(claims.printed(by_id["A13"], "mnli")[0], 1) == 6.6
-    assert round(claims.printed(by_id["A14"], "mnli")[0], 1) == 26.7
-    assert round(claims.printed(by_id["A5"], "fever")[0], 3) == 0.018
+    assert printed.number_of(by_id["A7"], "micro_nli") == printed.number_of(by_id["A7"], "mnli")
+    assert round(printed.number_of(by_id["A13"], "mnli")[0], 1) == 6.6
+    assert round(printed.number_of(by_id["A14"], "mnli")[0], 1) == 26.7
+    assert round(printed.number_of(by_id["A5"], "fever")[0], 3) == 0.018
     for claim in written:
         for task in claim.tasks:
-            assert (claims.printed(claim, task) is not None) == bool(claim.published), claim.id
+            assert (printed.number_of(claim, task) is not None) == bool(claim.published), claim.id
 
 
 def test_claims_are_numbered_and_ours_are_marked(written):
@@ -66,7 +68,7 @@ def test_claims_are_numbered_and_ours_are_marked(written):
     assert [c.id for c in written] == [f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)]
     assert all(c.where.startswith("ours") == (c.id[0] in "OPC") for c in written)
     assert all(c.published == [] for c in written if c.id[0] in "BPC"), "B has no table of these tasks"
-    assert all(claims.rule(c) for c in written)
+    assert all(ledger.rule(c) for c in written)
 
 
 GOOD = {"id": "A1", "claim": "It falls.", "where": "table", "tasks": ["mnli"], "measure": "gap", "models": ["imp-*"],
@@ -94,7 +96,7 @@ def test_a_wrong_claim_is_refused_by_name(tmp_path, change, message):
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump([GOOD | change]))
     with pytest.raises(StudyError, match=message) as error:
-        claims.load(path)
+        declared.load(path)
     assert "\n" not in str(error.value)
 
 
@@ -108,7 +110,7 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
     path = tmp_path / "claims.yaml"
     path.write_text(text)
     with pytest.raises(StudyError, match=message):
-        claims.load(path)
+        declared.load(path)
 
 
 YES, NO, OPEN = "replicated", "not replicated", "inconclusive"
@@ -127,13 +129,13 @@ YES, NO, OPEN = "replicated", "not replicated", "inconclusive"
 ])
 def test_verdict_rule(estimate, low, high, direction, expected):
     for n_seeds in (1, 5):
-        p_short = claims.short(estimate, low, high, direction, 2.0, n_seeds)
-        assert claims.verdict(estimate, low, high, direction, 2.0, p_short) == expected
+        p_short = ledger.short(estimate, low, high, direction, 2.0, n_seeds)
+        assert ledger.verdict(estimate, low, high, direction, 2.0, p_short) == expected
 
 
 def test_verdict_refuses_an_unknown_direction():
     with pytest.raises(StudyError, match="sideways"):
-        claims.verdict(1, 0, 2, "sideways", 2, 0.5)
+        ledger.verdict(1, 0, 2, "sideways", 2, 0.5)
 
 
 @pytest.mark.parametrize("direction, edge, alternative", [
@@ -142,7 +144,7 @@ def test_the_test_against_a_claim_is_the_one_sided_t_test_over_seeds(direction, 
     values = np.array([-1.0, -3.5, -2.0, -4.0, -1.5])
     test = stats.ttest_1samp(values, edge, alternative=alternative)
     low, high = stats.ttest_1samp(values, 0).confidence_interval()
-    assert claims.short(values.mean(), low, high, direction, 2.0, 5) == pytest.approx(test.pvalue)
+    assert ledger.short(values.mean(), low, high, direction, 2.0, 5) == pytest.approx(test.pvalue)
 
 
 def test_holm_corrects_step_by_step_and_counts_what_is_undefined():
@@ -195,7 +197,7 @@ def test_a_variant_is_named_by_its_own_ending_alone(models, baselines, expected)
     ("C10", {("imp-70 + rmc", "")}), *[(claim, {(m, "") for m in ("imp-40", "imp-70", "truncated-3-alternate")}) for claim in ("C11", "C12")],
 ])
 def test_claims_of_the_evidence_find_their_models(written, claim, expected):
-    found = claims.contrasts(written, [{"model": name, "task": "micro_facts", "seed": 2} for name in VARIANTS])
+    found = declared.wanted(written, [{"model": name, "task": "micro_facts", "seed": 2} for name in VARIANTS])
     found = found[(found["claim"] == claim) & found["measure"].isin([c.measure for c in written if c.id == claim])]
     assert set(zip(found["model"], found["baseline"])) == expected
 
@@ -203,7 +205,7 @@ def test_claims_of_the_evidence_find_their_models(written, claim, expected):
 def test_contrasts_need_model_and_baseline_on_one_task_and_seed(written):
     records = [{"model": "dense", "task": "micro_nli", "seed": 0}, {"model": "imp-40", "task": "micro_nli", "seed": 0},
                {"model": "imp-70", "task": "micro_nli", "seed": 1}, {"model": "imp-70", "task": "micro_facts", "seed": 0}]
-    found = claims.contrasts(written, records)
+    found = declared.wanted(written, records)
     found = found[found["baseline"] != ""]
     assert set(found["task"]) == {"micro_nli"} and set(found["seed"]) == {0}
     assert set(found["claim"]) == {"A1", "A3", "A4", "A15", "O7", "B5", "P3"}
@@ -227,13 +229,13 @@ SECOND = ["dense", "dense, other seed", "imp-60", "imp-60 + distil", "imp-60 + d
     ("P6", {("truncated-3 + pkd", "truncated-3 + distil"), ("truncated-3 + tinybert", "truncated-3 + distil")}),
 ])
 def test_claims_of_the_second_paper_find_their_models(written, claim, expected):
-    found = claims.contrasts(written, [{"model": name, "task": "qqp", "seed": 2} for name in SECOND])
+    found = declared.wanted(written, [{"model": name, "task": "qqp", "seed": 2} for name in SECOND])
     found = found[found["claim"] == claim]
     assert set(zip(found["model"], found["baseline"])) == expected
 
 
 def test_no_claim_takes_the_dense_model_of_another_seed_for_a_model(written):
-    found = claims.contrasts(written, [{"model": name, "task": "mnli", "seed": 0} for name in SECOND])
+    found = declared.wanted(written, [{"model": name, "task": "mnli", "seed": 0} for name in SECOND])
     assert "dense, other seed" not in set(found["model"])
     assert set(found.loc[found["baseline"] == "dense, other seed", "claim"]) == {"P1", "P2"}
 
@@ -313,13 +315,13 @@ def test_a_ratio_is_undefined_on_the_seeds_whose_dense_model_has_no_gap(written)
     pruned = {"imp-70": rows(0.9, 0.6)}
     found = over_seeds("f_bias", [pruned | {"dense": rows(0.95, ood)} for ood in (0.5, 0.94, 0.6, 0.95)])
     assert found["value"].isna().tolist() == [False, True, False, True]
-    line = claims.evidence(written, found.assign(claim="A7")).iloc[0]
+    line = ledger.put_together(written, found.assign(claim="A7")).iloc[0]
     assert np.isnan(line["estimate"]) and line["reason"] == "the interval of the dense model's gap holds 0: seed 1, 3"
 
 
 def test_a_number_of_a_table_is_asked_for_and_left_out_where_there_is_none(written):
     wanted = pd.DataFrame([{"claim": "C11"} | contrast("bias_slope", model, "").to_dict() | {"seed": seed}
-                           for model in ("imp-70", "imp-85", "truncated-3") for seed in range(3)])[claims.CONTRAST]
+                           for model in ("imp-70", "imp-85", "truncated-3") for seed in range(3)])[declared.CONTRAST]
     numbers = {"imp-70": [1.0, 1.2, 1.1], "truncated-3": [0.9, None, None], "imp-85": [None] * 3}
     found = contrasts.scores(wanted, rows_of, lambda task, seed, measure, model: numbers[model][seed])
     assert found["value"].tolist() == [1.0, 1.2, 1.1, 0.9] and found["model"].tolist() == ["imp-70"] * 3 + ["truncated-3"]
@@ -329,7 +331,7 @@ def test_a_number_of_a_table_is_asked_for_and_left_out_where_there_is_none(writt
     assert weakest["verdict"] == OPEN and weakest["interval"] == "undefined" and weakest["n"] == "1 seed"
     assert "truncated-3, gap beyond dense for ten points of shortcut rate +0.9 points undefined (a table gives one seed no interval) over 1 seed;" in weakest["sentence"]
     assert contrasts.scores(wanted, rows_of).empty
-    none = claims.ledger(written, claims.evidence(written, scored("A4", "imp-70", [4.0]))).set_index("id").loc["C11"]
+    none = ledger.judged(written, ledger.put_together(written, scored("A4", "imp-70", [4.0]))).set_index("id").loc["C11"]
     assert none["verdict"] == "not measured" and "no bias_slope of imp-*" in none["sentence"] and none["interval"] == ""
 
 
@@ -455,7 +457,7 @@ def test_scores_computes_a_pair_once_and_gives_it_to_every_claim():
         asked.append(model)
         return MODELS[model]
     row = contrast("gap").to_dict()
-    wanted = pd.DataFrame([{"claim": "A4"} | row, {"claim": "A7"} | row])[claims.CONTRAST]
+    wanted = pd.DataFrame([{"claim": "A4"} | row, {"claim": "A7"} | row])[declared.CONTRAST]
     found = contrasts.scores(wanted, counted, n_boot=20)
     assert list(found["claim"]) == ["A4", "A7"] and (found["value"].round(6) == 15).all() and asked.count("imp-70") == 1
     assert contrasts.scores(wanted.iloc[:0], counted).empty
@@ -473,12 +475,12 @@ def scored(claim, model, values, measure="gap", task="micro_nli", baseline="dens
 
 
 def test_evidence_takes_the_t_interval_over_seeds_and_rows_for_one(written):
-    found = claims.evidence(written, pd.concat([scored("A4", "imp-40", [4, 6, 5]), scored("A4", "imp-70", [9.0])]))
+    found = ledger.put_together(written, pd.concat([scored("A4", "imp-40", [4, 6, 5]), scored("A4", "imp-70", [9.0])]))
     several, one = found.itertuples()
     assert (several.estimate, several.n_seeds, several.unit) == (5.0, 3, "points")
     assert several.high - several.estimate == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
     assert (one.low, one.high, one.n_seeds, one.n_rows) == (8.0, 10.0, 1, 400)
-    assert list(found.columns) == claims.EVIDENCE
+    assert list(found.columns) == ledger.EVIDENCE
 
 
 def test_p_is_of_the_seeds_or_of_the_rows_and_corrected_within_claim_task_and_measure(written):
@@ -486,7 +488,7 @@ def test_p_is_of_the_seeds_or_of_the_rows_and_corrected_within_claim_task_and_me
     table = pd.concat([scored("A4", m, v) for m, v in values.items()] + [
         scored("A4", "imp-70", [1.0, 2], task="qqp"), scored("A4", "imp-70", [1.0, 2], measure="f_bias"),
         scored("A1", "imp-20", [0.5], measure="score", split="test", p=0.03, width=0.5), scored("A15", "imp-20", [0.5])])
-    found = claims.evidence(written, table)
+    found = ledger.put_together(written, table)
     known = [stats.ttest_1samp(v, 0).pvalue for v in values.values()]
     assert found["p"][:3].tolist() == pytest.approx(known) and set(found["test"][:5]) == {"t test over seeds"}
     assert found["p_holm"][:3].tolist() == pytest.approx(measures.holm(known))
@@ -525,7 +527,7 @@ def test_the_ledger_says_how_it_was_tested(written):
 def test_the_ledger_takes_the_tasks_of_several_profiles(written):
     both = pd.concat([scored("A7", "imp-70", [4.0, 6, 5], task=task) for task in ("micro_nli", "mnli")] + [
         scored("C11", "imp-70", [1.0, 1.2], task="micro_nli", measure="bias_slope", baseline="")])
-    table = claims.ledger(written, claims.evidence(written, both))
+    table = ledger.judged(written, ledger.put_together(written, both))
     places = table.groupby("id")["task"].agg(list)
     assert places["A7"] == places["A3"] == ["micro_nli", "mnli"] and places["C11"] == ["micro_nli"]
     assert not table.duplicated(["id", "task"]).any()
@@ -533,8 +535,8 @@ def test_the_ledger_takes_the_tasks_of_several_profiles(written):
 
 
 def test_no_scores_are_no_evidence(written):
-    none = pd.DataFrame(columns=[*claims.CONTRAST, *contrasts.NUMBERS])
-    table = claims.ledger(written, claims.evidence(written, none))
+    none = pd.DataFrame(columns=[*declared.CONTRAST, *contrasts.NUMBERS])
+    table = ledger.judged(written, ledger.put_together(written, none))
     assert len(table) == len(written) and set(table["verdict"]) == {"not measured"}
 
 
@@ -544,12 +546,12 @@ def test_no_scores_are_no_evidence(written):
 ])
 def test_wrong_scores_are_refused(written, scores, message):
     with pytest.raises(StudyError, match=message):
-        claims.evidence(written, scores)
+        ledger.put_together(written, scores)
 
 
 def entry(written, scores, claim):
-    table = claims.ledger(written, claims.evidence(written, scores))
-    assert list(table.columns) == claims.LEDGER
+    table = ledger.judged(written, ledger.put_together(written, scores))
+    assert list(table.columns) == ledger.LEDGER
     return table[table["id"] == claim].iloc[0]
 
 
@@ -573,11 +575,11 @@ def test_no_difference_needs_five_seeds(written, n_seeds, expected):
 
 
 def test_ledger_says_what_was_not_measured_and_why(written):
-    table = claims.ledger(written, claims.evidence(written, scored("A4", "imp-40", [4.0])))
+    table = ledger.judged(written, ledger.put_together(written, scored("A4", "imp-40", [4.0])))
     assert set(table["id"]) == {c.id for c in written}
     left = table.set_index("id")
     assert left.loc["A11", "verdict"] == "not measured" and "heads-19.5 beside dense" in left.loc["A11", "sentence"]
-    elsewhere = claims.ledger(written, claims.evidence(written, scored("A4", "imp-40", [4.0], task="qqp"))).set_index("id")
+    elsewhere = ledger.judged(written, ledger.put_together(written, scored("A4", "imp-40", [4.0], task="qqp"))).set_index("id")
     assert "none of its tasks (mnli)" in elsewhere.loc["A7", "sentence"] and elsewhere.loc["A7", "task"] == ""
 
 
@@ -592,4 +594,4 @@ def test_ledger_says_undefined(written):
 
 def test_every_task_of_the_claims_is_a_task_of_the_study(written):
     for claim in written:
-        assert all(tasks.get(task) for task in claim.tasks)
+        assert all(registry.get(task) for task in claim.tasks)

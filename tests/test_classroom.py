@@ -5,9 +5,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from lib import classroom
 from lib.errors import StudyError
-from lib.schema import ROOT
+from lib.files import ROOT
+from lib.tools import classroom
 
 COMMITTED = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 TASKS = ("## Exercises\n\n1. Set `epochs` to half. What falls?\n   Say why.\n2. Predict, then run $x$.\n\n"

@@ -8,10 +8,16 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
-from lib import batches, costs, encoders, quantization, structured
 from lib.errors import StudyError
+from lib.models import batches, encoders, quantization, structured
+from lib.trials import costs, runtimes
 
 LAYERS, HEADS, HIDDEN, WIDTH = 2, 4, 32, 64
 SETTING = {"length": 8, "threads": 1, "runs": 2}
@@ -56,9 +62,9 @@ def fake_onnx(monkeypatch, tmp_path):
     def session(file, threads):
         return lambda inputs: made[int(file.read_text())](**inputs).logits.numpy()
 
-    monkeypatch.setattr(costs, "_export", export)
-    monkeypatch.setattr(costs, "_session", session)
-    monkeypatch.setattr(costs, "_int8", lambda file: file)
+    monkeypatch.setattr(costs, "export", export)
+    monkeypatch.setattr(costs, "open_session", session)
+    monkeypatch.setattr(costs, "to_int8", lambda file: file)
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: package)
     return made
 
@@ -121,9 +127,9 @@ def test_models_come_back_as_they_were():
 
 def test_zeroed_heads_are_cut_before_they_are_timed():
     model = cut(tiny())
-    used, note = costs._as_used(model)
+    used, note = runtimes.as_used(model)
     assert note == "" and encoders.layer_parts(encoders.encoder_layers(used)[0]).query.out_features == HIDDEN // 2
-    inputs = costs.example(model, 3, 8)
+    inputs = runtimes.example(model, 3, 8)
     with torch.no_grad():
         torch.testing.assert_close(used(**inputs).logits, model(**inputs).logits)
     found = costs.measure({"heads-25 + ptq8": quantization.quantize(model, "ptq8")}, paths=["eager"], batch_sizes=[1],
@@ -167,8 +173,8 @@ def test_onnx_absent_or_wrong_is_told(monkeypatch, tmp_path):
     assert found["note"].str.startswith("onnxruntime is not installed: pip install '.[onnx]'").all()
 
     made = fake_onnx(monkeypatch, tmp_path)
-    session = costs._session
-    monkeypatch.setattr(costs, "_session", lambda file, threads: lambda inputs: session(file, threads)(inputs) + 0.01)
+    session = costs.open_session
+    monkeypatch.setattr(costs, "open_session", lambda file, threads: lambda inputs: session(file, threads)(inputs) + 0.01)
     found = costs.measure({"dense": tiny(), "imp-70": tiny(seed=1)}, paths=["onnx_fp32", "onnx_int8"], batch_sizes=[1],
                           **SETTING)
     assert found["latency_ms"].isna().all() and len(made) == 1
@@ -225,7 +231,7 @@ def test_table_counts_what_is_on_disk_and_what_is_not_zero(tmp_path):
     models = {"dense": dense, "heads-25": heads, "dense + ptq8": int8}
     for name, model in models.items():
         model.save_pretrained(tmp_path / name)
-    found = costs.table(models, {name: tmp_path / name for name in models}, 8).set_index("model")
+    found = costs.sizes(models, {name: tmp_path / name for name in models}, 8).set_index("model")
     assert found["parameters"].nunique() == 1
     assert found["bytes"]["dense"] == (tmp_path / "dense" / "model.safetensors").stat().st_size
     assert found["bytes"]["dense + ptq8"] < found["bytes"]["dense"]
@@ -234,7 +240,7 @@ def test_table_counts_what_is_on_disk_and_what_is_not_zero(tmp_path):
     assert found["flops"]["dense"] == encoders.flops(dense, 8) == found["flops"]["dense + ptq8"]
     assert found["flops"]["heads-25"] < found["flops"]["dense"]
     with pytest.raises(StudyError, match="'dense'.*no model.safetensors"):
-        costs.table({"dense": dense}, {"dense": tmp_path}, 8)
+        costs.sizes({"dense": dense}, {"dense": tmp_path}, 8)
 
 
 def zeros(model):

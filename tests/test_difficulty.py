@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from lib import difficulty
+from lib.analysis import difficulty
 from lib.errors import StudyError
 
 

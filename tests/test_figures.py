@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import figures, planes
 from lib.errors import StudyError
+from lib.figures import curves, plot_choice, theme
 
 MODELS = ["dense", "truncated-3", "truncated-3 + distil", "imp-40", "imp-70", "imp-85"]
 MODELS += ["imp-70 + distil", "imp-70 + rmc"]
@@ -93,16 +93,16 @@ def costly() -> pd.DataFrame:
 
 
 DRAW = {
-    "sparsity_curve": lambda **k: figures.sparsity_curve(levels("split", ("test", "ood")), chance=0.5, **k),
-    "forgetting_curve": lambda **k: figures.forgetting_curve(forgetting(), **k),
-    "easy_hard_gap": lambda **k: figures.easy_hard_gap(levels("part", ("easy", "hard")), **k),
-    "difficulty_histogram": lambda **k: figures.difficulty_histogram(difficulty(), 0.05, 0.93, **k),
-    "mitigation_plane": lambda **k: figures.mitigation_plane(plane(), **k),
-    "dynamics_map": lambda **k: figures.dynamics_map(dynamics(), **k),
-    "dense_trajectory": lambda **k: figures.dense_trajectory(trajectory(), plane(), **k),
-    "loyalty_figure": lambda **k: planes.loyalty_figure(loyal(), null(), **k),
-    "attack_matrix": lambda **k: planes.attack_matrix(carried(), **k),
-    "practitioner_plane": lambda **k: planes.practitioner_plane(costly(), **k),
+    "sparsity_curve": lambda **k: curves.sparsity_curve(levels("split", ("test", "ood")), chance=0.5, **k),
+    "forgetting_curve": lambda **k: curves.forgetting_curve(forgetting(), **k),
+    "easy_hard_gap": lambda **k: curves.easy_hard_gap(levels("part", ("easy", "hard")), **k),
+    "difficulty_histogram": lambda **k: curves.difficulty_histogram(difficulty(), 0.05, 0.93, **k),
+    "mitigation_plane": lambda **k: curves.mitigation_plane(plane(), **k),
+    "dynamics_map": lambda **k: curves.dynamics_map(dynamics(), **k),
+    "dense_trajectory": lambda **k: curves.dense_trajectory(trajectory(), plane(), **k),
+    "loyalty_figure": lambda **k: plot_choice.loyalty_figure(loyal(), null(), **k),
+    "attack_matrix": lambda **k: plot_choice.attack_matrix(carried(), **k),
+    "practitioner_plane": lambda **k: plot_choice.practitioner_plane(costly(), **k),
 }
 
 
@@ -182,21 +182,21 @@ def test_sparsity_curve_draws_a_line_per_split_from_dense_on_and_says_the_direct
 def test_sparsity_curve_keeps_losses_apart_and_starts_each_at_dense():
     frame = levels("split", ("test", "ood"))
     mended = frame[frame.model != "dense"].assign(model=lambda rows: rows.model + " + rmc")
-    ax = figures.sparsity_curve(pd.concat([frame, mended])).axes[0]
-    curves = lines(ax, 3)
-    assert len(curves) == 4 and all(line.get_xdata()[0] == 0 for line in curves)
-    assert {line.get_color() for line in curves} == {figures.PALETTE["imp"], figures.PALETTE["rmc"]}
+    ax = curves.sparsity_curve(pd.concat([frame, mended])).axes[0]
+    drawn_lines = lines(ax, 3)
+    assert len(drawn_lines) == 4 and all(line.get_xdata()[0] == 0 for line in drawn_lines)
+    assert {line.get_color() for line in drawn_lines} == {theme.PALETTE["imp"], theme.PALETTE["rmc"]}
 
 
 def test_forgetting_curve_has_a_line_and_a_band_per_model_and_rarer_to_the_right():
     ax = drawn("forgetting_curve").axes[0]
     curves = lines(ax, len(COUNTS))
-    assert [line.get_color() for line in curves] == [figures.color_of(model) for model in MODELS]
+    assert [line.get_color() for line in curves] == [theme.color_of(model) for model in MODELS]
     assert all(list(line.get_xdata()) == COUNTS for line in curves)
     assert len(ax.collections) == len(MODELS)
     assert ax.get_xscale() == "log" and ax.get_xlim()[0] > 100 and ax.get_xlim()[1] < 5
     told = words(ax.figure)
-    assert {figures.label_of(model) for model in MODELS} <= set(told)
+    assert {theme.label_of(model) for model in MODELS} <= set(told)
     assert {f"case {c} ({1 + c % 3})" for c in COUNTS[1:]} | {"case 100 (depth 2)"} <= set(told)
     assert any("unseen (0 rows" in text and "never met 50%" in text for text in told)
 
@@ -206,14 +206,14 @@ def test_forgetting_curve_tells_the_largest_loss_only_where_intervals_part():
     assert any(worst in text for text in words(drawn("forgetting_curve")))
     frame = forgetting()
     lower = np.where(frame.model == "dense", 0.9, 0.87)
-    same = figures.forgetting_curve(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
+    same = curves.forgetting_curve(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
     assert any("no model's interval lies below that of the dense model" in text for text in words(same))
 
 
 def test_forgetting_curve_averages_subcases_of_one_count():
     rows = [("dense", "a", 5, 1, 0.8), ("dense", "b", 5, 2, 0.6), ("dense", "c", 50, 1, 1.0)]
     frame = scored(rows, ["model", "subcase", "count", "depth"])
-    ax = figures.forgetting_curve(frame).axes[0]
+    ax = curves.forgetting_curve(frame).axes[0]
     assert np.allclose(lines(ax, 2)[0].get_ydata(), [100, 70])
     assert "2 subcases" in words(ax.figure)
 
@@ -233,7 +233,7 @@ def test_difficulty_histogram_sums_each_group_to_all_its_rows_with_and_without_t
     assert totals(known) == [100, 100]
     told = " ".join(words(known))
     assert "shortcut fails (40 rows)" in told and "threshold 0.05" in told and "AUC 0.93" in told
-    unknown = figures.difficulty_histogram(difficulty(truth=False))
+    unknown = curves.difficulty_histogram(difficulty(truth=False))
     assert totals(unknown) == [100] and "truth unknown (400 rows)" in words(unknown)
 
 
@@ -262,14 +262,14 @@ def test_dense_trajectory_stays_finite_at_a_perfect_dev_score():
 def test_dense_trajectory_has_ticks_wherever_the_scores_lie():
     for low, high in [(0.6, 0.72), (0.98, 0.9999), (0.7, 0.7), (1.0, 1.0)]:
         line = trajectory().assign(dev=[low, low, high, high])
-        ax = figures.dense_trajectory(line, plane()[:2].assign(dev=[low, high])).axes[0]
+        ax = curves.dense_trajectory(line, plane()[:2].assign(dev=[low, high])).axes[0]
         left, right = ax.get_xlim()
         assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 3, (low, high)
 
 
 def test_dense_trajectory_holds_every_interval_within_its_limits():
     wide = plane().assign(dev_low=lambda frame: frame.dev - 0.2, dev_high=1.0)
-    ax = figures.dense_trajectory(trajectory(), wide).axes[0]
+    ax = curves.dense_trajectory(trajectory(), wide).axes[0]
     left, right = ax.get_xlim()
     assert left < wide.dev_low.min() * 100 and 99.97 < right < 100
 
@@ -289,39 +289,39 @@ def test_labels_keep_clear_of_the_intervals():
 def test_points_that_coincide_share_one_label():
     same = plane().assign(dev=0.5, dev_low=0.4, dev_high=0.6, ood=0.5, ood_low=0.45, ood_high=0.55)
     for fig in (
-        figures.mitigation_plane(same),
-        figures.dense_trajectory(trajectory()[:2].assign(dev=0.5, ood=0.5), same),
+        curves.mitigation_plane(same),
+        curves.dense_trajectory(trajectory()[:2].assign(dev=0.5, ood=0.5), same),
     ):
         labels = [text.get_text() for text in fig.axes[0].texts if text.get_text()]
         assert len(labels) == 1 and labels[0].splitlines()[0] == "dense" and len(labels[0].splitlines()) == 4
         assert re.fullmatch(r"\+ [56] more", labels[0].splitlines()[-1])
-    three = figures.mitigation_plane(same[:3]).axes[0]
+    three = curves.mitigation_plane(same[:3]).axes[0]
     assert [text.get_text() for text in three.texts if text.get_text()] == ["dense\ntruncated 3\ndistil"]
 
 
 def test_one_colour_and_one_name_per_method():
-    assert figures.color_of("imp-70 + rmc") == figures.color_of("truncated-3 + rmc") == figures.PALETTE["rmc"]
-    assert figures.color_of("imp-85") == figures.PALETTE["imp"]
-    assert figures.color_of("truncated-3-alternate") == figures.PALETTE["truncated-alternate"]
-    assert figures.color_of("someone/their-model") == figures.PALETTE["other"]
-    assert figures.label_of("imp-70 + rmc") == "IMP 70 % + RMC"
-    assert figures.label_of("truncated-3 + distil") == "truncated 3 + distil"
-    assert figures.label_of("distilbert-base-uncased") == "distilbert-base-uncased"
+    assert theme.color_of("imp-70 + rmc") == theme.color_of("truncated-3 + rmc") == theme.PALETTE["rmc"]
+    assert theme.color_of("imp-85") == theme.PALETTE["imp"]
+    assert theme.color_of("truncated-3-alternate") == theme.PALETTE["truncated-alternate"]
+    assert theme.color_of("someone/their-model") == theme.PALETTE["other"]
+    assert theme.label_of("imp-70 + rmc") == "IMP 70 % + RMC"
+    assert theme.label_of("truncated-3 + distil") == "truncated 3 + distil"
+    assert theme.label_of("distilbert-base-uncased") == "distilbert-base-uncased"
 
 
 def test_a_chain_of_steps_has_the_colour_of_its_last_and_the_marker_of_its_structure():
     for kind in ("ptq8", "qat8", "ptq4", "pkd", "tinybert"):
-        assert figures.color_of(f"dense + {kind}") == figures.color_of(f"imp-60 + distil + {kind}") == figures.PALETTE[kind]
-    assert figures.color_of("theseus-3") == figures.PALETTE["theseus"] != figures.color_of("theseus-3-constant")
-    assert figures.color_of("heads-19.5") == figures.PALETTE["heads"]
+        assert theme.color_of(f"dense + {kind}") == theme.color_of(f"imp-60 + distil + {kind}") == theme.PALETTE[kind]
+    assert theme.color_of("theseus-3") == theme.PALETTE["theseus"] != theme.color_of("theseus-3-constant")
+    assert theme.color_of("heads-19.5") == theme.PALETTE["heads"]
     chains = ["truncated-3 + distil + ptq8", "theseus-3 + distil + ptq8", "imp-60 + distil + ptq8"]
-    assert len({figures.style_of(model)["marker"] for model in chains}) == 3
+    assert len({theme.style_of(model)["marker"] for model in chains}) == 3
     names = ["truncated 3 + distil + PTQ8", "Theseus 3 + distil + PTQ8", "IMP 60 % + distil + PTQ8"]
-    assert [figures.label_of(model) for model in chains] == names
-    assert figures.label_of("theseus-3-constant") == "Theseus const. 3"
-    assert figures.label_of("heads-19.5") == "heads cut 19.5 %"
-    assert figures.label_of("google/some-bert + ptq8") == "google/some-bert + PTQ8"
-    assert len({figures.label_of(model) for model in FAMILIES}) == len(FAMILIES)
+    assert [theme.label_of(model) for model in chains] == names
+    assert theme.label_of("theseus-3-constant") == "Theseus const. 3"
+    assert theme.label_of("heads-19.5") == "heads cut 19.5 %"
+    assert theme.label_of("google/some-bert + ptq8") == "google/some-bert + PTQ8"
+    assert len({theme.label_of(model) for model in FAMILIES}) == len(FAMILIES)
 
 
 def test_loyalty_figure_has_a_panel_a_split_a_dot_a_model_and_the_null_band():
@@ -333,7 +333,7 @@ def test_loyalty_figure_has_a_panel_a_split_a_dot_a_model_and_the_null_band():
         (band,) = [patch for patch in ax.patches if patch.get_width() > 0]
         assert np.allclose([band.get_x(), band.get_x() + band.get_width()], [top - 3, min(top + 2, 100)])
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()][:2] == ["truncated 3", "truncated 3 + distil"]
-    alone = planes.loyalty_figure(loyal())
+    alone = plot_choice.loyalty_figure(loyal())
     assert not alone.axes[0].patches and not [text for text in words(alone) if "grey band" in text]
 
 
@@ -341,7 +341,7 @@ def test_attack_matrix_has_the_attacked_in_rows_and_leaves_unknown_pairs_blank()
     ax = drawn("attack_matrix").axes[0]
     assert len(ax.texts) == len(FAMILIES) ** 2
     some = carried(["dense", "imp-70", "imp-85"]).query("found_on == 'dense' or model == 'imp-85'")
-    ax = planes.attack_matrix(some).axes[0]
+    ax = plot_choice.attack_matrix(some).axes[0]
     assert sorted((t.get_position(), t.get_text()) for t in ax.texts) == [
         ((0, 0), "0"), ((1, 0), "33"), ((2, 0), "67"), ((2, 1), "33"), ((2, 2), "0")]  # fmt: skip
     assert [t.get_text() for t in ax.get_xticklabels()] == ["dense", "IMP 70 %", "IMP 85 %"]
@@ -351,27 +351,27 @@ def test_practitioner_plane_draws_the_front_of_each_cost_and_says_what_was_not_m
     assert len(drawn("practitioner_plane").axes) == 2
     rows = [("dense", 0.9, 8e6, 4.0), ("imp-70", 0.8, 8e6, np.nan), ("truncated-3", 0.7, 4e6, 2.0), ("scratch-3", 0.6, 4e6, 1.0)]
     table = pd.DataFrame(rows, columns=["model", "ood", "bytes", "latency_ms"])
-    size, time = planes.practitioner_plane(table).axes
+    size, time = plot_choice.practitioner_plane(table).axes
     fronts = [next(line for line in ax.lines if len(line.get_xdata()) > 2) for ax in (size, time)]
     assert np.allclose(fronts[0].get_data(), [[4, 8, 8, size.get_xlim()[1]], [70, 70, 90, 90]])
     assert np.allclose(fronts[1].get_data(), [[1, 2, 2, 4, 4, time.get_xlim()[1]], [60, 60, 70, 70, 90, 90]])
     assert "not measured: IMP 70 %" in time.get_title(loc="left") and "not measured" not in size.get_title(loc="left")
     assert "IMP 70 %" in [t.get_text() for t in size.texts] and "IMP 70 %" not in [t.get_text() for t in time.texts]
     assert not [text for text in words(size.figure) if "after the attack" in text]
-    assert len(planes.practitioner_plane(table.assign(latency_ms=np.nan)).axes) == 1
+    assert len(plot_choice.practitioner_plane(table.assign(latency_ms=np.nan)).axes) == 1
 
 
 def test_practitioner_plane_stays_readable_where_costs_hardly_differ():
     for costs in ([8e6, 8e6], [8e6, 8.1e6], [8e6, 8e9]):
         table = pd.DataFrame({"model": ["dense", "imp-70"], "ood": [0.9, 0.8], "bytes": costs})
-        ax = planes.practitioner_plane(table).axes[0]
+        ax = plot_choice.practitioner_plane(table).axes[0]
         left, right = ax.get_xlim()
         assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 2
 
 
 def test_a_point_is_as_large_as_its_accuracy_after_the_attack_and_hollow_without():
     table = costly()[:3].assign(after_attack=[0.2, 0.8, np.nan])
-    ax = planes.practitioner_plane(table).axes[0]
+    ax = plot_choice.practitioner_plane(table).axes[0]
     low, high, unknown = [line for line in ax.lines if line.get_marker() not in ("", "None")]
     assert low.get_markersize() < high.get_markersize()
     assert unknown.get_markerfacecolor() == "white" != low.get_markerfacecolor()
@@ -394,14 +394,14 @@ def test_methods_differ_for_colour_blind_readers(sight):
         x, y, z = np.cbrt(xyz / [0.9505, 1, 1.089])
         return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
-    for (a, one), (b, two) in itertools.combinations(figures.PALETTE.items(), 2):
+    for (a, one), (b, two) in itertools.combinations(theme.PALETTE.items(), 2):
         assert np.linalg.norm(lab(one) - lab(two)) > 10, (a, b)
 
 
 def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
     table = forgetting().assign(value=lambda frame: frame.value / 3)
-    first = figures.save(drawn("forgetting_curve"), table, tmp_path / "one" / "curve")
-    second = figures.save(DRAW["forgetting_curve"](), table, str(tmp_path / "two.of.two"))
+    first = curves.save(drawn("forgetting_curve"), table, tmp_path / "one" / "curve")
+    second = curves.save(DRAW["forgetting_curve"](), table, str(tmp_path / "two.of.two"))
     assert [path.name for path in first] == ["curve.svg", "curve.csv"]
     assert [path.name for path in second] == ["two.of.two.svg", "two.of.two.csv"]
     for a, b in zip(first, second):
@@ -417,59 +417,59 @@ def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
 
 @pytest.mark.parametrize("name", ["difficulty_histogram", "dynamics_map", "dense_trajectory", "mitigation_plane", "attack_matrix"])
 def test_the_bytes_of_dots_and_arrows_repeat_too(name, tmp_path):
-    a, _ = figures.save(drawn(name), plane(), tmp_path / "a")
+    a, _ = curves.save(drawn(name), plane(), tmp_path / "a")
     with plt.rc_context({"font.size": 20, "svg.fonttype": "path"}):
-        b, _ = figures.save(DRAW[name](), plane(), tmp_path / "b")
+        b, _ = curves.save(DRAW[name](), plane(), tmp_path / "b")
     assert a.read_bytes() == b.read_bytes()
 
 
 def test_a_failed_save_leaves_the_old_files_and_no_rest(tmp_path):
-    figures.save(plt.figure(), plane(), tmp_path / "gap")
+    curves.save(plt.figure(), plane(), tmp_path / "gap")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     fig = plt.figure()
     fig.savefig = lambda path, **_: (path.write_text("half"), 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        figures.save(fig, plane(), tmp_path / "gap")
+        curves.save(fig, plane(), tmp_path / "gap")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_mistakes_are_named():
     frame = levels("split", ("test", "ood"))
     with pytest.raises(StudyError, match="sparsity_curve: the frame has no column 'split'; did you mean 'splits'"):
-        figures.sparsity_curve(frame.rename(columns={"split": "splits"}))
+        curves.sparsity_curve(frame.rename(columns={"split": "splits"}))
     with pytest.raises(StudyError, match="dense_trajectory \\(trajectory\\): the frame has no column 'step'; choose from dev, ood"):
-        figures.dense_trajectory(trajectory().drop(columns="step"), plane())
+        curves.dense_trajectory(trajectory().drop(columns="step"), plane())
     with pytest.raises(StudyError, match="no row"):
-        figures.easy_hard_gap(levels("part", ("easy", "hard")).iloc[:0])
+        curves.easy_hard_gap(levels("part", ("easy", "hard")).iloc[:0])
     with pytest.raises(StudyError, match="column 'value' holds nan in row 2"):
-        figures.sparsity_curve(frame.assign(value=frame.value.where(frame.index != 2)))
+        curves.sparsity_curve(frame.assign(value=frame.value.where(frame.index != 2)))
     with pytest.raises(StudyError, match="two rows for .*'model': 'dense'.*average over seeds"):
-        figures.sparsity_curve(pd.concat([frame, frame]))
+        curves.sparsity_curve(pd.concat([frame, frame]))
     with pytest.raises(StudyError, match="column 'v' must hold variances"):
-        figures.difficulty_histogram(difficulty().assign(v=0.5))
+        curves.difficulty_histogram(difficulty().assign(v=0.5))
     with pytest.raises(StudyError, match="loyalty_figure: two rows for"):
-        planes.loyalty_figure(pd.concat([loyal(), loyal()]))
+        plot_choice.loyalty_figure(pd.concat([loyal(), loyal()]))
     with pytest.raises(StudyError, match="attack_matrix: column 'value' holds nan"):
-        planes.attack_matrix(carried().assign(value=np.nan))
+        plot_choice.attack_matrix(carried().assign(value=np.nan))
     with pytest.raises(StudyError, match="practitioner_plane: no model has bytes or latency_ms"):
-        planes.practitioner_plane(costly().assign(bytes=np.nan).drop(columns="latency_ms"))
+        plot_choice.practitioner_plane(costly().assign(bytes=np.nan).drop(columns="latency_ms"))
     with pytest.raises(StudyError, match="no subcase has a count above 0"):
-        figures.forgetting_curve(forgetting().query("count == 0"))
+        curves.forgetting_curve(forgetting().query("count == 0"))
 
 
 def test_where_no_count_is_known_every_subcase_gets_a_dot_a_model():
     frame = forgetting().assign(count=np.nan)
-    fig = figures.forgetting(frame, 0.5)
+    fig = curves.forgetting(frame, 0.5)
     (ax,) = fig.axes
     dots = {line.get_label(): line for line in ax.get_lines() if line.get_marker() == "o"}
-    assert set(dots) == {figures.label_of(m) for m in MODELS}
+    assert set(dots) == {theme.label_of(m) for m in MODELS}
     assert [t.get_text() for t in ax.get_yticklabels()] == [n.replace("_", " ") for n in frame["subcase"].unique()]
-    drawn = dots[figures.label_of("imp-85")].get_xdata()
+    drawn = dots[theme.label_of("imp-85")].get_xdata()
     assert np.allclose(drawn, frame[frame["model"] == "imp-85"]["value"] * 100)
     plt.close(fig)
 
 
 def test_where_counts_are_known_the_curve_is_drawn():
-    with_counts, curve = figures.forgetting(forgetting()), figures.forgetting_curve(forgetting())
+    with_counts, curve = curves.forgetting(forgetting()), curves.forgetting_curve(forgetting())
     assert with_counts.axes[0].get_xlabel() == curve.axes[0].get_xlabel() and with_counts.axes[0].get_xscale() == "log"
     plt.close("all")

@@ -7,11 +7,13 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lib import batches, encoders, foretelling, hidden, models, tasks, training
-from lib.contrasts import OTHER_DENSE
+from lib.analysis import forecast
+from lib.analysis.forecast import ALL, BEYOND, CHURN, COMBINED, EXCESS
 from lib.errors import StudyError
-from lib.foretelling import ALL, BEYOND, CHURN, COMBINED, EXCESS
-from lib.tasks import Ood, Task
+from lib.models import batches, last_layer, loop, make, pretrained
+from lib.names import OTHER_DENSE
+from lib.tasks import registry
+from lib.tasks.task import Ood, Task
 
 TASK = Task(name="toy", labels=("e", "n", "c"), text_a="a", text_b="b", ood={"hans": Ood(("e", "not"), (0, 1, 1))},
             shortcut="overlap", licence="", source="", caveats="")
@@ -33,7 +35,7 @@ def test_predictors_are_those_of_their_formulas_after_the_collapse():
     table = along((2, [0.2, 0.2, 0.6], [0.5, 0.1, 0.4]), (6, [0.1, 0.5, 0.4], [0.2, 0.2, 0.6]),
                   (8, [0.1, 0.2, 0.7], [0.4, 0.35, 0.25]))
     shortcut = ITEMS[["guid", "split", "label"]].assign(logits=[np.log([0.3, 0.6, 0.1])] * 5)
-    got = foretelling.predictors(table, ITEMS, TASK, shortcut, pd.Series({"a": 2.0, "b": 3.0})).set_index("guid")
+    got = forecast.predictors(table, ITEMS, TASK, shortcut, pd.Series({"a": 2.0, "b": 3.0})).set_index("guid")
     assert got["right"].tolist() == [True, False]  # the argmax comes before the collapse
     assert got["loss"].tolist() == pytest.approx([-np.log(0.7), -np.log(0.6)])
     assert got["margin"].tolist() == pytest.approx([np.log(0.2 / 0.7), np.log(0.4 / 0.6)])
@@ -48,14 +50,14 @@ def test_predictors_are_those_of_their_formulas_after_the_collapse():
 def test_what_cannot_be_known_has_no_column():
     table = along((2, [0.2, 0.2, 0.6], [0.5, 0.1, 0.4]), (8, [0.1, 0.2, 0.7], [0.4, 0.35, 0.25]))
     bare = ITEMS.drop(columns=["text_a", "text_b"]).assign(is_shortcut=pd.array([pd.NA] * 5, dtype="boolean"))
-    got = foretelling.predictors(table, bare, TASK)
+    got = forecast.predictors(table, bare, TASK)
     assert not {"rarity", "bigram_rarity", "gradient_norm", "shortcut_wrong"} & set(got) and "el2n" in got
     with pytest.raises(StudyError, match="first half"):
-        foretelling.predictors(table[table["step"] == 8], ITEMS, TASK)
+        forecast.predictors(table[table["step"] == 8], ITEMS, TASK)
 
 
 def test_rare_word_pairs_are_counted_in_train_within_each_text():
-    got = foretelling.bigram_rarity(ITEMS)
+    got = forecast.bigram_rarity(ITEMS)
     held = {"the cat": 2, "cat ran": 1, "cat sat": 4, "a bird": 0, "bird flew": 0}
 
     def rare(*pairs: str) -> float:
@@ -65,16 +67,16 @@ def test_rare_word_pairs_are_counted_in_train_within_each_text():
 
 
 def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
-    model = models.make(tiny_run, micro, "dense", models.Extras(checkpoints=(0.5,), checkpoint_splits=("test", "ood")))
+    model = make.model(tiny_run, micro, "dense", make.Extras(checkpoints=(0.5,), checkpoint_splits=("test", "ood")))
     evaluated = micro[micro["split"].isin(["test", "ood"])]
-    norms = hidden.norms(model, micro)
+    norms = last_layer.input_norms(model, micro)
     assert set(norms.index) == set(micro.loc[micro["split"] != "train", "guid"])
-    assert hidden.norms(model, micro, dtype="bf16").to_numpy() == pytest.approx(norms.to_numpy(), rel=0.02)
-    got = foretelling.predictors(model.checkpoints(), micro, tasks.get(tiny_run.task), norms=norms).set_index("guid")
-    network, few = models.load(model), evaluated.iloc[[0, 5, -1]]
-    encoded = batches.encode(encoders.load_tokenizer(str(model.path)), few, 48)
+    assert last_layer.input_norms(model, micro, dtype="bf16").to_numpy() == pytest.approx(norms.to_numpy(), rel=0.02)
+    got = forecast.predictors(model.checkpoints(), micro, registry.get(tiny_run.task), norms=norms).set_index("guid")
+    network, few = make.load(model), evaluated.iloc[[0, 5, -1]]
+    encoded = batches.encode(pretrained.load_tokenizer(str(model.path)), few, 48)
     for row, guid in enumerate(few["guid"]):
-        logits = network(**training.inputs(network, encoded, np.array([row]), "cpu")).logits
+        logits = network(**loop.inputs(network, encoded, np.array([row]), "cpu")).logits
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(encoded.labels[[row]]))
         gradient = torch.autograd.grad(loss, network.classifier.weight)[0]
         assert got.loc[guid, "gradient_norm"] == pytest.approx(float(gradient.norm()), rel=1e-3)
@@ -83,7 +85,7 @@ def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
 def test_the_kind_of_a_model_is_what_made_it_small():
     kinds = {"imp-70 + rmc": "imp", "imp-85": "imp", "truncated-3 + distil + ptq8": "truncated", "dense + ptq8": "ptq8",
              "dense": "", "scratch-3": "", "some/encoder": "some/encoder"}
-    assert {name: foretelling.kind(name) for name in kinds} == kinds
+    assert {name: forecast.kind(name) for name in kinds} == kinds
 
 
 # --- AUCs
@@ -123,7 +125,7 @@ def test_aucs_are_those_of_the_rows_that_dense_gets_right():
     runs, at_risk = study({"imp-70": lambda r: r["loss"]})
     at_risk[1]["right"] = np.arange(400) % 4 > 0
     at_risk[1]["loss"] = at_risk[1]["loss"].round(1)  # ties
-    got = foretelling.aucs(runs, at_risk)
+    got = forecast.aucs(runs, at_risk)
     for s in (0, 1):
         part = at_risk[s][at_risk[s]["right"]]
         lost = ~runs[s]["imp-70"]["correct"][part.index]
@@ -135,31 +137,31 @@ def test_aucs_are_those_of_the_rows_that_dense_gets_right():
 
 def test_an_auc_of_few_lost_rows_is_not_told_nor_averaged():
     runs, at_risk = study({"imp-70": lambda r: r["loss"], "imp-40": lambda r: r["loss"]}, seeds=2)
-    runs[1]["imp-40"]["correct"] = np.arange(400) >= foretelling.FEWEST - 1
-    got = foretelling.aucs(runs, at_risk)
+    runs[1]["imp-40"]["correct"] = np.arange(400) >= forecast.FEWEST - 1
+    got = forecast.aucs(runs, at_risk)
     assert np.isnan(value_of(got, "imp-40", "loss", 1)) and value_of(got, "imp-40", "loss", 0) > 0.5
     for s in (0, 1):
         assert value_of(got, ALL, "loss", s) == value_of(got, "imp-70", "loss", s)
-    assert foretelling.summary(got).query("model == 'imp-40' and predictor == 'loss'")["seeds"].item() == 1
-    assert foretelling.summary(got[got["value"].isna()]).empty
+    assert forecast.summary(got).query("model == 'imp-40' and predictor == 'loss'")["seeds"].item() == 1
+    assert forecast.summary(got[got["value"].isna()]).empty
 
 
 def test_the_combination_has_seen_neither_the_kind_nor_the_seed():
     runs, at_risk = study({"imp-70": lambda r: r["loss"], "imp-85 + rmc": lambda r: r["loss"],
                            "truncated-3": lambda r: -r["loss"], "scratch-3": lambda r: 3 * r["el2n"]})
-    got = foretelling.aucs(runs, at_risk)
+    got = forecast.aucs(runs, at_risk)
     for s in range(3):  # each kind is foretold by what the other teaches, which is its contrary
         assert value_of(got, "imp-70", COMBINED, s) < 0.35 and value_of(got, "imp-85 + rmc", COMBINED, s) < 0.35
         assert value_of(got, "truncated-3", COMBINED, s) < 0.35
     alike, at_risk = study({"imp-70": lambda r: r["loss"] + r["el2n"], "truncated-3": lambda r: r["loss"] + r["el2n"]})
     at_risk[0][["loss", "el2n"]] *= -1  # a seed by its own rows would see this
-    got = foretelling.aucs(alike, at_risk)
+    got = forecast.aucs(alike, at_risk)
     assert value_of(got, "imp-70", COMBINED, 0) < 0.3 < 0.7 < value_of(got, "imp-70", "loss", 1)
 
 
 def test_the_combination_beats_each_of_its_parts_where_both_matter():
     runs, at_risk = study({"imp-70": lambda r: r["loss"] + r["el2n"], "truncated-3": lambda r: r["loss"] + r["el2n"]})
-    got = foretelling.summary(foretelling.aucs(runs, at_risk)).set_index(["model", "predictor"])["value"]
+    got = forecast.summary(forecast.aucs(runs, at_risk)).set_index(["model", "predictor"])["value"]
     assert got["imp-70", COMBINED] > max(got["imp-70", "loss"], got["imp-70", "el2n"]) + 0.03
 
 
@@ -170,34 +172,34 @@ def test_compression_is_told_from_hardness_by_the_null():
     def hard(r):
         return r["loss"]
     runs, at_risk = study({"imp-70": forgets, "truncated-3": forgets})
-    got = foretelling.aucs(with_null(runs, at_risk, hard), at_risk)
+    got = forecast.aucs(with_null(runs, at_risk, hard), at_risk)
     for s in range(3):
         assert value_of(got, OTHER_DENSE, CHURN, s) > 0.65 > 0.6 > value_of(got, OTHER_DENSE, COMBINED, s)
         assert value_of(got, ALL, BEYOND, s) == pytest.approx(value_of(got, ALL, COMBINED, s) - value_of(got, ALL, CHURN, s))
         assert value_of(got, ALL, BEYOND, s) > 0.1
         excess = value_of(got, ALL, "el2n", s) - value_of(got, OTHER_DENSE, "el2n", s)
         assert value_of(got, EXCESS, "el2n", s) == pytest.approx(excess)
-    same = foretelling.aucs(with_null(study({"imp-70": hard, "truncated-3": hard})[0], at_risk, hard), at_risk)
+    same = forecast.aucs(with_null(study({"imp-70": hard, "truncated-3": hard})[0], at_risk, hard), at_risk)
     assert abs(same[(same["model"] == ALL) & (same["predictor"] == BEYOND)]["value"].mean()) < 0.03
 
 
 def test_the_null_is_each_seeds_own_dense_model():
     runs, at_risk = study({"imp-70": lambda r: r["loss"]}, seeds=2)
     more = with_null(runs, at_risk, lambda r: r["loss"])
-    got = foretelling.aucs(more, at_risk)
+    got = forecast.aucs(more, at_risk)
     for s in (0, 1):
         own = roc_auc_score(~more[50 + s]["dense"]["correct"], at_risk[s]["loss"])
         assert value_of(got, OTHER_DENSE, "loss", s) == pytest.approx(own)
     runs[1]["dense"] = losing(at_risk[1], at_risk[1]["loss"], 7)  # of seeds without others, the next
-    assert value_of(foretelling.aucs(runs, at_risk), OTHER_DENSE, "el2n", 0) == pytest.approx(
+    assert value_of(forecast.aucs(runs, at_risk), OTHER_DENSE, "el2n", 0) == pytest.approx(
         roc_auc_score(~runs[1]["dense"]["correct"], at_risk[0]["el2n"]))
-    alone = foretelling.aucs({0: runs[0]}, {0: at_risk[0]})
+    alone = forecast.aucs({0: runs[0]}, {0: at_risk[0]})
     assert not {OTHER_DENSE, EXCESS} & set(alone["model"]) and not {COMBINED, CHURN, BEYOND} & set(alone["predictor"])
 
 
 def test_one_seed_has_the_interval_over_rows():
     runs, at_risk = study({"imp-70": lambda r: r["loss"] / 2, "imp-85": lambda r: r["loss"] / 2}, n=800, seeds=1)
-    got = foretelling.summary(foretelling.aucs(runs, at_risk, n_boot=2000)).set_index(["model", "predictor"])
+    got = forecast.summary(forecast.aucs(runs, at_risk, n_boot=2000)).set_index(["model", "predictor"])
     lost, x = ~runs[0]["imp-70"]["correct"].to_numpy(), at_risk[0]["loss"].to_numpy()
     rng = np.random.default_rng(0)
     drawn = [roc_auc_score(lost[at], x[at]) for at in rng.integers(0, 800, (400, 800))]
@@ -212,16 +214,16 @@ def test_rows_of_one_template_count_as_one():
                   for frame in (at_risk[0], runs[0]["imp-70"]))
     many, width = {0: {"dense": lost.assign(correct=True), "imp-70": lost}}, []
     for group in ("", [f"t{i}" for i in [*range(80)] * 9]):
-        got = foretelling.aucs(many, {0: risk.assign(group=group)}, n_boot=1000).iloc[0]
+        got = forecast.aucs(many, {0: risk.assign(group=group)}, n_boot=1000).iloc[0]
         width.append(got["high"] - got["low"])
     assert width[1] == pytest.approx(3 * width[0], rel=0.2)
 
 
 def test_several_seeds_have_a_t_interval_over_seeds():
     runs, at_risk = study({"imp-70": lambda r: r["loss"], "truncated-3": lambda r: r["loss"]})
-    table = foretelling.aucs(runs, at_risk)
+    table = forecast.aucs(runs, at_risk)
     values = table[(table["model"] == "imp-70") & (table["predictor"] == "loss")]["value"]
-    got = foretelling.summary(table).set_index(["model", "predictor"]).loc[("imp-70", "loss")]
+    got = forecast.summary(table).set_index(["model", "predictor"]).loc[("imp-70", "loss")]
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
     assert (got["value"], got["low"], got["high"], got["seeds"]) == pytest.approx((values.mean(), low, high, 3))
 
@@ -230,4 +232,4 @@ def test_a_missing_row_is_named():
     runs, at_risk = study({"imp-70": lambda r: r["loss"]}, seeds=1)
     runs[0]["imp-70"] = runs[0]["imp-70"].iloc[1:]
     with pytest.raises(StudyError, match="'imp-70' of seed 0 .*'r0'"):
-        foretelling.aucs(runs, at_risk)
+        forecast.aucs(runs, at_risk)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import forgetting_figures, foretelling
-from lib.contrasts import OTHER_DENSE
+from lib.analysis import forecast
 from lib.errors import StudyError
+from lib.figures import plot_forgetting
+from lib.names import OTHER_DENSE
 
 MODELS = ["imp-40", "imp-70", "imp-85", "truncated-3", "truncated-3 + distil", "truncated-3 + rmc_shuffled + ptq8"]
 CASES = {"": 0, "swap": 78, "relative": 47, "object_relative": 8, "synonym_passive": 5}
@@ -34,8 +35,8 @@ def cases() -> pd.DataFrame:
 
 
 def foretold() -> pd.DataFrame:
-    models = [*MODELS[:3], foretelling.ALL, foretelling.EXCESS, OTHER_DENSE]
-    names = [*forgetting_figures.PREDICTORS, foretelling.BEYOND]
+    models = [*MODELS[:3], forecast.ALL, forecast.EXCESS, OTHER_DENSE]
+    names = [*plot_forgetting.PREDICTORS, forecast.BEYOND]
     rows = [(m, s, p, 0.5 + 0.03 * k) for m in models for s in ("test", "ood") for k, p in enumerate(names)]
     frame = pd.DataFrame(rows, columns=["model", "split", "predictor", "value"])
     return frame.assign(low=frame["value"] - 0.05, high=frame["value"] + 0.05, seeds=5)
@@ -49,10 +50,10 @@ def kept() -> pd.DataFrame:
 
 
 DRAW = {
-    "kept_figure": lambda **k: forgetting_figures.kept_figure(kept(), **k),
-    "pie_figure": lambda **k: forgetting_figures.pie_figure(pies(), **k),
-    "pie_subcases": lambda **k: forgetting_figures.pie_subcases(cases(), "imp-70", CASES, **k),
-    "foretold_figure": lambda **k: forgetting_figures.foretold_figure(foretold(), **k),
+    "kept_figure": lambda **k: plot_forgetting.kept_figure(kept(), **k),
+    "pie_figure": lambda **k: plot_forgetting.pie_figure(pies(), **k),
+    "pie_subcases": lambda **k: plot_forgetting.pie_subcases(cases(), "imp-70", CASES, **k),
+    "foretold_figure": lambda **k: plot_forgetting.foretold_figure(foretold(), **k),
 }
 
 
@@ -92,7 +93,7 @@ def test_pies_stand_over_the_band_of_the_null():
     (band,) = [p for p in test.patches if p.get_width() > 0]
     assert np.allclose([band.get_x(), band.get_width()], [1, 2])
     spread = pd.DataFrame({"split": ["test", "ood"], "low": 0.0, "high": [0.05, 0.1], "pairs": 126})
-    (wider,) = [p for p in forgetting_figures.pie_figure(pies(), spread).axes[0].patches if p.get_width() > 0]
+    (wider,) = [p for p in plot_forgetting.pie_figure(pies(), spread).axes[0].patches if p.get_width() > 0]
     assert np.allclose([wider.get_x(), wider.get_width()], [0, 5])
 
 
@@ -102,14 +103,14 @@ def test_subcases_stand_by_their_train_rows_rarest_last():
         "ordinary", "swap (78 rows)", "relative (47 rows)", "object relative (8 rows)", "synonym passive (5 rows)"]
     assert sorted(dots(ax)) == pytest.approx(sorted([0, 5, 10, 15, 20] * 2))
     with pytest.raises(StudyError, match="imp-20"):
-        forgetting_figures.pie_subcases(cases(), "imp-20")
+        plot_forgetting.pie_subcases(cases(), "imp-20")
 
 
 def test_differences_are_no_aucs_and_are_not_drawn():
     ax = DRAW["foretold_figure"]().axes[0]
-    assert len(dots(ax)) == 5 * len(forgetting_figures.PREDICTORS)
+    assert len(dots(ax)) == 5 * len(plot_forgetting.PREDICTORS)
     with pytest.raises(StudyError, match="interval"):
-        forgetting_figures.foretold_figure(foretold().assign(low=np.nan))
+        plot_forgetting.foretold_figure(foretold().assign(low=np.nan))
 
 
 def test_what_is_kept_stands_beside_the_dense_models_two_scores_and_leaves_mitigations_out():

@@ -14,25 +14,26 @@ import pytest
 import safetensors.numpy
 from hub import Hub, etag
 
-from lib import sources
 from lib.errors import StudyError
+from lib.tasks import download, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where the hub is and where its files go is read when the libraries are imported, so a process of its own plays the user.
 PLAY = """
 import hashlib, json, sys, time, traceback
-from lib import encoders, sources
+from lib.models import pretrained
+from lib.tasks import sources
 from lib.errors import StudyError
 
 wait = time.sleep
 time.sleep = lambda seconds: wait(min(seconds, 0.02))  # the clients' own pauses between attempts
 
 def weights(encoder, revision=""):
-    state = encoders.load_classifier(encoder, 2, seed=0, revision=revision).base_model.state_dict()
+    state = pretrained.load_classifier(encoder, 2, seed=0, revision=revision).base_model.state_dict()
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
 def tokens(encoder, revision=""):
-    return encoders.load_tokenizer(encoder, revision)("a c")["input_ids"]
+    return pretrained.load_tokenizer(encoder, revision)("a c")["input_ids"]
 
 def rows(repo, revision, split="train"):
     columns = {"text_a": "premise", "text_b": "hypothesis", "label": "gold"}
@@ -40,7 +41,7 @@ def rows(repo, revision, split="train"):
     frame, record = sources.read(table)
     return [[text.replace(" and on", "") for text in frame["text_a"]], record["digest"]]
 
-calls = {"weights": weights, "tokens": tokens, "rows": rows, "identity": encoders.identity, "depth": encoders.depth}
+calls = {"weights": weights, "tokens": tokens, "rows": rows, "identity": pretrained.identity, "depth": pretrained.depth}
 for line in sys.stdin:
     name, *values = json.loads(line)
     try:
@@ -321,8 +322,8 @@ BODY_DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 @pytest.fixture
 def cache(hub, tmp_path, monkeypatch):
     """Where files fetched by address end up; pauses are short."""
-    monkeypatch.setattr(sources, "PAUSES", (0.01, 0.02, 0.04))
-    monkeypatch.setattr(sources, "SILENCE", 0.5)
+    monkeypatch.setattr(download, "PAUSES", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(download, "SILENCE", 0.5)
     monkeypatch.setattr(sources.datasets.config, "HF_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("STUDY_DATA", raising=False)
     hub.files.clear()
@@ -336,7 +337,7 @@ def cache(hub, tmp_path, monkeypatch):
 def test_a_fault_that_passes_costs_at_most_an_attempt(hub, cache, kind, attempts):
     hub.files["a.csv"] = BODY
     hub.fault("files", "a.csv", kind, times=1)
-    assert sources.download(f"{hub.url}/files/a.csv", cache).read_bytes() == BODY
+    assert download.download(f"{hub.url}/files/a.csv", cache).read_bytes() == BODY
     assert len(hub.asked) == attempts
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib import files, integrity, params, store
+from lib import files, store
 from lib.errors import StudyError
+from lib.params.profile import load_profile
+from lib.tools import integrity
 
 ITEMS = pd.DataFrame({"guid": [f"r{i}" for i in range(6)], "split": ["test"] * 6, "label": [0, 1] * 3})
 
@@ -168,7 +170,7 @@ def test_a_locked_profile_is_left_alone(tmp_path):
 
 def test_the_command_says_what_it_found(outputs, monkeypatch, capsys):
     monkeypatch.setattr(integrity, "ROOT", outputs.parent)
-    shutil.move(outputs, outputs.parent / "outputs" / params.load("smoke").name)
+    shutil.move(outputs, outputs.parent / "outputs" / load_profile("smoke").name)
     cut(outputs.parent / "outputs" / "smoke" / "09_claims" / "ledger.csv")
     integrity.main(["smoke"])
     assert "damaged:" in (said := capsys.readouterr().out) and "ledger.csv was altered" in said

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import losses
 from lib.errors import StudyError
+from lib.models import losses
 
 N, CLASSES = 12, 3
 

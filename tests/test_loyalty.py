@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import loyalty
+from lib.analysis import loyalty
 from lib.errors import StudyError
-from lib.tasks import Ood, Task
+from lib.tasks.task import Ood, Task
 
 TASK = Task(name="toy", labels=("entailment", "neutral", "contradiction"), text_a="premise", text_b="hypothesis",
             ood={"hans": Ood(("entailment", "non-entailment"), (0, 1, 1))}, shortcut="b_only", licence="", source="", caveats="")
@@ -84,7 +84,7 @@ def test_table_pairs_rows_by_guid_and_leaves_train_out():
     teacher = pd.concat([predictions(noise(40, 2), "train"), predictions(noise(40, 3)), predictions(noise(30, 4), "hans")])
     other = teacher.assign(logits=[-x if split == "hans" else x for x, split in zip(teacher["logits"], teacher["split"])])
     model = other[other["split"] != "train"].sample(frac=1, random_state=0)
-    got = loyalty.table(model, teacher, items_of(teacher), TASK, 200, 0)
+    got = loyalty.by_split(model, teacher, items_of(teacher), TASK, 200, 0)
     assert list(got.columns) == ["split", "measure", "value", "low", "high", "n"]
     assert set(got["split"]) == {"test", "hans"}
     test, hans = (got[got["split"] == s].set_index("measure") for s in ("test", "hans"))
@@ -100,15 +100,15 @@ def test_table_pairs_rows_by_guid_and_leaves_train_out():
 
 def test_table_compares_the_task_classes_before_hans_collapses_them():
     teacher, model = predictions([[0, 9, 0]] * 4, "hans", 1), predictions([[0, 0, 9]] * 4, "hans", 1)
-    got = loyalty.table(model, teacher, items_of(teacher), TASK, 20).set_index("measure")
+    got = loyalty.by_split(model, teacher, items_of(teacher), TASK, 20).set_index("measure")
     assert got.loc["label_loyalty", "value"] == 0  # both say non-entailment
 
 
 def test_table_gives_each_seed_its_own_teacher():
     runs = [predictions(noise(20, 5 + seed)).assign(seed=seed) for seed in (0, 1)]
     both, items = pd.concat(runs), items_of(runs[0])
-    assert loyalty.table(both, both, items, TASK, 20)["value"].tolist() == [1, 1, 0]
-    null = loyalty.table(runs[1], runs[0], items, TASK, 20)
+    assert loyalty.by_split(both, both, items, TASK, 20)["value"].tolist() == [1, 1, 0]
+    null = loyalty.by_split(runs[1], runs[0], items, TASK, 20)
     logits = [np.stack(run["logits"]) for run in runs]
     assert null["value"].iloc[0] == pytest.approx((logits[0].argmax(1) == logits[1].argmax(1)).mean())
 
@@ -116,6 +116,6 @@ def test_table_gives_each_seed_its_own_teacher():
 def test_table_names_a_row_that_is_missing_or_not_the_tasks():
     teacher = predictions(noise(5, 9))
     with pytest.raises(StudyError, match="'test4' is on one only"):
-        loyalty.table(teacher[:4], teacher, items_of(teacher), TASK, 0)
+        loyalty.by_split(teacher[:4], teacher, items_of(teacher), TASK, 0)
     with pytest.raises(StudyError, match="'test0'"):
-        loyalty.table(teacher, teacher, items_of(teacher).assign(label=1), TASK, 0)
+        loyalty.by_split(teacher, teacher, items_of(teacher).assign(label=1), TASK, 0)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import bootstrap, measures
+from lib.analysis import bootstrap, measures
 from lib.errors import StudyError
-from lib.tasks import Ood, Task
+from lib.tasks.task import Ood, Task
 
 ROOT = Path(__file__).resolve().parents[1]
 

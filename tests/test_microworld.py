@@ -6,9 +6,9 @@ from importlib.metadata import files
 import pandas as pd
 import pytest
 
-from lib import grammar, microworld
 from lib.errors import StudyError
-from lib.microworld import SUBCASES, TASKS
+from lib.tasks import grammar, microworld, probes
+from lib.tasks.microworld import SUBCASES, TASKS
 
 TASK_NAMES = list(TASKS)
 COLUMNS = ["guid", "split", "text_a", "text_b", "label", "heuristic", "subcase", "is_shortcut", "group"]
@@ -16,7 +16,7 @@ COLUMNS = ["guid", "split", "text_a", "text_b", "label", "heuristic", "subcase",
 
 @lru_cache(maxsize=None)
 def items(task, seed=0):
-    return microworld.make(task, seed=seed)
+    return microworld.generate(task, seed=seed)
 
 
 def of(task, split, seed=0):
@@ -100,7 +100,7 @@ def test_seed_changes_train_alone(task):
     pd.testing.assert_frame_equal(*fixed)
     shared = set(of(task, "train", 0)["guid"]) & set(of(task, "train", 3)["guid"])
     assert len(shared) < 100
-    again = microworld.make(task, seed=3)
+    again = microworld.generate(task, seed=3)
     pd.testing.assert_frame_equal(again, two)
 
 
@@ -172,7 +172,7 @@ def test_counts_are_the_failing_rows_of_train(task):
 
 def test_counts_of_ones_own():
     own = {"swap": 10, "passive": 10}
-    frame = microworld.make("micro_nli", seed=0, n_train=200, n_eval=100, n_ood=4, subcase_counts=own)
+    frame = microworld.generate("micro_nli", seed=0, n_train=200, n_eval=100, n_ood=4, subcase_counts=own)
     train = frame[(frame["split"] == "train") & ~frame["is_shortcut"].astype(bool)]
     assert train["subcase"].value_counts().to_dict() == own
     with pytest.raises(StudyError, match="20 of n_train 200"):
@@ -180,14 +180,14 @@ def test_counts_of_ones_own():
     with pytest.raises(StudyError, match="did you mean 'passive'"):
         microworld.counts("micro_nli", 0, {"pasive": 20}, n_train=200)
     with pytest.raises(StudyError, match="did you mean 'micro_nli'"):
-        microworld.make("micro_nly", seed=0)
+        microworld.generate("micro_nly", seed=0)
     with pytest.raises(StudyError, match="shortcut_rate"):
-        microworld.make("micro_nli", seed=0, shortcut_rate=0.2)
+        microworld.generate("micro_nli", seed=0, shortcut_rate=0.2)
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.7, 0.98, 1.0])
 def test_shortcut_rate_is_a_dose(rate):
-    frame = microworld.make("micro_nli", seed=1, n_train=512, n_eval=512, n_ood=4, shortcut_rate=rate)
+    frame = microworld.generate("micro_nli", seed=1, n_train=512, n_eval=512, n_ood=4, shortcut_rate=rate)
     for split in ("train", "dev"):
         rows = frame[frame["split"] == split]
         assert len(rows) == 512
@@ -198,14 +198,14 @@ def test_shortcut_rate_is_a_dose(rate):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_bag_probe_follows_the_shortcut(task, seed):
-    found = microworld.bag_probe(microworld.make(task, seed=seed))
+    found = probes.bag_probe(microworld.generate(task, seed=seed))
     assert found["dev"] >= 0.85
     assert found["ood_fails"] < 0.1
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_twin_probe_finds_nothing_in_the_words(task):
-    found = microworld.twin_probe(task, seed=0)
+    found = probes.twin_probe(task, seed=0)
     assert set(found["subcase"]) == set(microworld.trained(task))
     assert (found["accuracy"] <= 0.55).all()
 

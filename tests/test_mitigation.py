@@ -12,10 +12,15 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from lib import difficulty, measures, mitigation, mitigation_figures, params, rmc, shortcuts, store, tables, tasks
+from lib import store
+from lib.analysis import difficulty, measures, rmc, shortcuts, tables
 from lib.errors import StudyError
+from lib.figures import plot_rmc
+from lib.params.profile import load_profile
+from lib.tasks import registry
+from lib.trials import mitigation
 
-TASK = tasks.get("micro_nli")
+TASK = registry.get("micro_nli")
 SIZES = {"train": 40, "dev": 40, "test": 20, "ood": 40}
 
 
@@ -72,7 +77,7 @@ def scores(studied, items):
     pruned, dense = studied
     v = difficulty.variance(shortcuts.level_losses(pruned, items, "train"))
     biased = table_of(items, np.where(items["is_shortcut"].to_numpy(bool), 2.0, -2.0))
-    return shortcuts.table(items, dense[0], biased, v, v[::-1])
+    return shortcuts.score_table(items, dense[0], biased, v, v[::-1])
 
 
 def test_only_plain_pruned_models_are_levels(studied):
@@ -159,7 +164,7 @@ def test_costs_count_the_runs_that_are_made_for_a_score_alone(studied):
 
 @pytest.fixture
 def strength_of(items, scores, studied):
-    run = params.load("smoke").run("mitigation", "micro_nli", 0)
+    run = load_profile("smoke").run("mitigation", "micro_nli", 0)
     return lambda loss, **changed: mitigation.extras(loss, run.model_copy(update=changed), items, studied[1][0], None,
                                                      scores)
 
@@ -296,17 +301,17 @@ def test_the_interval_over_seeds_is_students(effects):
 
 def drawn(name, effects, smoke=False):
     if name == "instance_effects":
-        return mitigation_figures.instance_effects(effects, smoke=smoke)
+        return plot_rmc.instance_effects(effects, smoke=smoke)
     if name == "price_dots":
-        places = [(score, "dev" if score == "v_seeds" else "train") for score in mitigation_figures.SCORES]
+        places = [(score, "dev" if score == "v_seeds" else "train") for score in plot_rmc.SCORES]
         rows = pd.DataFrame(places, columns=["score", "on"]).assign(measure="auc", value=0.9, low=0.8, high=0.95)
         rows.loc[rows["score"] == "v_seeds", ["value", "low", "high"]] = np.nan
-        costs = pd.DataFrame({"dense_runs": 2.5}, index=list(mitigation_figures.SCORES))
-        return mitigation_figures.price_dots(rows, costs, smoke=smoke)
+        costs = pd.DataFrame({"dense_runs": 2.5}, index=list(plot_rmc.SCORES))
+        return plot_rmc.price_dots(rows, costs, smoke=smoke)
     table = pd.DataFrame({"alpha": [0.5, 0.1, 0.3], "dev": [0.95, 0.96, 0.96], "dev_hard": [0.6, 0.5, 0.7],
                           "ood": [0.8, 0.7, 0.75], "by_hard": [False, False, True], "by_gap": [False, True, False],
                           "oracle": [True, False, False]})
-    return mitigation_figures.alpha_curve(table, smoke=smoke)
+    return plot_rmc.alpha_curve(table, smoke=smoke)
 
 
 def words(fig):
@@ -343,7 +348,7 @@ def test_the_effects_figure_draws_each_seed_the_mean_the_interval_and_the_band(e
     band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
     assert np.allclose([band.x0, band.x1], [-2, 2])
     assert {"micro_nli, IMP 70 %", "micro_nli, truncated 3", "- RMC (shuffled)"} <= set(words(ax.figure))
-    alone = mitigation_figures.instance_effects(effects[effects["seed"] == 0])
+    alone = plot_rmc.instance_effects(effects[effects["seed"] == 0])
     assert any("9 of 9 have one seed and so no interval" in text for text in words(alone))
     plt.close("all")
 
@@ -353,12 +358,12 @@ def test_figures_tell_what_is_missing_and_what_was_chosen(effects):
     told = " ".join(words(drawn("alpha_curve", effects)))
     assert "hard part of dev (alpha 0.3)" in told and "smallest gap on dev (alpha 0.1)" in told and "OOD (alpha 0.5)" in told
     with pytest.raises(StudyError, match="two rows for"):
-        mitigation_figures.instance_effects(pd.concat([effects, effects]))
+        plot_rmc.instance_effects(pd.concat([effects, effects]))
     with pytest.raises(StudyError, match="instance_effects: the frame has no column 'control'"):
-        mitigation_figures.instance_effects(effects.drop(columns="control"))
+        plot_rmc.instance_effects(effects.drop(columns="control"))
     known = pd.DataFrame([{"score": "el2n", "on": "train", "measure": "rank", "value": 0.9, "low": 0.8, "high": 1.0}])
-    without_truth = mitigation_figures.price_dots(known, pd.DataFrame({"dense_runs": [0.0]}, index=["el2n"])).axes[0]
+    without_truth = plot_rmc.price_dots(known, pd.DataFrame({"dense_runs": [0.0]}, index=["el2n"])).axes[0]
     assert without_truth.get_xlabel().startswith("rank agreement")
     with pytest.raises(StudyError, match="costs has no row of score 'el2n'"):
-        mitigation_figures.price_dots(known, pd.DataFrame({"dense_runs": [1.0]}, index=["v_levels"]))
+        plot_rmc.price_dots(known, pd.DataFrame({"dense_runs": [1.0]}, index=["v_levels"]))
     plt.close("all")

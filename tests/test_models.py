@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertModel
 
-from lib import encoders, models, pruning, store, training
+from lib import code, names, store
 from lib.errors import StudyError
+from lib.models import encoders, loop, magnitude, make, pretrained
 
 LAYERS, WIDTH, STEPS = 2, 32, 12  # of the fixtures tiny_encoder and tiny_run
 
@@ -24,17 +25,17 @@ def run(tiny_run):
     return tiny_run
 
 
-ALONG = models.Extras(checkpoints=(0.25, 0.5), checkpoint_splits=("train", "ood"), predict_train=True)
+ALONG = make.Extras(checkpoints=(0.25, 0.5), checkpoint_splits=("train", "ood"), predict_train=True)
 
 
 @pytest.fixture(scope="module")
 def dense(run, items):
-    return models.make(run, items, "dense", ALONG)
+    return make.model(run, items, "dense", ALONG)
 
 
 @pytest.fixture(scope="module")
 def pruned(run, items):
-    return models.make(run, items, "imp-50", models.Extras(run_levels=(0.3, 0.5), checkpoint_splits=("train",)))
+    return make.model(run, items, "imp-50", make.Extras(run_levels=(0.3, 0.5), checkpoint_splits=("train",)))
 
 
 class Trains(Exception):
@@ -45,7 +46,7 @@ class Trains(Exception):
 def no_training(monkeypatch):
     def fit(*args, **kwargs):
         raise Trains
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(loop, "fit", fit)
 
 
 def steps_and_splits(model):
@@ -71,8 +72,8 @@ def stored_logits(model, items):
 # --- names and sizes
 
 def test_names_and_steps_of_levels():
-    assert [models.percent("heads", f) for f in (0.195, 0.29, 0.7)] == ["heads-19.5", "heads-29", "heads-70"]
-    assert [models.steps_of(*a) for a in ((2, 64, 32), (1, 65, 32), (0.01, 8, 8))] == [4, 3, 1]
+    assert [names.percent("heads", f) for f in (0.195, 0.29, 0.7)] == ["heads-19.5", "heads-29", "heads-70"]
+    assert [make.steps_of(*a) for a in ((2, 64, 32), (1, 65, 32), (0.01, 8, 8))] == [4, 3, 1]
 
 
 # --- what is made
@@ -130,7 +131,7 @@ def test_a_pruned_run_is_predicted_where_it_reaches_its_levels(pruned):
 
 
 def test_heads_are_cut_from_dense_and_load_plainly(run, dense, items):
-    model = models.make(run, items, "heads-25", models.Extras(start=dense, epochs=0.5))
+    model = make.model(run, items, "heads-25", make.Extras(start=dense, epochs=0.5))
     zeroed = AutoModelForSequenceClassification.from_pretrained(model.path).config.zeroed_heads
     assert sum(map(len, zeroed)) == 2 and model.record["start"] == dense.record["key"]
     assert model.record["steps"] == 4 and model.record["sparsity_target"] == 0
@@ -139,7 +140,7 @@ def test_heads_are_cut_from_dense_and_load_plainly(run, dense, items):
 
 
 def test_width_is_cut_from_dense_and_loads_plainly(run, dense, items):
-    model = models.make(run, items, "ffn-50", models.Extras(start=dense, epochs=0.5))
+    model = make.model(run, items, "ffn-50", make.Extras(start=dense, epochs=0.5))
     assert AutoModelForSequenceClassification.from_pretrained(model.path).config.intermediate_size == WIDTH // 2
     assert model.record["encoder_parameters"] == dense.record["encoder_parameters"] - LAYERS * 2 * 16 * WIDTH // 2
     assert model.record["flops_per_example"] < dense.record["flops_per_example"]
@@ -149,12 +150,12 @@ def test_width_is_cut_from_dense_and_loads_plainly(run, dense, items):
 @pytest.mark.parametrize("name", ["heads-0", "ffn-0"])
 def test_a_cut_of_nothing_that_hardly_learns_is_the_dense_model(run, dense, items, name):
     still = run.model_copy(update={"learning_rate": 1e-12})
-    model = models.make(still, items, name, models.Extras(start=dense, epochs=0.1))
+    model = make.model(still, items, name, make.Extras(start=dense, epochs=0.1))
     assert np.allclose(stored_logits(model, items), stored_logits(dense, items), atol=1e-5)
 
 
 def test_the_untrained_model_takes_no_step(run, items, no_training):
-    model = models.make(run, items, "untrained")
+    model = make.model(run, items, "untrained")
     assert model.record["steps"] == 0 and model.record["epochs"] == 0
     assert not (model.folder / "log.csv").exists() and not (model.folder / "checkpoints.parquet").exists()
     saved, source = (m.state_dict() for m in (AutoModelForSequenceClassification.from_pretrained(model.path).bert,
@@ -163,9 +164,9 @@ def test_the_untrained_model_takes_no_step(run, items, no_training):
 
 
 def test_students_have_their_layers_their_teacher_and_their_own_weights(run, dense, items):
-    distilled = models.make(run, items, "truncated-1 + distil", models.Extras(teacher=dense, kd_weight=0.9))
-    plain = models.make(run, items, "truncated-1")
-    scratch = models.make(run, items, "scratch-1")
+    distilled = make.model(run, items, "truncated-1 + distil", make.Extras(teacher=dense, kd_weight=0.9))
+    plain = make.model(run, items, "truncated-1")
+    scratch = make.model(run, items, "scratch-1")
     assert (distilled.record["compression"], distilled.record["loss"]) == ("truncated-1", "distil")
     assert distilled.record["teacher"] == dense.record["key"] and plain.record["teacher"] is None
     assert {m.record["encoder_parameters"] for m in (distilled, plain, scratch)} == {dense.record["encoder_parameters"] // 2}
@@ -191,7 +192,7 @@ def test_teacher_strength_weights_and_gamma_reach_the_loss(run, items, wrong_tea
     label = items.loc[items["split"] == "train", "label"].to_numpy()
 
     def made(name, **extras):
-        return models.make(longer, items, name, models.Extras(predict_train=True, **extras)).logits(items, "train")
+        return make.model(longer, items, name, make.Extras(predict_train=True, **extras)).logits(items, "train")
 
     def margin(logits):
         return np.abs(logits[:, 0] - logits[:, 1]).mean()
@@ -204,8 +205,8 @@ def test_teacher_strength_weights_and_gamma_reach_the_loss(run, items, wrong_tea
 
 
 def test_gamma_reaches_the_focal_loss(run, items):
-    plain, zero, five = (stored_logits(models.make(run, items, name, extras), items) for name, extras in (
-        ("dense", models.Extras()), ("dense + focal", models.Extras(gamma=0.0)), ("dense + focal", models.Extras(gamma=5.0))))
+    plain, zero, five = (stored_logits(make.model(run, items, name, extras), items) for name, extras in (
+        ("dense", make.Extras()), ("dense + focal", make.Extras(gamma=0.0)), ("dense + focal", make.Extras(gamma=5.0))))
     assert np.allclose(plain, zero, atol=1e-3), "gamma 0 is cross-entropy"
     assert not np.allclose(plain, five, atol=1e-2)
 
@@ -213,14 +214,14 @@ def test_gamma_reaches_the_focal_loss(run, items):
 def test_a_compression_of_no_family_is_an_encoder_of_its_own(run, items, tiny_encoder, tmp_path):
     folder = tiny_encoder(tmp_path / "other", items["text_a"], seed=1)
     still = run.model_copy(update={"learning_rate": 1e-12, "encoder": "offline"})  # the run's own is not looked at
-    model = models.make(still, items, folder, models.Extras(epochs=0.1))
+    model = make.model(still, items, folder, make.Extras(epochs=0.1))
     saved = AutoModelForSequenceClassification.from_pretrained(model.path).bert.embeddings.word_embeddings.weight
     assert torch.equal(saved, BertModel.from_pretrained(folder).embeddings.word_embeddings.weight)
     assert model.record["compression"] == folder and model.record["loss"] == "vanilla"
 
 
 def test_a_level_with_a_point_is_a_level(run, dense, items):
-    model = models.make(run, items, "heads-19.5", models.Extras(start=dense, epochs=0.1))
+    model = make.model(run, items, "heads-19.5", make.Extras(start=dense, epochs=0.1))
     assert sum(map(len, AutoModelForSequenceClassification.from_pretrained(model.path).config.zeroed_heads)) == 2  # of 8
 
 
@@ -232,7 +233,7 @@ def encoder_weights(folder):
 
 
 def test_a_quantised_model_takes_no_step_and_loads_plainly(run, dense, items, no_training):
-    model = models.make(run, items, "dense + ptq8", models.Extras(start=dense))
+    model = make.model(run, items, "dense + ptq8", make.Extras(start=dense))
     record = model.record
     expected = {"compression": "dense", "loss": "vanilla", "quantization": "ptq8", "steps": 0, "epochs": 0,
                 "start": dense.record["key"], "bytes": (model.path / "model.safetensors").stat().st_size,
@@ -247,8 +248,8 @@ def test_a_quantised_model_takes_no_step_and_loads_plainly(run, dense, items, no
 
 
 def test_training_under_quantisation_keeps_the_zeros_of_a_pruned_model(run, pruned, items):
-    rounded = models.make(run, items, "imp-50 + ptq8", models.Extras(start=pruned))
-    trained = models.make(run, items, "imp-50 + qat8", models.Extras(start=pruned, epochs=0.5))
+    rounded = make.model(run, items, "imp-50 + ptq8", make.Extras(start=pruned))
+    trained = make.model(run, items, "imp-50 + qat8", make.Extras(start=pruned, epochs=0.5))
     assert trained.record["steps"] == 4 == len(pd.read_csv(trained.folder / "log.csv"))
     zeros = [weight == 0 for weight in encoder_weights(pruned.path)]
     for weight, zero in zip(encoder_weights(trained.path), zeros, strict=True):
@@ -259,8 +260,8 @@ def test_training_under_quantisation_keeps_the_zeros_of_a_pruned_model(run, prun
 
 
 def test_a_successor_is_a_plain_model_of_fewer_layers(run, dense, items):
-    linear, constant = (models.make(run, items, name, models.Extras(start=dense)) for name in ("theseus-1", "theseus-1-constant"))
-    cut, untaught = models.make(run, items, "truncated-1"), AutoModelForSequenceClassification.from_pretrained(dense.path)
+    linear, constant = (make.model(run, items, name, make.Extras(start=dense)) for name in ("theseus-1", "theseus-1-constant"))
+    cut, untaught = make.model(run, items, "truncated-1"), AutoModelForSequenceClassification.from_pretrained(dense.path)
     saved = AutoModelForSequenceClassification.from_pretrained(linear.path)
     assert saved.config.num_hidden_layers == len(saved.bert.encoder.layer) == 1
     assert linear.record["encoder_parameters"] == dense.record["encoder_parameters"] // 2 == cut.record["encoder_parameters"]
@@ -274,9 +275,9 @@ def test_a_successor_is_a_plain_model_of_fewer_layers(run, dense, items):
 
 def test_what_a_student_copies_besides_logits_counts(run, dense, items):
     taught = dict(teacher=dense, kd_weight=0.9)
-    distilled = models.make(run, items, "dense + distil", models.Extras(**taught))
+    distilled = make.model(run, items, "dense + distil", make.Extras(**taught))
     for kind in ("pkd", "tinybert"):
-        of_nothing, of_much = (models.make(run, items, f"dense + {kind}", models.Extras(**taught, transfer_weight=weight))
+        of_nothing, of_much = (make.model(run, items, f"dense + {kind}", make.Extras(**taught, transfer_weight=weight))
                                for weight in (0.0, 1.0))
         assert of_much.record["loss"] == kind and of_much.record["teacher"] == dense.record["key"]
         assert np.allclose(stored_logits(of_nothing, items), stored_logits(distilled, items), atol=1e-3), kind
@@ -284,8 +285,8 @@ def test_what_a_student_copies_besides_logits_counts(run, dense, items):
 
 
 def test_a_model_is_loaded_as_it_is_used(run, dense, items):
-    heads = models.make(run, items, "heads-25", models.Extras(start=dense, epochs=0.5))
-    cut, quantised = models.load(heads), models.load(models.make(run, items, "dense + ptq8", models.Extras(start=dense)))
+    heads = make.model(run, items, "heads-25", make.Extras(start=dense, epochs=0.5))
+    cut, quantised = make.load(heads), make.load(make.model(run, items, "dense + ptq8", make.Extras(start=dense)))
     assert sum(layer.attention.self.query.out_features for layer in cut.bert.encoder.layer) == LAYERS * 16 - 2 * 4
     assert not cut.training and all(hasattr(part.weight, "qdata") for part in encoders.layer_parts(quantised.bert.encoder.layer[0]))
     encoded = AutoTokenizer.from_pretrained(heads.path)("a b", "c", return_tensors="pt")
@@ -297,10 +298,10 @@ def test_a_model_is_loaded_as_it_is_used(run, dense, items):
 # --- found again, or not
 
 def test_a_finished_model_is_found_and_not_trained_again(run, dense, items, no_training):
-    again = models.make(run, items, "dense", ALONG)
+    again = make.model(run, items, "dense", ALONG)
     assert again == dense
     shown = run.model_copy(update={"sparsity_levels": [0.1], "recovery_epochs": 9.0, "prune_warmup": 0.2, "mask_interval": 3})
-    assert models.make(shown, items.copy(), "dense", ALONG) == dense, "a dense model has nothing to do with pruning"
+    assert make.model(shown, items.copy(), "dense", ALONG) == dense, "a dense model has nothing to do with pruning"
 
 
 @pytest.mark.parametrize("change", [
@@ -310,17 +311,17 @@ def test_a_finished_model_is_found_and_not_trained_again(run, dense, items, no_t
 def test_a_changed_parameter_makes_another_model(run, dense, items, no_training, change):
     threads = torch.get_num_threads()
     with pytest.raises(Trains):
-        models.make(run.model_copy(update=change), items, "dense", ALONG)
+        make.model(run.model_copy(update=change), items, "dense", ALONG)
     torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("change", [{"prune_warmup": 0.2}, {"prune_cooldown": 0.2}, {"mask_interval": 2}],
                          ids=lambda change: next(iter(change)))
 def test_the_schedule_counts_where_weights_are_pruned(run, pruned, items, no_training, change):
-    extras = models.Extras(run_levels=(0.3, 0.5), checkpoint_splits=("train",))
-    assert models.make(run, items, "imp-50", extras) == pruned
+    extras = make.Extras(run_levels=(0.3, 0.5), checkpoint_splits=("train",))
+    assert make.model(run, items, "imp-50", extras) == pruned
     with pytest.raises(Trains):
-        models.make(run.model_copy(update=change), items, "imp-50", extras)
+        make.model(run.model_copy(update=change), items, "imp-50", extras)
 
 
 @pytest.mark.parametrize("change", [
@@ -328,9 +329,9 @@ def test_the_schedule_counts_where_weights_are_pruned(run, pruned, items, no_tra
     ids=lambda change: next(iter(change)))
 def test_what_else_is_asked_for_counts(run, dense, items, no_training, change):
     asked = dict(checkpoints=ALONG.checkpoints, checkpoint_splits=ALONG.checkpoint_splits, predict_train=True)
-    assert models.make(run, items, "dense", models.Extras(**asked)) == dense
+    assert make.model(run, items, "dense", make.Extras(**asked)) == dense
     with pytest.raises(Trains):
-        models.make(run, items, "dense", models.Extras(**asked | change))
+        make.model(run, items, "dense", make.Extras(**asked | change))
 
 
 @pytest.mark.parametrize("column, value", [("text_b", "the baker slept"), ("label", None), ("guid", "micro_nli-train-new")])
@@ -338,7 +339,7 @@ def test_a_changed_row_of_data_makes_another_model(run, dense, items, no_trainin
     changed = items.copy()
     changed.loc[0, column] = 1 - changed.loc[0, "label"] if value is None else value
     with pytest.raises(Trains):
-        models.make(run, changed, "dense", ALONG)
+        make.model(run, changed, "dense", ALONG)
 
 
 @pytest.fixture
@@ -352,13 +353,13 @@ def wanted(monkeypatch):
 def test_changed_code_and_changed_encoder_files_make_another_model(run, items, wanted, monkeypatch, tmp_path):
     shutil.copytree(run.encoder, tmp_path / "copy")
     copied = run.model_copy(update={"encoder": str(tmp_path / "copy")})
-    models.make(copied, items, "dense")
-    models.make(copied, items, "dense")
+    make.model(copied, items, "dense")
+    make.model(copied, items, "dense")
     with open(tmp_path / "copy" / "tokenizer.json", "a") as file:
         file.write(" ")
-    models.make(copied, items, "dense")
-    monkeypatch.setattr(store, "source_hash", lambda *modules: "other code")
-    models.make(copied, items, "dense")
+    make.model(copied, items, "dense")
+    monkeypatch.setattr(code, "source_hash", lambda *modules: "other code")
+    make.model(copied, items, "dense")
     assert wanted[0] == wanted[1] and len(set(wanted)) == 3
 
 
@@ -370,9 +371,9 @@ def test_every_input_of_a_loss_makes_another_model(run, dense, pruned, items, wa
     for change in ({}, {"strength": d.copy()}, {"teacher": store.Model(dense.folder)}, {"teacher": pruned}, {"teacher": None},
                    {"strength": swapped}, {"strength": 0.9}, {"strength": 0.8}, {"strength": None}, {"kd_weight": 0.5},
                    {"start": dense}, {"weights": d}, {"weights": swapped}, {"gamma": 2.0}, {"gamma": 3.0}):
-        models.make(run, items, "truncated-1 + rmc", models.Extras(**base | change))
-    models.make(run, items, "truncated-1 + rmc_shuffled", models.Extras(**base))
-    models.make(run, items, "scratch-1 + rmc", models.Extras(**base))
+        make.model(run, items, "truncated-1 + rmc", make.Extras(**base | change))
+    make.model(run, items, "truncated-1 + rmc_shuffled", make.Extras(**base))
+    make.model(run, items, "scratch-1 + rmc", make.Extras(**base))
     assert wanted[0] == wanted[1] == wanted[2], "the same recipe"
     assert len(set(wanted)) == len(wanted) - 2
 
@@ -382,14 +383,14 @@ OF_KEY = {"dense": {}, "truncated-1 + distil": {"teacher"}, "dense + pkd": {"tea
 
 
 @pytest.mark.parametrize("module, those_of_it", [
-    ("training", set(OF_KEY)), ("replacing", {"theseus-1"}), ("transfer", {"dense + pkd"}),
-    ("structured", {"heads-25", "ffn-50"}), ("quantization", {"dense + ptq8", "imp-50 + qat8"})])
+    ("models.loop", set(OF_KEY)), ("models.theseus", {"theseus-1"}), ("models.transfer", {"dense + pkd"}),
+    ("models.structured", {"heads-25", "ffn-50"}), ("models.quantization", {"dense + ptq8", "imp-50 + qat8"})])
 def test_code_counts_for_the_models_it_makes(run, dense, items, wanted, monkeypatch, module, those_of_it):
     changed = set()
     for name, needs in OF_KEY.items():
         for edited in ("", module):
-            monkeypatch.setattr(store, "source_hash", lambda *modules: "edited" if edited in modules else "as it was")
-            models.make(run, items, name, models.Extras(**dict.fromkeys(needs, dense)))
+            monkeypatch.setattr(code, "source_hash", lambda *modules: "edited" if edited in modules else "as it was")
+            make.model(run, items, name, make.Extras(**dict.fromkeys(needs, dense)))
         changed |= {name} if wanted[-1] != wanted[-2] else set()
     assert changed == those_of_it
 
@@ -399,7 +400,7 @@ def test_the_replacing_schedule_counts_where_layers_are_replaced(run, dense, ite
     empty = {"profile": "nothing made"}
     for name in ("theseus-1", "theseus-1 + ptq8", "truncated-1"):
         for asked in (run.model_copy(update=empty), run.model_copy(update=empty | {field: 0.7})):
-            models.make(asked, items, name, models.Extras(start=dense))
+            make.model(asked, items, name, make.Extras(start=dense))
     (replaced, again), (rounded, same), (cut, equal) = zip(wanted[::2], wanted[1::2])
     assert replaced != again and rounded == same and cut == equal
 
@@ -408,15 +409,15 @@ def test_how_it_is_trained_counts_for_a_quantised_model_that_trains(run, dense, 
     empty = run.model_copy(update={"profile": "nothing made"})
     for name, counts in (("dense + qat8", True), ("dense + ptq8", False)):
         for change in ({"epochs": 0.5}, {"epochs": 1.0}):
-            models.make(empty, items, name, models.Extras(start=dense, **change))
+            make.model(empty, items, name, make.Extras(start=dense, **change))
         assert (wanted[-1] != wanted[-2]) == counts
-        models.make(empty, items, name, models.Extras(start=pruned, epochs=1.0))
+        make.model(empty, items, name, make.Extras(start=pruned, epochs=1.0))
         assert wanted[-1] != wanted[-2], "another model is rounded"
 
 
 def test_the_weight_of_what_is_copied_makes_another_model(run, dense, items, wanted):
     for weight in (0.5, 1.0):
-        models.make(run, items, "dense + pkd", models.Extras(teacher=dense, transfer_weight=weight))
+        make.model(run, items, "dense + pkd", make.Extras(teacher=dense, transfer_weight=weight))
     assert wanted[0] != wanted[1]
 
 
@@ -424,14 +425,14 @@ def test_the_weight_of_what_is_copied_makes_another_model(run, dense, items, wan
 
 def test_the_same_parameters_give_the_same_bytes_in_another_store(run, dense, items):
     torch.rand(7), np.random.rand(7)
-    again = models.make(run.model_copy(update={"profile": "elsewhere"}), items, "dense", ALONG)
+    again = make.model(run.model_copy(update={"profile": "elsewhere"}), items, "dense", ALONG)
     assert again.folder != dense.folder and again.record["key"] == dense.record["key"]
     for name in ("predictions.parquet", "checkpoints.parquet", "log.csv", "model/model.safetensors"):
         assert (again.folder / name).read_bytes() == (dense.folder / name).read_bytes(), name
     assert again.record | {"profile": "smoke"} == dense.record
 
 
-@pytest.mark.parametrize("module, function", [(training, "fit"), (encoders, "save"), (pruning, "measured_sparsity")])
+@pytest.mark.parametrize("module, function", [(loop, "fit"), (pretrained, "save"), (magnitude, "measured_sparsity")])
 def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monkeypatch, module, function):
     place = run.model_copy(update={"profile": f"breaks-{function}", "epochs": 0.3})
 
@@ -439,10 +440,10 @@ def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monk
         raise KeyboardInterrupt
     monkeypatch.setattr(module, function, breaks)
     with pytest.raises(KeyboardInterrupt):
-        models.make(place, items, "truncated-1")
+        make.model(place, items, "truncated-1")
     assert not list((place.outputs / "store").iterdir())
     monkeypatch.undo()
-    assert models.make(place, items, "truncated-1").record["steps"] == 3
+    assert make.model(place, items, "truncated-1").record["steps"] == 3
 
 
 # --- what does not fit is refused before training
@@ -456,7 +457,7 @@ def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monk
 def test_names_and_inputs_that_do_not_fit(run, items, no_training, name, match):
     place = run.model_copy(update={"profile": "refused"})
     with pytest.raises(StudyError, match=match):
-        models.make(place, items, name)
+        make.model(place, items, name)
     assert not list((place.outputs / "store").glob("*"))
 
 
@@ -465,16 +466,16 @@ def test_names_and_inputs_that_do_not_fit(run, items, no_training, name, match):
     ("truncated-1 + pkd", {"teacher"}, "a student of one layer has none to match"),
     ("dense + ptq4", {"start"}, "groups of 32 do not divide")])
 def test_models_that_do_not_fit_their_teacher(run, dense, items, no_training, name, extras, match):
-    given = models.Extras(**dict.fromkeys(extras, dense), transfer_weight=1.0)
+    given = make.Extras(**dict.fromkeys(extras, dense), transfer_weight=1.0)
     with pytest.raises(StudyError, match=match):
-        models.make(run, items, name, given)
+        make.model(run, items, name, given)
 
 
 def test_a_teacher_must_have_predicted_train(run, pruned, items, no_training):
     with pytest.raises(StudyError, match="no prediction for guid .* of split 'train'"):
-        models.make(run, items, "truncated-1 + distil", models.Extras(teacher=pruned))
+        make.model(run, items, "truncated-1 + distil", make.Extras(teacher=pruned))
 
 
 def test_levels_beyond_the_run_are_refused(run, items, no_training):
     with pytest.raises(StudyError, match="sparsity 0.6 is not on the way"):
-        models.make(run, items, "imp-50", models.Extras(run_levels=(0.3, 0.6), checkpoint_splits=("train",)))
+        make.model(run, items, "imp-50", make.Extras(run_levels=(0.3, 0.6), checkpoint_splits=("train",)))

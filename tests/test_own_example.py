@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 from test_params import injection, session
 
-from lib import floors, measures, own_example, own_task, params, sources, tasks
+from lib.analysis import floors, measures
 from lib.errors import StudyError
-from lib.schema import EXAMPLE_TASK, ROOT
+from lib.files import ROOT
+from lib.params import notebook
+from lib.params.profile import load_profile
+from lib.params.schema import EXAMPLE_TASK
+from lib.tasks import dataset, example, own, registry, sources
 
 CELL = next("".join(cell["source"]) for cell in json.loads((ROOT / "notebooks" / "11_your_task.ipynb").read_text())["cells"]
             if "parameters" in cell["metadata"].get("tags", []))
@@ -17,63 +21,63 @@ WHOLE = dict(seed=0, n_train=0, n_eval=0, n_ood=0)
 
 
 @pytest.fixture
-def example(tmp_path):
+def task_file(tmp_path):
     path = tmp_path / f"{EXAMPLE_TASK}.yaml"
-    own_example.write(path)
+    example.write(path)
     return path
 
 
 def checked(injected="", own=CELL):
-    return params.check("your_task", session("your_task", injected, own))
+    return notebook.parameters("your_task", session("your_task", injected, own))
 
 
 # ---------------------------------------------------------------- the example
-def test_the_example_is_the_same_every_time_and_without_fault(example):
-    before = {path.name: path.read_bytes() for path in example.parent.iterdir()}
-    own_example.write(example)
-    assert before == {path.name: path.read_bytes() for path in example.parent.iterdir()} and len(before) == 4
-    task = tasks.get(example)
-    items = tasks.load(task, **WHOLE)
-    assert own_task.doubts(items, task) == [] and task.labels == ("praise", "complaint")
-    table = own_task.overview(items, task)
+def test_the_example_is_the_same_every_time_and_without_fault(task_file):
+    before = {path.name: path.read_bytes() for path in task_file.parent.iterdir()}
+    example.write(task_file)
+    assert before == {path.name: path.read_bytes() for path in task_file.parent.iterdir()} and len(before) == 4
+    task = registry.get(task_file)
+    items = dataset.load(task, **WHOLE)
+    assert own.doubts(items, task) == [] and task.labels == ("praise", "complaint")
+    table = own.overview(items, task)
     assert table["rows"].to_dict() == {"train": 1440, "dev": 160, "test": 240, "mixed": 240}
     assert table.loc["mixed", "labels"] == "praise 120, complaint 120" and (table["groups"] * 2 == table["rows"]).all()
     assert items.groupby("text_b")["split"].nunique().max() == 1
 
 
-def test_the_shortcut_of_the_example_holds_on_test_and_gives_chance_ood(example):
-    task = tasks.get(example)
-    items = tasks.load(task, **{**WHOLE, "n_train": 256})
+def test_the_shortcut_of_the_example_holds_on_test_and_gives_chance_ood(task_file):
+    task = registry.get(task_file)
+    items = dataset.load(task, **{**WHOLE, "n_train": 256})
     right = {name: measures.rows(table, items, task).groupby("split")["correct"].mean()
-             for name, table in floors.table(items, task, 0).items()}
+             for name, table in floors.predictions(items, task, 0).items()}
     assert right["shortcut only"]["mixed"] == right["majority"]["mixed"] == 0.5
     assert min(right[name]["test"] for name in ("shortcut only", "bag of words")) > 0.85
     assert abs(right["bag of words"]["mixed"] - 0.5) < 0.05
 
 
-def test_the_share_of_mixed_reviews_in_train_can_be_set(example):
+def test_the_share_of_mixed_reviews_in_train_can_be_set(task_file):
     def mixed():
-        train = pd.read_csv(example.parent / "train.tsv", sep="\t")
+        train = pd.read_csv(task_file.parent / "train.tsv", sep="\t")
         return (train.groupby("review_id")["opinion"].nunique() == 2).mean()
-    assert mixed() == own_example.MIXED
-    own_example.write(example, mixed=0.5)
+    assert mixed() == example.MIXED
+    example.write(task_file, mixed=0.5)
     assert mixed() == 0.5
 
 
-def test_a_misspelt_column_is_told_in_one_line_with_the_right_one(example):
-    test = tasks.get(example).tables["test"]
+def test_a_misspelt_column_is_told_in_one_line_with_the_right_one(task_file):
+    test = registry.get(task_file).tables["test"]
     with pytest.raises(StudyError, match="test.tsv: column 'reviews' is missing; did you mean 'review'") as error:
         sources.read(dataclasses.replace(test, columns=test.columns | {"text_b": "reviews"}))
     assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- what the rows are told to be
-def rewritten(example, split, change):
+def rewritten(task_file, split, change):
     """What is said of the example once `change` has made one table anew, from it and from test."""
-    frame, test = (pd.read_csv(example.parent / f"{name}.tsv", sep="\t") for name in (split, "test"))
-    change(frame, test).to_csv(example.parent / f"{split}.tsv", sep="\t", index=False)
-    task = tasks.get(example)
-    return own_task.doubts(tasks.load(task, **WHOLE), task)
+    frame, test = (pd.read_csv(task_file.parent / f"{name}.tsv", sep="\t") for name in (split, "test"))
+    change(frame, test).to_csv(task_file.parent / f"{split}.tsv", sep="\t", index=False)
+    task = registry.get(task_file)
+    return own.doubts(dataset.load(task, **WHOLE), task)
 
 
 def one_sided(frame, test):
@@ -89,19 +93,19 @@ def one_sided(frame, test):
     ("mixed", lambda t, test: t.head(50), ["mixed has 50 rows: its intervals"]),
     ("mixed", one_sided, ["86% of mixed is praise: always to say so scores as much. Set ood.mixed.score to balanced"]),
 ], ids=["in train", "repeated", "at odds", "few", "one label"])
-def test_what_makes_a_score_mean_less_is_said(example, split, change, says):
-    said = rewritten(example, split, change)
+def test_what_makes_a_score_mean_less_is_said(task_file, split, change, says):
+    said = rewritten(task_file, split, change)
     assert len(said) == len(says) and all(pattern in one for one, pattern in zip(said, says)), said
 
 
-def test_a_balanced_ood_set_of_one_large_label_is_not_doubted(example):
-    example.write_text(example.read_text().replace("{file: mixed.tsv}", "{file: mixed.tsv, score: balanced}"))
-    assert rewritten(example, "mixed", one_sided) == []
+def test_a_balanced_ood_set_of_one_large_label_is_not_doubted(task_file):
+    task_file.write_text(task_file.read_text().replace("{file: mixed.tsv}", "{file: mixed.tsv, score: balanced}"))
+    assert rewritten(task_file, "mixed", one_sided) == []
 
 
 # ---------------------------------------------------------------- parameters
 def test_the_cell_is_smoke_and_what_it_leaves_out_too():
-    run, smoke = checked(), params.load("smoke")
+    run, smoke = checked(), load_profile("smoke")
     for section in ("data", "teacher"):
         of_chain = smoke.run(section, run.task, 0).model_dump()
         assert {key: getattr(run, key) for key in of_chain} == of_chain
@@ -115,11 +119,11 @@ def test_the_cell_is_smoke_and_what_it_leaves_out_too():
 def test_single_names_and_a_whole_profile_go_over_the_cell():
     run = checked("task = 'mine.yaml'\nn_train = 0\nlearning_rate = 1e-4\ncompressed = 'imp-70'")
     assert (run.task, run.n_train, run.learning_rate, run.compressed, run.epochs) == ("mine.yaml", 0, 1e-4, "imp-70", 2.0)
-    mini = params.load("mini").run("data", "micro_nli", 0)
+    mini = load_profile("mini").run("data", "micro_nli", 0)
     run = checked(injection("mini", task="mine.yaml", epochs=3.0))
     assert (run.profile, run.n_train, run.encoder_layers) == ("mini", mini.n_train, mini.encoder_layers)
     assert run.epochs == 3.0 and not run.is_example
-    assert run.checkpoints == params.load("mini").run("teacher", "micro_nli", 0).checkpoints
+    assert run.checkpoints == load_profile("mini").run("teacher", "micro_nli", 0).checkpoints
     assert checked(injection("mini")).task == f"outputs/mini/11_your_task/{EXAMPLE_TASK}.yaml"
 
 
@@ -146,11 +150,11 @@ def test_every_kind_of_compression_that_it_makes_is_taken():
 # ---------------------------------------------------------------- the chain on a task of one's own
 def test_new_tasks_or_seeds_take_along_the_part_of_06b_and_07b(tmp_path):
     (own := tmp_path / "mine_too.yaml").write_text("name: mine_too\n")
-    grid = params.load("smoke", [f"grid.tasks=[micro_nli, {own}]"]).grid
+    grid = load_profile("smoke", [f"grid.tasks=[micro_nli, {own}]"]).grid
     assert (grid.dose_tasks, grid.dose_seeds) == (["micro_nli"], [0])
-    grid = params.load("smoke", [f"grid.tasks=[{own}]", "grid.seeds=[3]"]).grid
+    grid = load_profile("smoke", [f"grid.tasks=[{own}]", "grid.seeds=[3]"]).grid
     assert (grid.tasks, grid.dose_tasks, grid.dose_seeds) == ([str(own)], [], [])
     (profile := tmp_path / "mine.yaml").write_text(f"grid: {{tasks: [{own}]}}\ncommon: {{profile: mine}}\n")
-    assert params.load(profile).grid.dose_tasks == []
+    assert load_profile(profile).grid.dose_tasks == []
     with pytest.raises(StudyError, match="'micro_nli' is not among grid.tasks"):
-        params.load("smoke", [f"grid.tasks=[{own}]", "grid.dose_tasks=[micro_nli]"])
+        load_profile("smoke", [f"grid.tasks=[{own}]", "grid.dose_tasks=[micro_nli]"])

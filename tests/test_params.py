@@ -10,13 +10,15 @@ import papermill
 import pytest
 import yaml
 
-from lib import params
 from lib.errors import StudyError
-from lib.schema import STAGES, task_folder
-from lib.sections import RUNS
+from lib.params import notebook
+from lib.params.profile import load_profile
+from lib.params.schema import Grid, Run, task_folder
+from lib.params.sections import RUNS
+from lib.params.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-SMOKE = params.load("smoke")
+SMOKE = load_profile("smoke")
 PROFILES = ["smoke", "mini", "micro", "real_small", "real", "paper"]
 
 
@@ -44,7 +46,7 @@ def injection(profile, **flat):
 # ---------------------------------------------------------------- profiles
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_gives_every_notebook_its_parameters(name):
-    profile = params.load(name)
+    profile = load_profile(name)
     assert profile.name == name
     for section in RUNS:
         for task in profile.grid.tasks:
@@ -56,38 +58,38 @@ def test_smoke_names_every_key_with_a_comment():
     text = (ROOT / "params" / "smoke.yaml").read_text()
     raw = yaml.safe_load(text)
     for section, model in RUNS.items():
-        own = set(model.model_fields) - set(params.Run.model_fields) - set(params.Grid.model_fields)
+        own = set(model.model_fields) - set(Run.model_fields) - set(Grid.model_fields)
         assert set(raw[section]) == own
-    assert set(raw["common"]) == set(params.Run.model_fields)
+    assert set(raw["common"]) == set(Run.model_fields)
     silent = [line for line in text.splitlines() if re.match(r"  \w+:", line) and "#" not in line]
     assert silent == []
 
 
 def test_per_task_values_and_overrides():
-    real = params.load("real")
+    real = load_profile("real")
     assert real.flat("mitigation", "mnli", 0)["alpha"] == 0.5
     assert real.flat("mitigation", "fever", 0)["alpha"] == 0.3
     assert real.flat("data", "fever", 0)["n_train"] == 30000 and real.flat("data", "mnli", 0)["n_train"] == 0
-    changed = params.load("real", ["mitigation.alpha=0.7", "common.learning_rate=2e-5", "pruning.sparsity_levels=[0.4, 0.7]"])
+    changed = load_profile("real", ["mitigation.alpha=0.7", "common.learning_rate=2e-5", "pruning.sparsity_levels=[0.4, 0.7]"])
     assert {changed.flat("mitigation", task, 0)["alpha"] for task in changed.grid.tasks} == {0.7}
     assert changed.flat("teacher", "qqp", 1)["learning_rate"] == 0.00002
     assert changed.flat("pruning", "qqp", 1)["sparsity_levels"] == [0.4, 0.7]
-    assert params.load("real").flat("mitigation", "mnli", 0)["alpha"] == 0.5
+    assert load_profile("real").flat("mitigation", "mnli", 0)["alpha"] == 0.5
 
 
 def test_a_section_may_set_a_common_key_for_its_own_notebook():
-    profile = params.load("mini", ["pruning.epochs=2"])
+    profile = load_profile("mini", ["pruning.epochs=2"])
     assert profile.flat("pruning", "micro_nli", 0)["epochs"] == 2.0
     assert profile.flat("teacher", "micro_nli", 0)["epochs"] == 6.0
 
 
 def test_loyalty_is_handed_the_seeds_of_the_grid():
-    run = params.load("mini").run("loyalty", "micro_nli", 0)
+    run = load_profile("mini").run("loyalty", "micro_nli", 0)
     assert (run.seeds, run.dense_seeds) == ([0], [0, 1]) and not hasattr(run, "tasks")
 
 
 def test_claims_is_handed_the_grid():
-    run = params.load("mini").run("claims", "micro_nli", 0)
+    run = load_profile("mini").run("claims", "micro_nli", 0)
     assert (run.tasks, run.seeds, run.dense_seeds) == (["micro_nli"], [0], [0, 1])
 
 
@@ -138,7 +140,7 @@ def test_claims_is_handed_the_grid():
 ])
 def test_a_wrong_override_names_the_key_and_the_nearest(override, says):
     with pytest.raises(StudyError) as error:
-        params.load("mini", [override])
+        load_profile("mini", [override])
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
@@ -160,7 +162,7 @@ def test_a_wrong_profile_file_is_named(tmp_path, change, says):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(raw))
     with pytest.raises(StudyError) as error:
-        params.load(path)
+        load_profile(path)
     assert says in str(error.value) and str(path) in str(error.value)
 
 
@@ -168,29 +170,29 @@ def test_a_key_that_stands_twice_and_a_missing_profile(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("common:\n  profile: mine\n  epochs: 1.0\n  epochs: 2.0\n")
     with pytest.raises(StudyError, match="'epochs' stands twice"):
-        params.load(path)
+        load_profile(path)
     with pytest.raises(StudyError, match="did you mean 'micro'"):
-        params.load("mircro")
+        load_profile("mircro")
 
 
 # ---------------------------------------------------------------- the second cell of every notebook
 @pytest.mark.parametrize("section", RUNS)
 def test_without_papermill_the_cell_itself_counts(section):
-    assert params.check(section, session(section)) == SMOKE.run(section, "micro_nli", 0)
+    assert notebook.parameters(section, session(section)) == SMOKE.run(section, "micro_nli", 0)
 
 
 @pytest.mark.parametrize("section", RUNS)
 @pytest.mark.parametrize("name", PROFILES)
 def test_an_injected_profile_gives_what_load_gives(section, name):
-    profile = params.load(name)
+    profile = load_profile(name)
     task = profile.grid.tasks[-1]
-    assert params.check(section, session(section, injection(name, task=task, seed=4))) == profile.run(section, task, 4)
+    assert notebook.parameters(section, session(section, injection(name, task=task, seed=4))) == profile.run(section, task, 4)
 
 
 def test_flat_names_win_over_sections_and_text_is_read_as_yaml():
-    run = params.check("pruning", session("pruning", injection("mini", sparsity_levels="[0.5]", learning_rate="2e-5", epochs=2)))
+    run = notebook.parameters("pruning", session("pruning", injection("mini", sparsity_levels="[0.5]", learning_rate="2e-5", epochs=2)))
     assert (run.sparsity_levels, run.learning_rate, run.epochs, run.batch_size, run.profile) == ([0.5], 2e-5, 2.0, 32, "mini")
-    alone = params.check("pruning", session("pruning", "sparsity_levels = '[0.5]'"))
+    alone = notebook.parameters("pruning", session("pruning", "sparsity_levels = '[0.5]'"))
     assert (alone.sparsity_levels, alone.profile, alone.encoder_layers) == ([0.5], "smoke", 3)
 
 
@@ -205,27 +207,27 @@ def test_flat_names_win_over_sections_and_text_is_read_as_yaml():
 ])
 def test_injected_mistakes_stop_the_notebook(injected, says):
     with pytest.raises(StudyError) as error:
-        params.check("pruning", session("pruning", injected))
+        notebook.parameters("pruning", session("pruning", injected))
     assert says in str(error.value) and "04_pruning.ipynb" in str(error.value)
 
 
 def test_a_misspelt_or_missing_name_in_the_notebooks_own_cell():
     with pytest.raises(StudyError, match="'dropuot'; did you mean 'dropout'"):
-        params.check("data", session("data", own=cell("data") + "\ndropuot = 0.1"))
+        notebook.parameters("data", session("data", own=cell("data") + "\ndropuot = 0.1"))
     kept = "\n".join(line for line in cell("data").splitlines() if not line.startswith("n_train"))
     with pytest.raises(StudyError, match="'n_train' is missing"):
-        params.check("data", session("data", own=kept))
+        notebook.parameters("data", session("data", own=kept))
 
 
 def test_an_edited_cell_that_runs_again_beats_an_earlier_injection():
     namespace = session("data", "n_train = 64")
     namespace["In"].append(cell("data"))
     namespace["n_train"] = 128
-    assert params.check("data", namespace).n_train == 128
+    assert notebook.parameters("data", namespace).n_train == 128
 
 
 def test_folders():
-    run = params.load("mini").run("pruning", "micro_nli", 2)
+    run = load_profile("mini").run("pruning", "micro_nli", 2)
     assert run.root == ROOT and run.outputs == ROOT / "outputs" / "mini"
     assert run.folder("04_pruning") == run.outputs / "micro_nli" / "seed2" / "04_pruning"
     assert run.folder("02_teacher", "fever", 0) == run.outputs / "fever" / "seed0" / "02_teacher"
@@ -239,12 +241,12 @@ def test_folders():
 
 # ---------------------------------------------------------------- for real
 def test_papermill_runs_a_right_notebook_and_stops_a_misspelt_one(tmp_path):
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell(cell("pruning"), metadata={"tags": ["parameters"]}),
-                      nbformat.v4.new_code_cell(f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib import params\n"
-                                                "run = params.check('pruning', globals())\nprint(run.sparsity_levels, run.root)")]
+    written = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    written.cells = [nbformat.v4.new_code_cell(cell("pruning"), metadata={"tags": ["parameters"]}),
+                      nbformat.v4.new_code_cell(f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib.params import notebook\n"
+                                                "run = notebook.parameters('pruning', globals())\nprint(run.sparsity_levels, run.root)")]
     path = tmp_path / "04_pruning.ipynb"
-    nbformat.write(notebook, path)
+    nbformat.write(written, path)
     done = papermill.execute_notebook(path, tmp_path / "out.ipynb", {"sparsity_levels": "[0.5]"}, progress_bar=False)
     assert done["cells"][-1]["outputs"][0]["text"] == f"[0.5] {ROOT}\n"
     with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'sparsity_levels'"):
@@ -252,9 +254,9 @@ def test_papermill_runs_a_right_notebook_and_stops_a_misspelt_one(tmp_path):
 
 
 def test_the_command_line_prints_a_notebooks_parameters():
-    command = [sys.executable, "-m", "lib.params", "mini", "mitigation", "--seed", "7", "--set", "mitigation.alpha=0.4"]
+    command = [sys.executable, "-m", "lib.params.profile", "mini", "mitigation", "--seed", "7", "--set", "mitigation.alpha=0.4"]
     right = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert yaml.safe_load(right.stdout) == params.load("mini", ["mitigation.alpha=0.4"]).flat("mitigation", "micro_nli", 7)
+    assert yaml.safe_load(right.stdout) == load_profile("mini", ["mitigation.alpha=0.4"]).flat("mitigation", "micro_nli", 7)
     wrong = subprocess.run(command[:-1] + ["mitigation.alhpa=0.4"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and "did you mean 'alpha'" in wrong.stderr
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 import tiny
-from lib import asked, encoders, models, params, plan, speeds, store, tasks
+
+from lib import code
 from lib.errors import StudyError
-from lib.schema import STAGES
+from lib.models import encoders, make, pretrained
+from lib.params.profile import load_profile
+from lib.params.stages import STAGES
+from lib.tasks import registry
+from lib.tools import plan, requests, speeds
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "outputs" / "reference"
@@ -26,7 +30,7 @@ def no_mirror(monkeypatch):
 
 @pytest.fixture(scope="module")
 def smoke():
-    return plan.wanted(params.load("smoke"))
+    return plan.wanted(load_profile("smoke"))
 
 
 def shown(stage, column):
@@ -66,7 +70,7 @@ def test_controls_doses_and_mends_of_the_smoke_run(smoke):
 
 def mirror(folder, names, monkeypatch):
     """STUDY_DATA with the files of these tasks, empty."""
-    for table in (table for name in names for table in tasks.get(name).tables.values()):
+    for table in (table for name in names for table in registry.get(name).tables.values()):
         (folder / table.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / table.path).touch()
     monkeypatch.setenv("STUDY_DATA", str(folder))
@@ -87,7 +91,7 @@ def recorded(profile):
 
 @pytest.mark.parametrize("profile", ["mini", "real"])
 def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profile, tmp_path, monkeypatch):
-    again = params.load(shutil.copy(REFERENCE / profile / "params.yaml", tmp_path / f"{profile}.yaml"))
+    again = load_profile(shutil.copy(REFERENCE / profile / "params.yaml", tmp_path / f"{profile}.yaml"))
     mirror(tmp_path, again.grid.tasks, monkeypatch)
     every = plan.wanted(again)
     every = every[every["model"] != "untrained"]
@@ -101,13 +105,13 @@ def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profil
         stops = len({round(f * row.steps) for f in record["checkpoints"]} | set(record["checkpoint_sparsity"]))
         assert (row.along > 0) == (stops > 0) and row.along % max(1, stops) == 0
         if row.steps and not key[3].startswith("theseus"):
-            sizes = asked.sizes(again.run("data", key[0], key[1]))
+            sizes = requests.sizes(again.run("data", key[0], key[1]))
             longer = sizes["train"][1] / sizes["test"][1]  # the record counts a row of test
             assert row.train == pytest.approx(3 * row.rows * longer * record["flops_per_example"], rel=0.06), key
 
 
 def test_what_the_reference_of_micro_has_is_planned():
-    every = plan.wanted(params.load("micro"))
+    every = plan.wanted(load_profile("micro"))
     planned = {(r.task, r.seed, r.model): r.steps for r in every[every["dose"] == ()].itertuples()}
     found = list(recorded("micro"))
     assert found
@@ -119,7 +123,7 @@ def test_what_the_reference_of_micro_has_is_planned():
 
 
 def test_the_own_dose_stands_on_both_axes_and_is_trained_once():
-    every = plan.wanted(params.load("micro"))
+    every = plan.wanted(load_profile("micro"))
     doses = every[(every["section"] == "doses") & (every["seed"] == 0)]
     assert doses["dose"].nunique() == (5 + 1) + (3 + 1) - 1 and len(doses) == 9 * 5
     assert set(doses["steps"]) == {384}, "every dose takes the profile's own steps"
@@ -175,7 +179,7 @@ def test_jobs_run_side_by_side_where_nothing_has_to_be_awaited():
 
 
 def test_the_estimate_of_mini_is_within_30_percent_of_what_its_models_took():
-    profile = params.load("mini")
+    profile = load_profile("mini")
     every, on = plan.wanted(profile), speeds.machine(threads=2)
     every = every[every["model"] != "untrained"]
     at_end = every["predict"] * every["predicted"] / (every["predicted"] + every["along"])
@@ -185,12 +189,12 @@ def test_the_estimate_of_mini_is_within_30_percent_of_what_its_models_took():
 
 
 def test_rows_are_counted_upstream_or_in_the_mirror(tmp_path, monkeypatch):
-    run = params.load("paper").run("data", "mnli", 0)
-    whole = {split: n for split, (n, _) in asked.sizes(run).items()}
+    run = load_profile("paper").run("data", "mnli", 0)
+    whole = {split: n for split, (n, _) in requests.sizes(run).items()}
     assert whole == {"train": 390702, "dev": 2000, "test": 9815, "hans": 30000}
-    assert asked.sizes(run.model_copy(update={"n_train": 500, "n_eval": 300, "n_ood": 20}))["hans"][0] == 600
+    assert requests.sizes(run.model_copy(update={"n_train": 500, "n_eval": 300, "n_ood": 20}))["hans"][0] == 600
     mirror(tmp_path, ["mnli"], monkeypatch)
-    assert asked.sizes(run)["train"][0] == 30880 and asked.origin("mnli") == " (a local file)"
+    assert requests.sizes(run)["train"][0] == 30880 and requests.origin("mnli") == " (a local file)"
 
 
 def test_a_task_of_the_readers_own_is_counted_in_its_files(tmp_path):
@@ -198,15 +202,15 @@ def test_a_task_of_the_readers_own_is_counted_in_its_files(tmp_path):
         lines = [f"one {split} {i},two words,{'yes' if i % 2 else 'no'}" for i in range(n)]
         (tmp_path / f"{split}.csv").write_text("\n".join(["a,b,label", *lines]) + "\n")
     (tmp_path / "own.yaml").write_text(OWN)
-    run = params.load("smoke").run("data", "micro_nli", 0).model_copy(update={"task": str(tmp_path / "own.yaml")})
-    found = asked.sizes(run)
+    run = load_profile("smoke").run("data", "micro_nli", 0).model_copy(update={"task": str(tmp_path / "own.yaml")})
+    found = requests.sizes(run)
     assert {split: n for split, (n, _) in found.items()} == {"train": 36, "dev": 4, "test": 10, "other": 8}
     assert 5 < found["train"][1] < 15
 
 
 def test_the_papers_grid_needs_no_hub(monkeypatch):
-    monkeypatch.setattr(encoders, "_config", lambda *_: pytest.fail("asked for a config"))
-    profile = params.load("paper")
+    monkeypatch.setattr(pretrained, "_config", lambda *_: pytest.fail("asked for a config"))
+    profile = load_profile("paper")
     eight = plan.tell(profile, speeds.machine(on_accelerator=True), jobs=8, devices=8)
     assert "on 8 devices" in eight and "an assumption" in eight and "390,702 train" in eight
     every = plan.wanted(profile)
@@ -216,16 +220,16 @@ def test_the_papers_grid_needs_no_hub(monkeypatch):
 def test_an_encoder_of_unknown_shape_says_what_to_give(monkeypatch):
     def absent(*_):
         raise StudyError("no hub here")
-    monkeypatch.setattr(encoders, "depth", absent)
+    monkeypatch.setattr(pretrained, "depth", absent)
     with pytest.raises(StudyError, match="some/encoder.*params/speeds.yaml"):
-        plan.wanted(params.load("paper", ["common.encoder=some/encoder"]))
+        plan.wanted(load_profile("paper", ["common.encoder=some/encoder"]))
 
 
 def test_what_the_notebooks_would_refuse_is_told_first():
     with pytest.raises(StudyError, match="heads-30.*pruning.head_fractions"):
-        plan.wanted(params.load("smoke", ["quantization.recipes=[heads-30 + ptq8]"]))
+        plan.wanted(load_profile("smoke", ["quantization.recipes=[heads-30 + ptq8]"]))
     with pytest.raises(StudyError, match="imp-55"):
-        plan.wanted(params.load("smoke", ["mitigation.bases=[imp-55]"]))
+        plan.wanted(load_profile("smoke", ["mitigation.bases=[imp-55]"]))
 
 
 def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, micro, monkeypatch):
@@ -233,19 +237,19 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
         "encoder", "encoder_layers", "epochs", "batch_size", "learning_rate", "dropout", "max_length", "dtype", "device", "threads")]
     settings += ["data.n_train=64", "data.n_eval=20", "data.n_ood=4", "distillation.students=[truncated-1, truncated-1 + distil]",
                  "grid.dose_tasks=[]", "pruning.controls=[]", "quantization.recipes=[]", "mitigation.bases=[imp-70]"]
-    profile = params.load("smoke", settings)
+    profile = load_profile("smoke", settings)
     run = profile.run("teacher", "micro_nli", 0)
-    dense = models.make(run, micro, "dense", models.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True))
-    models.make(run, micro, "truncated-1 + distil", models.Extras(teacher=dense, kd_weight=0.9))
+    dense = make.model(run, micro, "dense", make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True))
+    make.model(run, micro, "truncated-1 + distil", make.Extras(teacher=dense, kd_weight=0.9))
     monkeypatch.setattr(plan, "ROOT", tiny_run.outputs.parents[1])
 
     def done(*more):
-        changed = params.load("smoke", [*settings, *more])
+        changed = load_profile("smoke", [*settings, *more])
         every = plan.wanted(changed)
         return set(every.loc[plan.finished(changed, every), "model"])
     assert done() == {"dense", "truncated-1 + distil"}
     assert done("common.learning_rate=0.02") == set() and done("data.n_train=72") == set()
-    monkeypatch.setattr(store, "source_hash", lambda *_: "another")
+    monkeypatch.setattr(code, "source_hash", lambda *_: "another")
     plan._source_hash.cache_clear()
     assert done() == set()
     plan._source_hash.cache_clear()
@@ -278,7 +282,7 @@ def test_a_mistake_is_one_line(capsys, arguments, told):
 
 
 def test_the_command_line_prints_the_plan():
-    line = [sys.executable, "-m", "lib.plan", "mini", "--set", "grid.dense_seeds=[0, 1, 2]", "--jobs", "2", "--rows-per-second", "235"]
+    line = [sys.executable, "-m", "lib.tools.plan", "mini", "--set", "grid.dense_seeds=[0, 1, 2]", "--jobs", "2", "--rows-per-second", "235"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "micro_nli, seed 2" in done.stdout and "04_pruning" in done.stdout and "as given" in done.stdout

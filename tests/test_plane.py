@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import plane
+from lib.analysis import choice
 from lib.errors import StudyError
 
 
@@ -43,24 +43,24 @@ def parts():
 
 
 def test_the_final_table_brings_the_numbers_of_each_model_together():
-    table = plane.combine(*parts()).set_index("model")
+    table = choice.combine(*parts()).set_index("model")
     assert table.index.tolist() == ["dense", "dense + ptq8", "imp-70"]
     assert table["dev"].tolist() == [0.99, 0.99, 0.9] and table["label_loyalty"].tolist() == [1, 0.9, 0.7]
     assert table["loyalty_ood"].tolist() == pytest.approx([1, 0.7, 0.4]) and table["after_attack"].tolist() == [0.5, 0.4, 0.6]
     assert table["bytes"].tolist() == [90, 58, 90] and table["nonzero_parameters"].tolist() == [22, 21, 9]
     assert table["latency_ms"].tolist() == [6, 3, 6.5] and table["path"].tolist() == ["compiled", "onnx_int8", "eager"]
     assert table["front"].tolist() == [True, True, True], "imp-70 withstands best"
-    assert set(plane.SHOWN) < set(table.columns)
+    assert set(choice.SHOWN) < set(table.columns)
 
 
 def test_the_front_of_the_final_table_weighs_every_column():
     points, loyal, broken, sizes, fastest, ood = parts()
     worse = broken.assign(value=broken["value"].mask(broken["model"] == "imp-70", 0.1))
-    assert plane.combine(points, loyal, worse, sizes, fastest, ood)["front"].tolist() == [True, True, False]
+    assert choice.combine(points, loyal, worse, sizes, fastest, ood)["front"].tolist() == [True, True, False]
     unknown = fastest[fastest["model"] != "dense"]
-    table = plane.combine(points, loyal, broken, sizes, unknown, ood)
+    table = choice.combine(points, loyal, broken, sizes, unknown, ood)
     assert table["latency_ms"].isna().tolist() == [True, False, False] and table["front"].tolist() == [False, True, True]
-    left = plane.recommend(table, max_bytes=60)
+    left = choice.recommend(table, max_bytes=60)
     assert left["model"].tolist() == ["dense + ptq8"]
 
 
@@ -68,100 +68,100 @@ def test_the_front_of_the_final_table_weighs_every_column():
 
 def test_front_holds_who_is_beaten_by_none():
     table = final().assign(index=list("vwxyz")).set_index("index")
-    got = plane.front(table, {"ood": "high", "bytes": "low"})
+    got = choice.front(table, {"ood": "high", "bytes": "low"})
     assert got.index.tolist() == list("vwxyz") and got.dtype == bool
     assert table.loc[got, "model"].tolist() == ["dense + ptq8", "truncated-3 + distil + ptq8"]
-    assert table.loc[plane.front(table, {"ood": "high"}), "model"].tolist() == ["dense", "dense + ptq8"]  # a tie stays
+    assert table.loc[choice.front(table, {"ood": "high"}), "model"].tolist() == ["dense", "dense + ptq8"]  # a tie stays
 
 
 def test_front_turns_with_the_direction():
     table = pd.DataFrame({"a": [1, 2, 3], "b": [3, 1, 2]})
-    assert plane.front(table, {"a": "high", "b": "high"}).tolist() == [True, False, True]
-    assert plane.front(table, {"a": "low", "b": "low"}).tolist() == [True, True, False]
+    assert choice.front(table, {"a": "high", "b": "high"}).tolist() == [True, False, True]
+    assert choice.front(table, {"a": "low", "b": "low"}).tolist() == [True, True, False]
 
 
 def test_front_leaves_out_what_was_not_measured_and_lets_it_beat_nobody():
     table = pd.DataFrame({"a": [9, 1, np.nan], "b": [np.nan, 1, 9]})
-    assert plane.front(table, {"a": "high", "b": "high"}).tolist() == [False, True, False]
-    assert plane.front(table[:0], {"a": "high"}).empty
+    assert choice.front(table, {"a": "high", "b": "high"}).tolist() == [False, True, False]
+    assert choice.front(table[:0], {"a": "high"}).empty
 
 
 def test_front_agrees_with_a_search_row_by_row():
     values = np.random.default_rng(0).integers(0, 5, (60, 3))
     def beaten(row):
         return any((other >= row).all() and (other > row).any() for other in values)
-    got = plane.front(pd.DataFrame(values, columns=list("abc")), dict.fromkeys("abc", "high"))
+    got = choice.front(pd.DataFrame(values, columns=list("abc")), dict.fromkeys("abc", "high"))
     assert got.tolist() == [not beaten(row) for row in values]
 
 
 def test_front_names_a_wrong_column_or_direction():
     with pytest.raises(StudyError, match="no column 'byte'; did you mean 'bytes'"):
-        plane.front(final(), {"byte": "low"})
+        choice.front(final(), {"byte": "low"})
     with pytest.raises(StudyError, match="'bytes' is better 'small'; say 'high' or 'low'"):
-        plane.front(final(), {"bytes": "small"})
+        choice.front(final(), {"bytes": "small"})
 
 
 # --- recommend
 
 def test_recommend_names_those_that_fit_best_ood_first():
-    assert plane.recommend(final())["model"].tolist() == ["dense", "dense + ptq8", "imp-70", "truncated-3 + distil + ptq8", "truncated-3"]
-    assert plane.recommend(final(), max_bytes=69e6)["model"].tolist() == ["dense + ptq8", "truncated-3 + distil + ptq8", "truncated-3"]
-    got = plane.recommend(final(), max_latency_ms=3, min_dev=0.96)
+    assert choice.recommend(final())["model"].tolist() == ["dense", "dense + ptq8", "imp-70", "truncated-3 + distil + ptq8", "truncated-3"]
+    assert choice.recommend(final(), max_bytes=69e6)["model"].tolist() == ["dense + ptq8", "truncated-3 + distil + ptq8", "truncated-3"]
+    got = choice.recommend(final(), max_latency_ms=3, min_dev=0.96)
     assert got["model"].tolist() == ["truncated-3"] and got.index.tolist() == [0] and list(got) == list(final())
 
 
 def test_recommend_takes_no_model_that_was_not_measured():
-    assert "imp-70" not in set(plane.recommend(final(), max_latency_ms=1000)["model"])
-    assert "imp-70" in set(plane.recommend(final(), max_bytes=1e9)["model"])
+    assert "imp-70" not in set(choice.recommend(final(), max_latency_ms=1000)["model"])
+    assert "imp-70" in set(choice.recommend(final(), max_bytes=1e9)["model"])
 
 
 def test_recommend_names_the_nearest_miss():
     with pytest.raises(StudyError) as found:
-        plane.recommend(final(), max_latency_ms=1.9, min_dev=0.9)
+        choice.recommend(final(), max_latency_ms=1.9, min_dev=0.9)
     assert str(found.value) == ("no model fits max_latency_ms=1.9, min_dev=0.9; nearest is 'truncated-3 + distil + ptq8': "
                                 "latency_ms 2 against max_latency_ms=1.9")
     with pytest.raises(StudyError, match=r"nearest is 'dense': dev 0.99 against min_dev=1$"):
-        plane.recommend(final(), min_dev=1.0)
+        choice.recommend(final(), min_dev=1.0)
     with pytest.raises(StudyError, match="no model was measured on latency_ms"):
-        plane.recommend(final().assign(latency_ms=np.nan), max_latency_ms=5)
+        choice.recommend(final().assign(latency_ms=np.nan), max_latency_ms=5)
 
 
 def test_recommend_names_a_senseless_budget_or_a_missing_column():
     with pytest.raises(StudyError, match="max_bytes=0 leaves no model"):
-        plane.recommend(final(), max_bytes=0)
+        choice.recommend(final(), max_bytes=0)
     with pytest.raises(StudyError, match="min_dev=90 is no share; give 0.9"):
-        plane.recommend(final(), min_dev=90)
+        choice.recommend(final(), min_dev=90)
     with pytest.raises(StudyError, match="no column 'latency_ms'; did you mean 'latency'"):
-        plane.recommend(final().rename(columns={"latency_ms": "latency"}), max_latency_ms=5)
+        choice.recommend(final().rename(columns={"latency_ms": "latency"}), max_latency_ms=5)
     with pytest.raises(StudyError, match="no row"):
-        plane.recommend(final()[:0])
+        choice.recommend(final()[:0])
 
 
 # --- worst, forgets
 
 def test_worst_lists_the_largest_losses_of_subcases_that_train_holds():
-    got = plane.worst(curve(), "imp-70")
+    got = choice.worst(curve(), "imp-70")
     assert list(got.columns) == ["subcase", "count", "dense", "model", "lost", "apart"]
     assert got["subcase"].tolist() == ["role_swap", "clause", "easy"]
     assert got["lost"].tolist() == pytest.approx([0.8, 0.3, 0.01]) and got["apart"].tolist() == [True, True, False]
-    assert plane.worst(curve(), "imp-70", 1)["count"].tolist() == [5]
-    assert plane.worst(curve(), "dense").empty
+    assert choice.worst(curve(), "imp-70", 1)["count"].tolist() == [5]
+    assert choice.worst(curve(), "dense").empty
 
 
 def test_worst_takes_sets_of_which_no_count_is_known():
     unknown = curve().assign(count=np.nan)
-    assert plane.worst(unknown, "imp-70")["subcase"].tolist() == ["never", "role_swap", "clause"]
-    assert plane.forgets(unknown, "imp-70", 2) == "never 90 -> 0, role swap 90 -> 10"
+    assert choice.worst(unknown, "imp-70")["subcase"].tolist() == ["never", "role_swap", "clause"]
+    assert choice.forgets(unknown, "imp-70", 2) == "never 90 -> 0, role swap 90 -> 10"
 
 
 def test_forgets_tells_only_what_lies_apart():
-    assert plane.forgets(curve(), "imp-70") == "role swap (5 rows) 90 -> 10, clause (10 rows) 80 -> 50"
-    assert plane.forgets(curve(), "imp-70", 1) == "role swap (5 rows) 90 -> 10"
-    assert plane.forgets(curve(), "dense") == ""
+    assert choice.forgets(curve(), "imp-70") == "role swap (5 rows) 90 -> 10, clause (10 rows) 80 -> 50"
+    assert choice.forgets(curve(), "imp-70", 1) == "role swap (5 rows) 90 -> 10"
+    assert choice.forgets(curve(), "dense") == ""
 
 
 def test_worst_names_a_model_that_is_not_there():
     with pytest.raises(StudyError, match="no model 'imp-7' in the forgetting curve; did you mean 'imp-70'"):
-        plane.worst(curve(), "imp-7")
+        choice.worst(curve(), "imp-7")
     with pytest.raises(StudyError, match="no model 'dense'"):
-        plane.worst(curve().query("model != 'dense'"), "imp-70")
+        choice.worst(curve().query("model != 'dense'"), "imp-70")

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import populations
+from lib.analysis import populations
 from lib.errors import StudyError
-from lib.tasks import Ood, Task
+from lib.tasks.task import Ood, Task
 
 TASK = Task(name="toy", labels=("yes", "no"), text_a="a", text_b="b", shortcut="overlap", licence="", source="", caveats="",
             ood={"ood": Ood(("yes", "no")), "unseen": Ood(("yes", "no"))})
@@ -28,7 +28,7 @@ def runs_of(compressed, dense, other, **columns) -> dict:
 
 
 def measured(runs, n_boot=200) -> pd.DataFrame:
-    table = populations.table(populations.exemplars(runs, ["imp-70"], TASK), n_boot)
+    table = populations.shares(populations.exemplars(runs, ["imp-70"], TASK), n_boot)
     return table[table["split"] == "test"].set_index("measure")
 
 
@@ -60,14 +60,14 @@ def test_rows_are_matched_by_guid_and_unseen_ones_left_out():
 
 def test_populations_are_odd_and_of_one_size():
     runs = {s: {"dense": None, "imp-70": None} for s in range(5)} | {s: {"dense": None} for s in range(5, 9)}
-    assert populations.seeds(runs, ["imp-70"]) == ([0, 1, 2], [5, 6, 7])
+    assert populations.paired_seeds(runs, ["imp-70"]) == ([0, 1, 2], [5, 6, 7])
     runs[4]["rare"] = None
-    assert populations.seeds(runs, ["imp-70", "rare"]) == ([4], [5])
+    assert populations.paired_seeds(runs, ["imp-70", "rare"]) == ([4], [5])
     assert populations.compressions(runs) == ["imp-70"]
     with pytest.raises(StudyError, match="dense, imp-40"):
-        populations.seeds(runs, ["imp-40"])
+        populations.paired_seeds(runs, ["imp-40"])
     with pytest.raises(StudyError, match="dense_seeds"):
-        populations.seeds({0: runs[0]}, ["imp-70"])
+        populations.paired_seeds({0: runs[0]}, ["imp-70"])
 
 
 def test_the_table_counts_as_a_hand_does():
@@ -121,7 +121,7 @@ def test_subcases_add_up_to_the_table():
     runs = runs_of(rng.integers(0, 2, (3, 60)), rng.integers(0, 2, (3, 60)), rng.integers(0, 2, (3, 60)),
                    subcase=np.repeat(["swap", "", "passive"], 20), split=np.repeat(["test", "ood"], 30))
     found = populations.exemplars(runs, ["imp-70"], TASK)
-    cases, table = populations.by_subcase(found, 50), populations.table(found, 50)
+    cases, table = populations.by_subcase(found, 50), populations.shares(found, 50)
     for measure in ("pies", "null", "excess"):
         sums = cases[cases["measure"] == measure].groupby("split")["count"].sum()
         assert sums.to_dict() == table[table["measure"] == measure].set_index("split")["count"].to_dict()

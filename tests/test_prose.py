@@ -7,7 +7,7 @@ from statistics import median
 import nbformat
 import pytest
 
-from lib.schema import ROOT
+from lib.files import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
@@ -16,7 +16,7 @@ PLACES = "[Tt]able|[Ff]igure|[Ss]ection|[Ee]quation|[Aa]ppendix|[Cc]laim|[Ee]xer
 MORE = r"(?:(?:, | and | or | to |-|–)\(?[A-Z]?\d+(?:\.\d+)*[a-z]?\)?)*"
 ALLOWED = [re.compile(pattern, re.M | re.S) for pattern in (
     r"^(```+|~~~+).*?^\1", r"(`+)(?:(?!\n\n).)+?\1", r"\$\$.*?\$\$", r"\$[^$\n]+\$",
-    r"<!-- found:.*?<!-- end -->", r"<!--.*?-->",  # the first is read from results by lib.statements
+    r"<!-- found:.*?<!-- end -->", r"<!--.*?-->",  # the first is read from results by lib.tools.findings
     r"\[1[01]\]\([^)\s]*1[01]_\w+\.ipynb[^)\s]*\)", r"\]\([^)\s]*\)", r"<?https?://[^>\s)]*>?",
     r"^\([\w:-]+\)=$",  # the name of a place
     r"\barXiv[: ]?\d{4}\.\d{4,5}(?:v\d)?",

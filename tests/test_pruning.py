@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+import tiny as tiny_models
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-import tiny as tiny_models
-from lib import batches, losses, pruning, structured
-from lib.encoders import encoder_layers
 from lib.errors import StudyError
+from lib.models import batches, losses, magnitude, structured
+from lib.models.encoders import encoder_layers
 
 LAYERS, HEADS, HIDDEN, WIDTH = 2, 4, 16, 24
 ENCODER_WEIGHTS = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * WIDTH)
@@ -70,19 +70,19 @@ def train(model, encoded, pruner, steps=20, seen=None):
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.701, 0.95])
 def test_imp_reaches_its_sparsity_within_one_weight(model, encoded, sparsity):
-    pruner = pruning.MagnitudePruner(model, sparsity, **SCHEDULE)
+    pruner = magnitude.MagnitudePruner(model, sparsity, **SCHEDULE)
     train(model, encoded, pruner)
     pruned = zeros(encoder_weights(model))
     assert abs(pruned - sparsity * ENCODER_WEIGHTS) <= 1
     assert pruner.sparsity() == pytest.approx(pruned / ENCODER_WEIGHTS)
-    measured = pruning.measured_sparsity(model)
+    measured = magnitude.measured_sparsity(model)
     assert measured["sparsity_encoder"] == pytest.approx(pruned / ENCODER_WEIGHTS)
     assert measured["sparsity_model"] == pytest.approx(pruned / sum(p.numel() for p in model.parameters()))
 
 
 def test_imp_touches_the_encoder_s_linear_weights_only(model):
     before = {name: p.clone() for name, p in model.named_parameters()}
-    pruner = pruning.MagnitudePruner(model, 0.5, **SCHEDULE)
+    pruner = magnitude.MagnitudePruner(model, 0.5, **SCHEDULE)
     pruner.after_step(pruner.end)
     ours = {id(w) for w in encoder_weights(model)}
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
@@ -93,7 +93,7 @@ def test_imp_prunes_the_smallest_weights_of_all_layers_together(model):
     with torch.no_grad():
         encoder_weights(model)[0].mul_(1e-3)
     before = torch.cat([w.detach().abs().flatten() for w in encoder_weights(model)])
-    pruner = pruning.MagnitudePruner(model, 0.3, **SCHEDULE)
+    pruner = magnitude.MagnitudePruner(model, 0.3, **SCHEDULE)
     pruner.after_step(pruner.end)
     gone = torch.cat([w.detach().flatten() for w in encoder_weights(model)]) == 0
     assert before[gone].max() < before[~gone].min()
@@ -101,7 +101,7 @@ def test_imp_prunes_the_smallest_weights_of_all_layers_together(model):
 
 
 def test_pruned_weights_stay_zero_and_never_return_under_adamw(model, encoded):
-    pruner = pruning.MagnitudePruner(model, 0.6, **SCHEDULE)
+    pruner = magnitude.MagnitudePruner(model, 0.6, **SCHEDULE)
     gone, counts = [torch.zeros(ENCODER_WEIGHTS, dtype=torch.bool)], []
 
     def seen(step):
@@ -122,7 +122,7 @@ def test_ties_do_not_overshoot_nor_let_a_pruned_weight_return(dtype):
     with torch.no_grad():
         for i, w in enumerate(encoder_weights(model)):
             w.fill_(0.5 if i % 2 else 0.0)
-    pruner = pruning.MagnitudePruner(model, 0.7, steps=10, warmup=0.0, cooldown=0.0, interval=1)
+    pruner = magnitude.MagnitudePruner(model, 0.7, steps=10, warmup=0.0, cooldown=0.0, interval=1)
     gone = torch.zeros(ENCODER_WEIGHTS, dtype=torch.bool)
     for step in range(1, 11):
         with torch.no_grad():  # an optimizer that moves every weight, the zero ones too
@@ -137,7 +137,7 @@ def test_ties_do_not_overshoot_nor_let_a_pruned_weight_return(dtype):
 
 def test_survivors_that_reach_zero_do_not_push_a_pruned_weight_back():
     model = tiny("bert")
-    pruner = pruning.MagnitudePruner(model, 0.5, steps=2, warmup=0.0, cooldown=0.0, interval=1)
+    pruner = magnitude.MagnitudePruner(model, 0.5, steps=2, warmup=0.0, cooldown=0.0, interval=1)
     weights = encoder_weights(model)
     with torch.no_grad():
         weights[-1].mul_(1e-3)
@@ -154,7 +154,7 @@ def test_survivors_that_reach_zero_do_not_push_a_pruned_weight_back():
 
 
 def test_layers_sum_to_the_whole(model):
-    pruner = pruning.MagnitudePruner(model, 0.45, **SCHEDULE)
+    pruner = magnitude.MagnitudePruner(model, 0.45, **SCHEDULE)
     assert pruner.per_layer()["pruned"].sum() == 0
     pruner.after_step(pruner.end)
     table = pruner.per_layer()
@@ -167,7 +167,7 @@ def test_layers_sum_to_the_whole(model):
 
 
 def test_the_schedule_is_cubic_between_warm_up_and_cool_down():
-    pruner = pruning.MagnitudePruner(tiny("bert"), 0.8, steps=100, warmup=0.1, cooldown=0.3, interval=7)
+    pruner = magnitude.MagnitudePruner(tiny("bert"), 0.8, steps=100, warmup=0.1, cooldown=0.3, interval=7)
     assert [pruner.target(t) for t in (0, 10)] == [0, 0]
     assert pruner.target(40) == pytest.approx(0.8 * (1 - 0.5 ** 3))
     assert [pruner.target(t) for t in (70, 100)] == [0.8, 0.8]
@@ -177,7 +177,7 @@ def test_the_schedule_is_cubic_between_warm_up_and_cool_down():
 
 
 def test_steps_at_names_the_first_mask_step_that_reaches_a_level():
-    pruner = pruning.MagnitudePruner(tiny("bert"), 0.8, steps=100, warmup=0.1, cooldown=0.3, interval=2)
+    pruner = magnitude.MagnitudePruner(tiny("bert"), 0.8, steps=100, warmup=0.1, cooldown=0.3, interval=2)
     levels = [0.2, 0.4, 0.6, 0.8]
     found = pruner.steps_at(levels)
     assert list(found.values()) == levels
@@ -202,15 +202,15 @@ def test_steps_at_names_the_first_mask_step_that_reaches_a_level():
 ])
 def test_imp_errors(change, says):
     with pytest.raises(StudyError, match=says):
-        pruning.MagnitudePruner(tiny("bert"), **({"sparsity": 0.5} | SCHEDULE | change))
+        magnitude.MagnitudePruner(tiny("bert"), **({"sparsity": 0.5} | SCHEDULE | change))
 
 
 def test_a_pruned_checkpoint_loads_plainly_with_its_zeros(model, encoded, tmp_path):
-    pruner = pruning.MagnitudePruner(model, 0.5, **SCHEDULE)
+    pruner = magnitude.MagnitudePruner(model, 0.5, **SCHEDULE)
     train(model, encoded, pruner)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    assert pruning.measured_sparsity(loaded) == pruning.measured_sparsity(model)
+    assert magnitude.measured_sparsity(loaded) == magnitude.measured_sparsity(model)
     torch.testing.assert_close(logits_of(loaded, encoded), logits_of(model, encoded))
 
 
@@ -355,8 +355,8 @@ def test_the_zeros_of_a_finished_model_are_held_and_all_else_moves(model):
         for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):
             bias.zero_()
     zeros = [weight == 0 for weight in weights]
-    before = pruning.measured_sparsity(model)["sparsity_encoder"]
-    holder = pruning.ZeroHolder(model)
+    before = magnitude.measured_sparsity(model)["sparsity_encoder"]
+    holder = magnitude.ZeroHolder(model)
     for step in (1, 2):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -367,7 +367,7 @@ def test_the_zeros_of_a_finished_model_are_held_and_all_else_moves(model):
             assert zero.any() and (weight[zero] == 0).all() and torch.equal(weight[~zero], then[~zero])
         assert (model.get_input_embeddings().weight[1] != 0).all()
         assert all((p != 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
-    assert pruning.measured_sparsity(model)["sparsity_encoder"] == before > 0.2
+    assert magnitude.measured_sparsity(model)["sparsity_encoder"] == before > 0.2
 
 
 def test_an_unknown_layer_is_named():
@@ -376,4 +376,4 @@ def test_an_unknown_layer_is_named():
     model = tiny("bert")
     encoder_layers(model)[0] = Odd()
     with pytest.raises(StudyError, match="layers of type Odd"):
-        pruning.measured_sparsity(model)
+        magnitude.measured_sparsity(model)

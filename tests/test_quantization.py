@@ -8,17 +8,18 @@ import sys
 
 import numpy as np
 import pytest
+import tiny as tiny_models
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, BertTokenizer
 
-import tiny as tiny_models
-from lib import batches, encoders, pruning, quantization, structured, training
-from lib.encoders import encoder_layers, layer_parts
 from lib.errors import StudyError
+from lib.files import ROOT
+from lib.models import batches, encoders, loop, magnitude, pretrained, quantization, structured
+from lib.models.encoders import encoder_layers, layer_parts
 
-ROOT = encoders.ROOT
-PLAN = training.Plan(steps=12, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
+ROOT = ROOT
+PLAN = loop.Plan(steps=12, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
                      device="cpu", seed=0)
 
 
@@ -48,12 +49,12 @@ def tokenizer():
 
 
 def logits_of(model, encoded, dtype="fp32"):
-    return training.predict(model, encoded, dtype=dtype, device="cpu")
+    return loop.predict(model, encoded, dtype=dtype, device="cpu")
 
 
 def train(model, encoded, **changes):
     labels = torch.as_tensor(encoded.labels)
-    return training.fit(model, encoded, lambda logits, rows: F.cross_entropy(logits, labels[rows]),
+    return loop.fit(model, encoded, lambda logits, rows: F.cross_entropy(logits, labels[rows]),
                         dataclasses.replace(PLAN, **changes))
 
 
@@ -121,7 +122,7 @@ def test_int8_is_close_to_fp32_and_closer_than_int4(model, encoded):
 def test_zeros_stay_zero_and_an_empty_row_is_no_fault(encoded):
     model = tiny()
     structured.HeadPruner(model, np.arange(8.0).reshape(2, 4), 0.5)
-    pruner = pruning.MagnitudePruner(model, 0.6, steps=4, warmup=0, cooldown=0, interval=1)
+    pruner = magnitude.MagnitudePruner(model, 0.6, steps=4, warmup=0, cooldown=0, interval=1)
     pruner.after_step(pruner.end)
     zero = [part.weight.detach() == 0 for part in parts(model)]
     assert any(z.all(1).any() for z in zero)
@@ -150,7 +151,7 @@ def test_a_prepared_model_trains_and_converts_to_what_it_was_in_training(model, 
     assert {name for name, p in model.named_parameters() if not p.requires_grad} == frozen
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     labels, seen = torch.as_tensor(encoded.labels), []
-    log, _ = training.fit(model, encoded, lambda logits, rows: F.cross_entropy(logits, labels[rows]),
+    log, _ = loop.fit(model, encoded, lambda logits, rows: F.cross_entropy(logits, labels[rows]),
                           dataclasses.replace(PLAN, dtype=dtype, steps=30),
                           checkpoints={5: lambda: seen.append(logits_of(model, encoded, dtype))})
     assert log["loss"].tail(5).mean() < log["loss"].head(5).mean() and len(seen) == 1
@@ -205,9 +206,9 @@ def test_a_saved_model_gives_the_same_logits_here_and_in_plain_transformers(mode
 
 
 def test_a_model_that_came_from_a_folder_can_be_quantised_and_saved(encoded, tokenizer, tmp_path):
-    encoders.save(tiny(), tokenizer, tmp_path / "parent")
+    pretrained.save(tiny(), tokenizer, tmp_path / "parent")
     assert not quantization.is_quantized(tmp_path / "parent")
-    model = encoders.load_classifier(str(tmp_path / "parent"), 3, seed=0)
+    model = pretrained.load_classifier(str(tmp_path / "parent"), 3, seed=0)
     expected = logits_of(quantization.quantize(model, "ptq8"), encoded)
     quantization.save(model, tokenizer, tmp_path / "child")
     assert np.array_equal(logits_of(quantization.load(tmp_path / "child"), encoded), expected)
@@ -272,7 +273,7 @@ def test_int4_says_which_width_it_cannot_group(encoded):
 def test_a_folder_at_fault_is_named(tokenizer, tmp_path):
     with pytest.raises(StudyError, match="config.json cannot be read"):
         quantization.load(tmp_path / "absent")
-    encoders.save(tiny(), tokenizer, tmp_path / "plain")
+    pretrained.save(tiny(), tokenizer, tmp_path / "plain")
     with pytest.raises(StudyError, match="plain holds no quantised model"):
         quantization.load(tmp_path / "plain")
     quantization.save(quantization.quantize(tiny(), "ptq8"), tokenizer, tmp_path / "short")
@@ -292,6 +293,6 @@ def test_torchao_makes_no_noise():
     code = ("from transformers import BertConfig, BertForSequenceClassification\n"
             "config = BertConfig(vocab_size=9, hidden_size=32, intermediate_size=64, num_attention_heads=2, num_hidden_layers=1)\n"
             "quantization.quantize(quantization.prepare(BertForSequenceClassification(config)), 'qat8')")
-    run = subprocess.run([sys.executable, "-c", f"from lib import quantization\n{code}"], cwd=ROOT, text=True,
+    run = subprocess.run([sys.executable, "-c", f"from lib.models import quantization\n{code}"], cwd=ROOT, text=True,
                          capture_output=True)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")

@@ -3,13 +3,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from lib import models, recipes, store, training
+from lib import store
 from lib.errors import StudyError
+from lib.models import loop, make, recipes
 
 
 @pytest.fixture(scope="module")
 def dense(tiny_run, micro):
-    return models.make(tiny_run, micro, "dense", models.Extras(predict_train=True))
+    return make.model(tiny_run, micro, "dense", make.Extras(predict_train=True))
 
 
 @pytest.fixture
@@ -23,23 +24,23 @@ def wanted(monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """The length of every training run, in order."""
-    fit, found = training.fit, []
+    fit, found = loop.fit, []
 
     def counted(model, encoded, objective, plan, **kwargs):
         found.append(plan.steps)
         return fit(model, encoded, objective, plan, **kwargs)
-    monkeypatch.setattr(training, "fit", counted)
+    monkeypatch.setattr(loop, "fit", counted)
     return found
 
 
 def test_what_is_finished_is_not_made(tiny_run, micro, dense, wanted):
     finished = {"dense": dense, "imp-50": store.Model(dense.folder)}
-    assert recipes.make(tiny_run, micro, "imp-50", finished) is finished["imp-50"]
-    assert recipes.make_all(tiny_run, micro, ["dense", "imp-50"], finished) == {} and wanted == []
+    assert recipes.follow(tiny_run, micro, "imp-50", finished) is finished["imp-50"]
+    assert recipes.follow_all(tiny_run, micro, ["dense", "imp-50"], finished) == {} and wanted == []
 
 
 def test_a_combination_is_made_step_by_step(tiny_run, micro, dense, steps):
-    made = recipes.make_all(tiny_run, micro, ["theseus-1 + distil + ptq8", "theseus-1 + distil + qat8", "theseus-1 + distil",
+    made = recipes.follow_all(tiny_run, micro, ["theseus-1 + distil + ptq8", "theseus-1 + distil + qat8", "theseus-1 + distil",
                                               "dense + ptq8"], {"dense": dense})
     assert list(made) == ["theseus-1 + distil", "theseus-1 + distil + ptq8", "theseus-1 + distil + qat8", "dense + ptq8"]
     assert steps == [12, 4], "the successor once, then half an epoch of qat"
@@ -55,14 +56,14 @@ def test_a_combination_is_made_step_by_step(tiny_run, micro, dense, steps):
 
 
 def test_a_quantised_model_is_made_of_the_finished_one_of_its_name(tiny_run, micro, dense):
-    level = models.make(tiny_run, micro, "imp-50", models.Extras(run_levels=(0.5,), checkpoint_splits=("dev",)))
-    (made,) = recipes.make_all(tiny_run, micro, ["imp-50 + ptq8"], {"dense": dense, "imp-50": level}).values()
+    level = make.model(tiny_run, micro, "imp-50", make.Extras(run_levels=(0.5,), checkpoint_splits=("dev",)))
+    (made,) = recipes.follow_all(tiny_run, micro, ["imp-50 + ptq8"], {"dense": dense, "imp-50": level}).values()
     assert made.record["start"] == level.record["key"]
 
 
 def test_a_student_learns_from_the_dense_model_as_its_loss_says(tiny_run, micro, dense):
     run = tiny_run.model_copy(update={"epochs": 0.2, "kd_weight": 0.7, "pkd_weight": 0.3, "tinybert_weight": 0.4})
-    records = [recipes.make(run, micro, name, {"dense": dense}).record
+    records = [recipes.follow(run, micro, name, {"dense": dense}).record
                for name in ("truncated-1", "truncated-1 + distil", "truncated-1 + tinybert", "scratch-2 + pkd")]
     key = dense.record["key"]
     assert [(r["teacher"], r["kd_weight"], r["transfer_weight"]) for r in records] == [
@@ -81,26 +82,26 @@ def test_a_parameter_counts_for_the_models_that_it_is_about(tiny_run, micro, den
     changes = {"epochs": 3.0, "kd_weight": 0.5, "pkd_weight": 0.5, "tinybert_weight": 0.5, "qat_epochs": 1.0,
                "replace_start": 0.1, "replace_rate": 0.4, "replace_share": 0.9}
     for change in ({}, *({field: value} for field, value in changes.items())):
-        recipes.make(empty.model_copy(update=change), micro, name, {"dense": dense})
+        recipes.follow(empty.model_copy(update=change), micro, name, {"dense": dense})
     assert {field for field, key in zip(changes, wanted[1:]) if key != wanted[0]} == counting
 
 
 def test_what_is_no_recipe_or_cannot_be_made_is_told(tiny_run, micro, dense, wanted):
     with pytest.raises(StudyError, match="did you mean 'ptq8'"):
-        recipes.make(tiny_run, micro, "dense + ptq9", {"dense": dense})
+        recipes.follow(tiny_run, micro, "dense + ptq9", {"dense": dense})
     assert wanted == []
 
 
 def test_a_structure_that_only_pruning_makes_is_told_with_the_parameter_that_makes_it(tiny_run, micro, dense, wanted):
     with pytest.raises(StudyError, match="heads-25.*pruning.head_fractions"):
-        recipes.make(tiny_run, micro, "heads-25 + ptq8", {"dense": dense})
+        recipes.follow(tiny_run, micro, "heads-25 + ptq8", {"dense": dense})
     with pytest.raises(StudyError, match="ffn-25.*pruning.ffn_fractions"):
-        recipes.make(tiny_run, micro, "ffn-25 + ptq8", {"dense": dense})
+        recipes.follow(tiny_run, micro, "ffn-25 + ptq8", {"dense": dense})
 
 
 def test_more_steps_start_where_the_name_says(tiny_run, micro, dense, steps):
     names = ["dense-after", "imp-50-after", "dense-2x", "truncated-1-2x", "imp-50-2x"]
-    made = recipes.make_all(tiny_run, micro, names, {"dense": dense})
+    made = recipes.follow_all(tiny_run, micro, names, {"dense": dense})
     key = dense.record["key"]
     assert {name: m.record["start"] for name, m in made.items()} == {
         "dense-after": key, "imp-50-after": key, "dense-2x": None, "truncated-1-2x": None, "imp-50-2x": None}

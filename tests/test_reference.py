@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 from test_analysis import MADE, attacks_of, fake, grid, items, plane_of, table_of, wrong_on
 
-from lib import evidence, reference, results, store
+from lib import store
+from lib.claims import evidence, runs
 from lib.errors import StudyError
+from lib.tools import reference
 
 PLACE = "micro_nli/seed0"
 
@@ -32,7 +34,7 @@ def root(grid, items):
 @pytest.fixture
 def kept(root):
     reference.collect("smoke", root)
-    return results.Kept(root / "outputs" / "reference" / "smoke" / PLACE)
+    return runs.ReferenceRun(root / "outputs" / "reference" / "smoke" / PLACE)
 
 
 def state(folder):
@@ -41,14 +43,14 @@ def state(folder):
 
 
 def test_the_reference_answers_as_the_run_does(grid, kept):
-    made, read = evidence.collect(grid), evidence.collect(grid, "reference")
+    made, read = evidence.gather(grid), evidence.gather(grid, "reference")
     assert [(m.name, m.record) for m in made.models] == [(m.name, m.record) for m in read.models]
     assert [m.cost for m in read.models] == [{"seconds": 1.5}] * 6
     assert read.records() == made.records()
     for model in [*MADE, "dense, other seed", "dense checkpoints"]:
         rows = [found.rows_of("micro_nli", 0, model) for found in (read, made)]
         pd.testing.assert_frame_equal(*(frame.sort_values("guid", ignore_index=True) for frame in rows))
-    for table in (evidence.Found.final_table, evidence.Found.over_seeds, evidence.Found.dense_churn):
+    for table in (evidence.GatheredRuns.final_table, evidence.GatheredRuns.over_seeds, evidence.GatheredRuns.dense_churn):
         pd.testing.assert_frame_equal(table(read), table(made))
     pd.testing.assert_frame_equal(read.items("micro_nli", 0), made.items("micro_nli", 0))
     pd.testing.assert_frame_equal(read.train("micro_nli", 0), made.train("micro_nli", 0))
@@ -88,12 +90,12 @@ def test_no_text_is_kept(kept, items):
 
 
 def test_a_reader_gets_rows_and_predictions_by_name(root, kept):
-    rows, tables = results.load("smoke", "micro_nli", 0, root)
+    rows, tables = runs.load("smoke", "micro_nli", 0, root)
     assert list(tables) == [*MADE, "dense@checkpoints", "imp-70@checkpoints"] and "easy" in rows
     store.check_predictions(tables["imp-70 + rmc"], rows)
     assert sorted(tables["dense@checkpoints"]["step"].unique()) == [5]
     with pytest.raises(StudyError, match="it has smoke/micro_nli/seed0, smoke/micro_nli/seed1"):
-        results.load("mini", "micro_nli", 0, root)
+        runs.load("mini", "micro_nli", 0, root)
 
 
 def test_collecting_again_changes_nothing_and_a_new_model_only_what_it_is_in(grid, root, kept, items):
@@ -122,7 +124,7 @@ def test_an_interrupted_collection_leaves_what_was_there_and_the_next_goes_on(gr
     after = {name: file[0] for name, file in state(kept.folder).items()}
     assert set(after) == set(before) and after[next(n for n in after if n.name == "predictions.parquet")] in before.values()
     reference.collect("smoke", root)
-    assert set(results.Kept(kept.folder).items["heuristic"]) == {"another"}
+    assert set(runs.ReferenceRun(kept.folder).items["heuristic"]) == {"another"}
 
 
 def test_what_a_run_no_longer_has_goes_and_runs_that_are_not_there_stay(grid, root, kept):
@@ -132,7 +134,7 @@ def test_what_a_run_no_longer_has_goes_and_runs_that_are_not_there_stay(grid, ro
     (grid.folder("05_quantization_and_replacing", "micro_nli", 0) / "models.json").unlink()
     (grid.folder("02_teacher", "micro_nli", 1) / "models.json").unlink()
     reference.collect("smoke", root)
-    read = results.Kept(kept.folder)
+    read = runs.ReferenceRun(kept.folder)
     assert not old.exists() and not (kept.folder / "05_quantization_and_replacing").exists()
     assert list(read.models()) == list(read.predictions) == [name for name in MADE if "ptq8" not in name]
     assert (kept.folder.parent / "seed1" / "predictions.parquet").exists()
@@ -154,7 +156,7 @@ def test_a_run_that_is_half_done_counts_as_far_as_it_is_there(grid, root):
                         ("08_loyalty_and_attacks", "plane.csv")):
         (grid.folder(stage, "micro_nli", 0) / name).unlink()
     reference.collect("smoke", root)
-    found = evidence.collect(grid.model_copy(update={"tasks": ["micro_nli", "micro_facts"], "seeds": [0, 3]}), "reference")
+    found = evidence.gather(grid.model_copy(update={"tasks": ["micro_nli", "micro_facts"], "seeds": [0, 3]}), "reference")
     assert [(m.record["seed"], m.name) for m in found.models] == [*[(0, name) for name in MADE[:4]], (1, "dense")]
     final = found.final_table()
     assert final["model"].tolist() == MADE[:4] and final[["after_attack", "bytes", "latency_ms"]].isna().all(axis=None)
@@ -164,8 +166,8 @@ def test_a_run_that_is_half_done_counts_as_far_as_it_is_there(grid, root):
 def test_a_profile_without_a_run_says_what_to_do(grid, tmp_path):
     with pytest.raises(StudyError, match="make study PROFILE=mini"):
         reference.collect("mini", tmp_path)
-    with pytest.raises(StudyError, match="python -m lib.reference smoke"):
-        evidence.collect(grid, "reference")
+    with pytest.raises(StudyError, match="python -m lib.tools.reference smoke"):
+        evidence.gather(grid, "reference")
     with pytest.raises(StudyError, match="params.yaml is not there"):
         reference.rebuild(["mini"], tmp_path)
 
@@ -173,17 +175,17 @@ def test_a_profile_without_a_run_says_what_to_do(grid, tmp_path):
 def test_files_that_do_not_belong_together_are_named(root, kept):
     store.write_items(kept.folder / "items.parquet", kept.items[kept.items["guid"] != "test1"])
     with pytest.raises(StudyError, match="predictions.parquet: guid 'test1' is not among the rows"):
-        results.load("smoke", "micro_nli", 0, root)
+        runs.load("smoke", "micro_nli", 0, root)
     store.write_items(kept.folder / "predictions.parquet", kept.items)
     with pytest.raises(StudyError, match="schema is 'none'"):
-        results.load("smoke", "micro_nli", 0, root)
+        runs.load("smoke", "micro_nli", 0, root)
 
 
 def test_predictions_of_other_rows_are_named(grid, items):
     stale = fake(grid.outputs / "store" / "stale", "imp-70", table_of(items.assign(label=1 - items["label"]), True))
     store.write_stage(grid.folder("04_pruning", "micro_nli", 0), [stale])
     with pytest.raises(StudyError, match="'imp-70' has no prediction of guid 'dev0' with the split and label"):
-        evidence.collect(grid).rows_of("micro_nli", 0, "imp-70")
+        evidence.gather(grid).rows_of("micro_nli", 0, "imp-70")
 
 
 # --- the tables of notebook 09

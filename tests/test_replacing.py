@@ -5,17 +5,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tiny as tiny_models
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-import tiny as tiny_models
-from lib import batches, encoders, training
 from lib.errors import StudyError
-from lib.replacing import Replacer
+from lib.models import batches, encoders, loop
+from lib.models.theseus import Replacer
 
 LAYERS = 4
-PLAN = training.Plan(steps=6, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.01, dtype="fp32",
+PLAN = loop.Plan(steps=6, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.01, dtype="fp32",
                      device="cpu", seed=0)
 USUAL = {"schedule": "linear", "start": 0.5, "rate": 0.5, "share": 0.5, "steps": 6, "seed": 0}
 
@@ -57,7 +57,7 @@ def test_at_p_0_it_is_the_teacher_and_at_p_1_the_successor(model, encoded):
     model.train()
     assert torch.equal(logits_of(model, encoded), logits_of(teacher, encoded))
     assert not torch.equal(logits_of(model.eval(), encoded), logits_of(teacher, encoded))  # p is of train mode alone
-    training.fit(model, encoded, objective(encoded), PLAN, after_step=replacer.after_step)
+    loop.fit(model, encoded, objective(encoded), PLAN, after_step=replacer.after_step)
     replacer.p = 0.0
     assert torch.equal(logits_of(model.train(), encoded), logits_of(teacher, encoded))  # trained successors, same teacher
     replacer.p = 1.0
@@ -83,7 +83,7 @@ def test_only_successors_train(model, encoded):
     replacer = Replacer(model, 2, **USUAL)
     before = weights(model)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {n for n in before if ".successor." in n}
-    training.fit(model, encoded, objective(encoded), dataclasses.replace(PLAN, steps=12), after_step=replacer.after_step)
+    loop.fit(model, encoded, objective(encoded), dataclasses.replace(PLAN, steps=12), after_step=replacer.after_step)
     for name, now in weights(model).items():
         if ".successor." not in name:
             assert torch.equal(now, before[name]), name
@@ -95,7 +95,7 @@ def test_a_batch_without_successors_teaches_nothing(model, encoded):
     replacer = Replacer(model, 2, **USUAL)
     replacer.p = 0.0
     before = weights(model)
-    log, _ = training.fit(model, encoded, objective(encoded), PLAN)
+    log, _ = loop.fit(model, encoded, objective(encoded), PLAN)
     assert np.isfinite(log["loss"]).all()
     assert all(torch.equal(now, before[name]) for name, now in weights(model).items())
 
@@ -137,7 +137,7 @@ def test_a_run_repeats_and_its_seed_matters(encoded):
     def run(seed):
         model = tiny()
         replacer = Replacer(model, 2, **USUAL | {"schedule": "constant", "share": 1.0, "seed": seed})
-        training.fit(model, encoded, objective(encoded), PLAN, after_step=replacer.after_step)
+        loop.fit(model, encoded, objective(encoded), PLAN, after_step=replacer.after_step)
         return logits_of(replacer.successor(), encoded)
     torch.manual_seed(0)
     first = run(0)
@@ -148,7 +148,7 @@ def test_a_run_repeats_and_its_seed_matters(encoded):
 def test_the_successor_is_a_plain_model(model, encoded, tmp_path):
     config, trainable = model.config, {name: p.requires_grad for name, p in model.named_parameters()}
     replacer = Replacer(model, 2, **USUAL)
-    training.fit(model, encoded, objective(encoded), PLAN, after_step=replacer.after_step)
+    loop.fit(model, encoded, objective(encoded), PLAN, after_step=replacer.after_step)
     successor = replacer.successor()
     layers = encoders.encoder_layers(successor)
     numbered = [m.layer_idx for layer in layers for m in layer.modules() if hasattr(m, "layer_idx")]
@@ -173,10 +173,10 @@ def test_the_way_attention_is_computed_reaches_every_layer(model):
 def test_checkpoints_of_the_run_predict_the_successor(model, encoded, dtype):
     replacer = Replacer(model, 2, **USUAL)
     seen = []
-    training.fit(model, encoded, objective(encoded), dataclasses.replace(PLAN, dtype=dtype), after_step=replacer.after_step,
-                 checkpoints={step: lambda: seen.append(training.predict(model, encoded, dtype=dtype, device="cpu"))
+    loop.fit(model, encoded, objective(encoded), dataclasses.replace(PLAN, dtype=dtype), after_step=replacer.after_step,
+                 checkpoints={step: lambda: seen.append(loop.predict(model, encoded, dtype=dtype, device="cpu"))
                               for step in (1, 6)})
-    last = training.predict(replacer.successor(), encoded, dtype=dtype, device="cpu")
+    last = loop.predict(replacer.successor(), encoded, dtype=dtype, device="cpu")
     assert np.array_equal(seen[1], last) and not np.array_equal(seen[0], last)
 
 

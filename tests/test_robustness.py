@@ -4,23 +4,27 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import candidates, models, params, robustness, store
+from lib import store
 from lib.errors import StudyError
+from lib.models import devices, make
+from lib.params.profile import load_profile
+from lib.params.schema import Run
+from lib.trials import candidates, robustness
 
 
 @pytest.fixture(scope="module")
 def run(tiny_run):
     """Notebook 08's run, with the outputs and the encoder of the tiny one."""
-    common = {name: getattr(tiny_run, name) for name in params.Run.model_fields}
-    return params.load("smoke").run("loyalty", "micro_nli", 0).model_copy(update=common)
+    common = {name: getattr(tiny_run, name) for name in Run.model_fields}
+    return load_profile("smoke").run("loyalty", "micro_nli", 0).model_copy(update=common)
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_run, micro):
     longer = tiny_run.model_copy(update={"epochs": 3.0})
-    dense = models.make(longer, micro, "dense")
-    return {"dense": dense, "truncated-1": models.make(longer, micro, "truncated-1"),
-            "dense + ptq8": models.make(longer, micro, "dense + ptq8", models.Extras(start=dense))}
+    dense = make.model(longer, micro, "dense")
+    return {"dense": dense, "truncated-1": make.model(longer, micro, "truncated-1"),
+            "dense + ptq8": make.model(longer, micro, "dense + ptq8", make.Extras(start=dense))}
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +247,8 @@ def test_batching_asks_the_same_queries(finished, run, chosen, source, monkeypat
 
 
 def test_the_peak_is_of_real_products(monkeypatch):
-    monkeypatch.setattr(robustness, "PEAK_SIDES", (64, 128))
-    assert all(0 < robustness.matrix_peak(dtype, "cpu", seconds=0.01) < 1e6 for dtype in ("fp32", "bf16"))
+    monkeypatch.setattr(devices, "PEAK_SIDES", (64, 128))
+    assert all(0 < devices.matrix_peak(dtype, "cpu", seconds=0.01) < 1e6 for dtype in ("fp32", "bf16"))
 
 
 def test_rows_are_encoded_as_the_model_reads_them(finished, run, chosen):

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from lib import statements
 from lib.errors import StudyError
+from lib.tools import findings
 
 ROWS = [("A3", "micro_nli", "OOD falls.", "replicated", "imp-70 against dense, -5.3 points"),
         ("A3", "micro_facts", "OOD falls.", "not replicated", "imp-20 against dense, -0.4 points"),
@@ -38,42 +38,42 @@ def change(reference, old, new):
 
 
 def test_a_claim_says_its_own_text_first_then_verdict_and_evidence(reference):
-    assert statements.statement("micro A3 micro_nli", reference) == (
+    assert findings.statement("micro A3 micro_nli", reference) == (
         "OOD falls (A3): **replicated** in micro_nli (`micro`): imp-70 against dense, -5.3 points.")
 
 
 def test_tasks_share_the_text_of_their_claim_and_may_come_from_another_profile(reference):
-    both = statements.statement("micro A3 micro_nli micro_facts", reference)
-    assert both == statements.statement("micro A3", reference)
+    both = findings.statement("micro A3 micro_nli micro_facts", reference)
+    assert both == findings.statement("micro A3", reference)
     assert both.count("OOD falls") == 1
     assert both.endswith("-5.3 points. **Not replicated** in micro_facts (`micro`): imp-20 against dense, -0.4 points.")
     (reference / "micro").rename(reference / "real")
-    assert "in micro_facts (`real`): imp-20" in statements.statement("real A3 real/micro_facts", reference)
+    assert "in micro_facts (`real`): imp-20" in findings.statement("real A3 real/micro_facts", reference)
 
 
 def test_a_claim_without_a_task_and_patterns_with_stars_read_well(reference):
-    assert statements.statement("micro O9", reference).endswith("in `micro`: this profile has none of its tasks.")
-    assert statements.statement("micro A8 micro_nli", reference).endswith(r"no \*minilm\* or \*distil\*.")
+    assert findings.statement("micro O9", reference).endswith("in `micro`: this profile has none of its tasks.")
+    assert findings.statement("micro A8 micro_nli", reference).endswith(r"no \*minilm\* or \*distil\*.")
 
 
 def test_claims_stand_beside_each_other_task_by_task(reference):
     change(reference, "-5.3 points", "OOD score -5.3 points [-7.0, -3.1] over 5 seeds")
     change(reference, "-0.4 points", "OOD score -0.4 points undefined (too few) over 5 seeds")
-    assert statements.statement("micro claims A3; O4 tasks=micro_nli", reference).splitlines() == [
+    assert findings.statement("micro claims A3; O4 tasks=micro_nli", reference).splitlines() == [
         "| claim | micro_nli |",
         "| --- | --- |",
         "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] |",
         "| RMC wins. (O4) | replicated |"]
-    assert statements.statement("micro claims A3 tasks=micro_nli; micro/micro_facts", reference).splitlines()[::2] == [
+    assert findings.statement("micro claims A3 tasks=micro_nli; micro/micro_facts", reference).splitlines()[::2] == [
         "| claim | micro_nli | micro_facts |",
         "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] | **not replicated** -0.4 points undefined |"]
-    assert statements.statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
-    assert statements.statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
+    assert findings.statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
+    assert findings.statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
         "| It is biased. (A8) | not claimed | not measured |")
 
 
 def test_verdicts_are_counted_by_paper_and_task(reference):
-    assert statements.statement("micro verdicts", reference).splitlines() == [
+    assert findings.statement("micro verdicts", reference).splitlines() == [
         "| claims of | task | replicated | not replicated | inconclusive | not measured |",
         "| --- | --- | --- | --- | --- | --- |",
         "| Du et al. (A) | micro_nli | 1 | 0 | 0 | 1 |",
@@ -85,20 +85,20 @@ def test_verdicts_are_counted_by_paper_and_task(reference):
 
 def test_a_verdict_of_a_new_kind_is_counted_too(reference):
     change(reference, "B1,micro_nli,Combining helps.,inconclusive", "B1,micro_nli,Combining helps.,undecided")
-    made = statements.statement("micro verdicts", reference).splitlines()
+    made = findings.statement("micro verdicts", reference).splitlines()
     assert made[0].endswith("| not measured | undecided |") and made[3].endswith("| 0 | 0 | 0 | 0 | 1 |")
 
 
 def test_a_table_has_intervals_units_and_only_the_keys_that_differ(reference):
     asked = "task=micro_nli model=imp-70 + rmc; dense columns=test %; bytes MB; ms; seeds; note"
-    assert statements.statement(f"micro csv 09_claims/over_seeds.csv {asked}", reference).splitlines() == [
+    assert findings.statement(f"micro csv 09_claims/over_seeds.csv {asked}", reference).splitlines() == [
         "| model | ID (%) | bytes (MB) | ms | seeds | note |",
         "| --- | --- | --- | --- | --- | --- |",
         "| imp-70 + rmc | 97.0 [96.0, 98.0] | 90.9 | 2.20 | 5 | one path |",
         "| dense | 98.7 [98.0, 99.0] | 90.9 | 3.56 | 5 |  |"]
-    assert statements.statement("micro csv 09_claims/scores.csv model=dense columns=value %", reference).endswith(
+    assert findings.statement("micro csv 09_claims/scores.csv model=dense columns=value %", reference).endswith(
         "| dense | 0.0 [-2.0, 3.0] |")
-    assert "| 90,868,000 |" in statements.statement(
+    assert "| 90,868,000 |" in findings.statement(
         "micro csv 09_claims/over_seeds.csv model=dense task=micro_nli columns=bytes", reference)
 
 
@@ -106,10 +106,10 @@ def test_rewriting_fills_every_block_keeps_all_else_and_is_idempotent(reference)
     text = PROSE.format("- Lost? <!-- found: micro A3 micro_nli --><!-- end --> And\n"
                         "  won? <!-- found: micro B1 -->old<!-- end -->.\n\n"
                         "<!-- found: micro verdicts -->\n<!-- end -->\n\nMore.")
-    once = statements.rewrite(text, reference)
+    once = findings.rewrite(text, reference)
     assert "old" not in once and "-5.3 points.<!-- end --> And\n  won? <!-- found: micro B1 -->Combining helps (B1)" in once
     assert "verdicts -->\n\n| claims of |" in once and "| 1 |\n\n<!-- end -->\n\nMore." in once
-    assert statements.rewrite(once, reference) == once and statements.faults(once, reference) == []
+    assert findings.rewrite(once, reference) == once and findings.faults(once, reference) == []
     assert once.startswith(text[:text.index("<!-- end")]) and once.endswith("More.\n\n## Next\n\nIn 2 cores.\n")
 
 
@@ -117,16 +117,16 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
     readme = tmp_path / "README.md"
     readme.write_text(PROSE.format("Lost? <!-- found: micro A3 micro_nli --><!-- end -->\n\n"
                                    "Won? <!-- found: micro B1 --><!-- end -->"))
-    statements.main([], (readme,), reference)
-    statements.main(["--check"], (readme,), reference)
+    findings.main([], (readme,), reference)
+    findings.main(["--check"], (readme,), reference)
     change(reference, "+1.2 points", "+1.3 points")
     before = readme.read_text()
     with pytest.raises(SystemExit) as stopped:
-        statements.main(["--check"], (readme,), reference)
+        findings.main(["--check"], (readme,), reference)
     assert stopped.value.code == 1 and readme.read_text() == before
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith("README.md: line 9: 'micro B1' is not what outputs/reference says")
-    statements.main([], (readme,), reference)
+    findings.main([], (readme,), reference)
     assert "+1.3 points" in readme.read_text()
 
 
@@ -151,7 +151,7 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
 ])
 def test_unknown_names_fail_with_the_line_and_the_nearest(reference, asked, told):
     text = PROSE.format(f"See <!-- found: micro B1 --><!-- end -->\n\nand <!-- found: {asked} --><!-- end -->")
-    for call in (statements.rewrite, statements.faults):
+    for call in (findings.rewrite, findings.faults):
         with pytest.raises(StudyError) as error:
             call(text, reference)
         assert str(error.value).startswith("line 9: ") and told in str(error.value)
@@ -161,7 +161,7 @@ def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_pat
     readme = tmp_path / "README.md"
     readme.write_text(PROSE.format("See <!-- found: mikro B1 --><!-- end -->"))
     with pytest.raises(SystemExit) as stopped:
-        statements.main([], (readme,), reference)
+        findings.main([], (readme,), reference)
     assert stopped.value.code == 1 and "README.md: line 7:" in capsys.readouterr().err
     assert readme.read_text() == PROSE.format("See <!-- found: mikro B1 --><!-- end -->")
 
@@ -175,29 +175,29 @@ def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_pat
 ])
 def test_marks_that_cannot_work_are_refused_with_their_line(reference, body, line, told):
     with pytest.raises(StudyError, match=f"^line {line}: .*{told}"):
-        statements.rewrite(PROSE.format(body), reference)
+        findings.rewrite(PROSE.format(body), reference)
 
 
 def test_digits_outside_blocks_fail_in_the_section_alone(reference):
     body = "It loses 7.6 points.\nSee <!-- found: micro B1 --><!-- end --> and 84%\n\nof ½, 3 [rows 9](x)."
-    text = statements.rewrite(PROSE.format(body), reference)
-    assert [fault.split(" is typed")[0] for fault in statements.faults(text, reference)] == [
+    text = findings.rewrite(PROSE.format(body), reference)
+    assert [fault.split(" is typed")[0] for fault in findings.faults(text, reference)] == [
         "line 7: '7.6'", "line 8: '84%'", "line 10: '3'", "line 10: '9'"]
 
 
 def test_names_code_and_addresses_may_hold_digits(reference):
     allowed = PROSE.format("[claims](outputs/micro/09_claims.ipynb), `seed 0`, ``a`1``, <https://arxiv.org/abs/2110.08419>\n"
                            "IMP 40, imp-70-after, truncated-3-alternate, dense-2x, rmc-30, int8, fp32, ptq8, A3.")
-    assert statements.faults(allowed, reference) == []
+    assert findings.faults(allowed, reference) == []
     for typed in ("IMP 40.5", "imp-70.5", "imp-70x", "A100", "int7", "x-A3"):
-        assert len(statements.faults(PROSE.format(typed), reference)) == 1, typed
+        assert len(findings.faults(PROSE.format(typed), reference)) == 1, typed
 
 
 def test_a_readme_without_the_section_is_refused(reference):
     with pytest.raises(StudyError, match="no section '## What was found'"):
-        statements.faults("# Study\n\n## What we found\n\n84.2\n", reference)
+        findings.faults("# Study\n\n## What we found\n\n84.2\n", reference)
 
 
 def test_the_projects_own_documents_say_what_the_reference_says():
-    for document in statements.DOCUMENTS:
-        assert statements.faults(document.read_text(encoding="utf-8")) == [], document
+    for document in findings.DOCUMENTS:
+        assert findings.faults(document.read_text(encoding="utf-8")) == [], document

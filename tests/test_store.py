@@ -23,18 +23,6 @@ def test_key_depends_on_every_ingredient_and_not_on_their_order():
     assert store.key({"a": 1, "b": [2]}) != store.key({"a": 1, "b": [3]})
 
 
-def test_source_hash_sees_code_and_not_docstrings(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "__file__", str(tmp_path / "store.py"))
-    module = tmp_path / "some.py"
-
-    def hashed(text):
-        module.write_text(text)
-        return store.source_hash("some")
-    plain = hashed('"""Doc."""\ndef f(x):\n    """Says."""\n    return x + 1\n')
-    assert plain == hashed('"""Other."""\n\n\ndef f(x):\n    """Says more."""\n    return x + 1  # why\n')
-    assert plain != hashed('"""Doc."""\ndef f(x):\n    """Says."""\n    return x + 2\n')
-
-
 def test_array_hash_sees_values_shape_and_type():
     a = np.arange(4.0)
     hashes = {store.array_hash(x) for x in (a, a + 1, a.reshape(2, 2), a.astype(np.float32))}

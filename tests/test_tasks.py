@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import microworld, sources, tasks
 from lib.errors import StudyError
-from lib.sources import Hub, Table
+from lib.tasks import dataset, download, microworld, registry, sources
+from lib.tasks.sources import Hub, Table
+from lib.tasks.task import Ood
 
 real = pytest.mark.skipif(not os.environ.get("STUDY_DATA"), reason="STUDY_DATA is not set (a folder with the real data sets)")
 PAIR = {"text_a": "premise", "text_b": "hypothesis", "label": "gold"}
@@ -66,7 +67,7 @@ def own(tmp_path):
 
 
 def load(path: Path | str, seed: int = 0, n_train: int = 0, n_eval: int = 0, n_ood: int = 0) -> pd.DataFrame:
-    return tasks.load(tasks.get(path), seed=seed, n_train=n_train, n_eval=n_eval, n_ood=n_ood)
+    return dataset.load(registry.get(path), seed=seed, n_train=n_train, n_eval=n_eval, n_ood=n_ood)
 
 
 def guids(items: pd.DataFrame, split: str) -> list[str]:
@@ -92,12 +93,12 @@ def whole(name: str) -> pd.DataFrame:
 def test_real_counts(name):
     items = whole(name)
     assert items["split"].value_counts().to_dict() == COUNTS[name]
-    assert list(items) == tasks.COLUMNS
+    assert list(items) == dataset.COLUMNS
     assert items["is_shortcut"].isna().all()
     assert items["guid"].str.startswith(f"{name}-").all()
     assert [record["rows"] for record in items.attrs["sources"]] == [
         sum(n for split, n in COUNTS[name].items() if split in (table, "dev" if table == "train" else "")) + (name == "fever" and table == "train")
-        for table in tasks.get(name).tables
+        for table in registry.get(name).tables
     ]
     assert not any(Path(record["file"]).is_absolute() for record in items.attrs["sources"])
 
@@ -173,16 +174,16 @@ def test_n_ood_counts_per_subcase_and_label(own, tmp_path):
 def test_fingerprint_is_of_the_content(own, tmp_path):
     items = load(own())
     items.to_parquet(tmp_path / "data.parquet")
-    assert tasks.fingerprint(items) == tasks.fingerprint(pd.read_parquet(tmp_path / "data.parquet")) == tasks.fingerprint(load(own()))
+    assert dataset.fingerprint(items) == dataset.fingerprint(pd.read_parquet(tmp_path / "data.parquet")) == dataset.fingerprint(load(own()))
     changed = items.copy()
     changed.loc[3, "text_b"] += "."
-    assert tasks.fingerprint(changed) != tasks.fingerprint(items) != tasks.fingerprint(items.iloc[::-1])
+    assert dataset.fingerprint(changed) != dataset.fingerprint(items) != dataset.fingerprint(items.iloc[::-1])
 
 
 # --- declarations -------------------------------------------------------------------------------
 
 def test_chance_and_collapse():
-    mnli, qqp = tasks.get("mnli"), tasks.get("qqp")
+    mnli, qqp = registry.get("mnli"), registry.get("qqp")
     assert mnli.chance("test") == pytest.approx(1 / 3) and mnli.chance("hans") == qqp.chance("dev") == 0.5
     assert [mnli.classes("hans")[mnli.ood["hans"].collapse[i]] for i in range(3)] == ["entailment", "non-entailment", "non-entailment"]
     assert {ood.score for ood in qqp.ood.values()} == {"balanced"}
@@ -190,27 +191,27 @@ def test_chance_and_collapse():
 
 def test_unknown_name_names_the_nearest():
     with pytest.raises(StudyError, match="'micro_nil'.*yaml.*; did you mean 'micro_nli'"):
-        tasks.get("micro_nil")
+        registry.get("micro_nil")
 
 
 @pytest.mark.parametrize("name", microworld.TASKS)
 def test_micro_tasks_are_made_by_the_microworld(name, monkeypatch):
-    task = tasks.get(name)
+    task = registry.get(name)
     calls = []
-    monkeypatch.setattr(microworld, "make", lambda *args, **kwargs: calls.append((args, kwargs)))
-    tasks.load(task, seed=3, n_train=64, n_eval=20, n_ood=4, shortcut_rate=0.8, subcase_counts={"swap": 5})
+    monkeypatch.setattr(microworld, "generate", lambda *args, **kwargs: calls.append((args, kwargs)))
+    dataset.load(task, seed=3, n_train=64, n_eval=20, n_ood=4, shortcut_rate=0.8, subcase_counts={"swap": 5})
     assert calls == [((name,), dict(seed=3, n_train=64, n_eval=20, n_ood=4, shortcut_rate=0.8, subcase_counts={"swap": 5}))]
     assert task.labels == microworld.TASKS[name] and list(task.ood) == ["ood", "unseen"]
 
 
 def test_micro_items_pass_the_check():
-    task = tasks.get("micro_nli")
-    tasks.check_items(tasks.load(task, seed=0, n_train=256, n_eval=40, n_ood=4), task)
+    task = registry.get("micro_nli")
+    dataset.check_items(dataset.load(task, seed=0, n_train=256, n_eval=40, n_ood=4), task)
 
 
 def test_subcase_counts_belong_to_the_microworld(own):
     with pytest.raises(StudyError, match="subcase_counts"):
-        tasks.load(tasks.get(own()), seed=0, n_train=0, n_eval=0, n_ood=0, subcase_counts={"swap": 1})
+        dataset.load(registry.get(own()), seed=0, n_train=0, n_eval=0, n_ood=0, subcase_counts={"swap": 1})
 
 
 @pytest.mark.parametrize(("column", "value", "told"), [
@@ -218,10 +219,10 @@ def test_subcase_counts_belong_to_the_microworld(own):
     ("label", -1, "no class id"), ("text_a", " ", "is empty"), ("text_b", None, "is empty"),
 ])
 def test_check_items_names_the_row(own, column, value, told):
-    task, items = tasks.get(own()), load(own())
+    task, items = registry.get(own()), load(own())
     items.loc[4, column] = value
     with pytest.raises(StudyError, match=f"row 5 .*column '{column}'.*{told}"):
-        tasks.check_items(items, task)
+        dataset.check_items(items, task)
 
 
 @pytest.mark.parametrize(("change", "told"), [
@@ -231,7 +232,7 @@ def test_check_items_names_the_row(own, column, value, told):
 ])
 def test_check_items_refuses_another_shape(own, change, told):
     with pytest.raises(StudyError, match=told):
-        tasks.check_items(change(load(own())), tasks.get(own()))
+        dataset.check_items(change(load(own())), registry.get(own()))
 
 
 # --- a reader's own files -----------------------------------------------------------------------
@@ -260,8 +261,8 @@ def test_maps_and_collapse_of_own_labels(own, tmp_path):
         labels={0: "entail", 1: "neutral", 2: "contradict"},
         ood={"hard": {"file": "hard.csv", "labels": {"yes": "E", "no": "not E"}, "collapse": {"entail": "E", "neutral": "not E", "contradict": "not E"}}},
     )
-    task, items = tasks.get(path), load(path)
-    assert task.labels == ("entail", "neutral", "contradict") and task.ood["hard"] == tasks.Ood(("E", "not E"), (0, 1, 1))
+    task, items = registry.get(path), load(path)
+    assert task.labels == ("entail", "neutral", "contradict") and task.ood["hard"] == Ood(("E", "not E"), (0, 1, 1))
     assert items.query("split == 'test'")["label"].tolist()[:3] == [2, 1, 0]
     assert items.query("split == 'hard'")["label"].tolist()[:2] == [1, 0]
 
@@ -344,7 +345,7 @@ YAML_ERRORS = {
 def test_errors_of_a_task_file_name_the_key(own, case):
     spec, told = YAML_ERRORS[case]
     with pytest.raises(StudyError, match="mine.yaml: " + ("" if told.startswith("ood") else ".*") + told) as error:
-        tasks.get(own(**spec))
+        registry.get(own(**spec))
     assert "\n" not in str(error.value)
 
 
@@ -352,9 +353,9 @@ def test_errors_of_a_task_file_name_the_key(own, case):
 def test_a_file_that_is_no_task_yaml(tmp_path, content, told):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(StudyError, match=told):
-        tasks.get(tmp_path / "mine.yaml")
+        registry.get(tmp_path / "mine.yaml")
     with pytest.raises(StudyError, match="no such task file"):
-        tasks.get(tmp_path / "other.yaml")
+        registry.get(tmp_path / "other.yaml")
 
 
 def test_loading_is_silent_and_leaves_nothing(own, tmp_path, monkeypatch, capfd):
@@ -374,27 +375,27 @@ def table(tmp_path):
     """A table whose official file lies on a disk 'upstream'; its digest is known."""
     (upstream := tmp_path / "upstream").mkdir()
     write(rows(6), upstream / "a.csv")
-    return Table("set/a.csv", PAIR, {"yes": 0, "no": 1}, url=(upstream / "a.csv").as_uri(), url_digest=sources.digest(upstream / "a.csv", "git"))
+    return Table("set/a.csv", PAIR, {"yes": 0, "no": 1}, url=(upstream / "a.csv").as_uri(), url_digest=download.digest(upstream / "a.csv", "git"))
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.delenv("STUDY_DATA", raising=False)
     monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(sources, "PAUSES", ())
+    monkeypatch.setattr(download, "PAUSES", ())
     return tmp_path / "home" / "study" / "set"
 
 
 def test_digest_is_that_of_git(tmp_path):
     (tmp_path / "x").write_bytes(b"hello\n")
-    assert sources.digest(tmp_path / "x", "git") == "git:ce013625030ba8dba906f756967f9e9ca394464a"
-    assert sources.digest(tmp_path / "x") == "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+    assert download.digest(tmp_path / "x", "git") == "git:ce013625030ba8dba906f756967f9e9ca394464a"
+    assert download.digest(tmp_path / "x") == "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
 
 def test_a_local_file_must_be_the_mirrors_or_the_official_one(table, cache, tmp_path, monkeypatch):
     (local := tmp_path / "data" / "set").mkdir(parents=True)
     write(rows(4, "mirror"), local / "a.csv")
-    table = dataclasses.replace(table, local={sources.digest(local / "a.csv"): "regenerated"})
+    table = dataclasses.replace(table, local={download.digest(local / "a.csv"): "regenerated"})
     monkeypatch.setenv("STUDY_DATA", str(tmp_path / "data"))
     assert (record := sources.read(table)[1])["copy"] == "regenerated" and record["origin"] == "local" and record["rows"] == 4
     write(rows(6), local / "a.csv")
@@ -474,7 +475,7 @@ def test_the_hub_is_asked_by_repository_configuration_and_revision(cache, tmp_pa
     files = [{"split": split, "path": f"mnli/{split}-*"} for split in ("train", "validation_matched")]
     (repo / "README.md").write_text("---\n" + yaml.safe_dump({"configs": [{"config_name": "mnli", "data_files": files}]}) + "---\n")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    mnli = tasks.get("mnli").tables["train"]
+    mnli = registry.get("mnli").tables["train"]
     frame, record = sources.read(dataclasses.replace(mnli, hub=dataclasses.replace(mnli.hub, repo=str(repo))))
     assert frame["label"].tolist() == [0, 1, 2, 0, 1] and record["digest"] == f"revision:{mnli.hub.revision}"
 
@@ -493,8 +494,8 @@ def test_without_mirror_and_network_both_ways_are_told(cache, monkeypatch, name,
     def offline(*args, **kwargs):
         raise ConnectionError("no route")
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    monkeypatch.setattr(sources.urllib.request, "urlopen", offline)
-    table = tasks.get(name).tables[split]
+    monkeypatch.setattr(download.urllib.request, "urlopen", offline)
+    table = registry.get(name).tables[split]
     with pytest.raises(StudyError, match=f"STUDY_DATA.*{way}") as error:
         sources.read(table)
     assert table.path in str(error.value) and ("no route" in str(error.value) or split == "paws_qqp")
@@ -502,14 +503,14 @@ def test_without_mirror_and_network_both_ways_are_told(cache, monkeypatch, name,
 
 def test_a_mirror_that_is_no_folder(tmp_path):
     with pytest.raises(StudyError, match="nowhere.*no folder"):
-        sources.read(tasks.get("mnli").tables["hans"], tmp_path / "nowhere")
+        sources.read(registry.get("mnli").tables["hans"], tmp_path / "nowhere")
 
 
 def test_rows_without_evidence_are_left_out(tmp_path):
     frame = rows(8).assign(gold=["SUPPORTS", "REFUTES", "NOT ENOUGH INFO", "SUPPORTS"] * 2)
     frame.loc[2, "premise"] = ""
     write(frame, tmp_path / "f.csv")
-    kept, _ = sources.read(dataclasses.replace(tasks.get("fever").tables["test"], path=str(tmp_path / "f.csv"), local={}, columns={**PAIR, "group": "hypothesis"}))
+    kept, _ = sources.read(dataclasses.replace(registry.get("fever").tables["test"], path=str(tmp_path / "f.csv"), local={}, columns={**PAIR, "group": "hypothesis"}))
     assert kept["row"].tolist() == [1, 2, 4, 5, 6, 8] and kept["label"].tolist() == [0, 1, 0, 0, 1, 0]
 
 

@@ -9,15 +9,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 from transformers import (
-    BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification, RobertaConfig,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
     RobertaForSequenceClassification,
 )
 
-from lib import batches, encoders, progress, training
+from lib import progress
 from lib.errors import StudyError
+from lib.models import batches, devices, loop, pretrained
 
 CLASSES, PAD = 2, 0
-PLAN = training.Plan(steps=40, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
+PLAN = loop.Plan(steps=40, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
                      device="cpu", seed=0)
 SHORT = dataclasses.replace(PLAN, steps=8)
 
@@ -55,7 +60,7 @@ def vanilla(encoded):
 
 def trained(encoded, plan=PLAN, dropout=0.1, **kwargs):
     model = tiny(dropout=dropout)
-    return model, *training.fit(model, encoded, vanilla(encoded), plan, **kwargs)
+    return model, *loop.fit(model, encoded, vanilla(encoded), plan, **kwargs)
 
 
 def same_weights(a, b):
@@ -67,7 +72,7 @@ def same_weights(a, b):
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_it_learns_and_tells_its_log_and_cost(encoded, dtype):
     model, log, cost = trained(encoded, dataclasses.replace(PLAN, dtype=dtype, steps=80), dropout=0.0)
-    logits = training.predict(model, encoded, dtype=dtype, device="cpu")
+    logits = loop.predict(model, encoded, dtype=dtype, device="cpu")
     assert (logits.argmax(1) == encoded.labels).mean() > 0.9
     assert log["step"].tolist() == list(range(1, 81))
     assert log["loss"].tail(10).mean() < 0.5 * log["loss"].head(10).mean()
@@ -93,15 +98,15 @@ def test_checkpoints_see_the_run_and_never_change_it(encoded, dtype):
 
     def look(step):
         torch.rand(5)  # draws from the source that dropout draws from
-        seen[step] = (model.training, training.predict(model, encoded, dtype=dtype, device="cpu"), copy.deepcopy(model))
+        seen[step] = (model.training, loop.predict(model, encoded, dtype=dtype, device="cpu"), copy.deepcopy(model))
     modes = []
-    log, _ = training.fit(model, encoded, vanilla(encoded), plan, checkpoints={s: lambda s=s: look(s) for s in (1, 4, 8)},
+    log, _ = loop.fit(model, encoded, vanilla(encoded), plan, checkpoints={s: lambda s=s: look(s) for s in (1, 4, 8)},
                           after_step=lambda _: modes.append(model.training))
     plain, plain_log, _ = trained(encoded, plan, dropout=0.2)
     assert same_weights(model, plain) and log.equals(plain_log)
     assert sorted(seen) == [1, 4, 8] and not any(mode for mode, *_ in seen.values()) and all(modes)
     assert not same_weights(seen[1][2], seen[4][2])
-    assert np.array_equal(seen[8][1], training.predict(model, encoded, dtype=dtype, device="cpu"))
+    assert np.array_equal(seen[8][1], loop.predict(model, encoded, dtype=dtype, device="cpu"))
 
 
 def test_after_step_follows_each_step_and_precedes_its_checkpoint(encoded):
@@ -111,7 +116,7 @@ def test_after_step_follows_each_step_and_precedes_its_checkpoint(encoded):
         calls.append(step)
         with torch.no_grad():
             model.classifier.weight.zero_()
-    training.fit(model, encoded, vanilla(encoded), SHORT, after_step=prune,
+    loop.fit(model, encoded, vanilla(encoded), SHORT, after_step=prune,
                  checkpoints={3: lambda: calls.append(model.classifier.weight.abs().sum().item())})
     assert calls == [1, 2, 3, 0.0, 4, 5, 6, 7, 8]
 
@@ -120,7 +125,7 @@ def test_frozen_parameters_stay(encoded):
     model = tiny()
     model.bert.embeddings.requires_grad_(False)
     before = copy.deepcopy(model)
-    training.fit(model, encoded, vanilla(encoded), SHORT)
+    loop.fit(model, encoded, vanilla(encoded), SHORT)
     assert same_weights(model.bert.embeddings, before.bert.embeddings)
     assert not same_weights(model.bert.encoder, before.bert.encoder)
 
@@ -130,7 +135,7 @@ def test_weight_decay_spares_biases_and_norms(encoded):
     with torch.no_grad():
         for p in model.parameters():
             p.fill_(1.0)
-    training.fit(model, encoded, lambda logits, _: 0 * logits.sum(), dataclasses.replace(SHORT, weight_decay=0.5))
+    loop.fit(model, encoded, lambda logits, _: 0 * logits.sum(), dataclasses.replace(SHORT, weight_decay=0.5))
     for name, p in model.named_parameters():
         assert (p < 1).all() if p.ndim > 1 else (p == 1).all(), name
 
@@ -150,7 +155,7 @@ def test_the_objective_gets_fp32_logits_and_the_rows_of_the_batch(encoded):
         def objective(logits, rows):
             seen.append((logits.dtype, tuple(logits.shape), rows.dtype, len(rows)))
             return vanilla(encoded)(logits, rows)
-        training.fit(tiny(), encoded, objective, dataclasses.replace(SHORT, dtype=dtype))
+        loop.fit(tiny(), encoded, objective, dataclasses.replace(SHORT, dtype=dtype))
         assert set(seen) == {(torch.float32, (16, CLASSES), torch.int64, 16)}
 
 
@@ -162,7 +167,7 @@ def test_bf16_stays_near_fp32(encoded):
 def test_bf16_leaves_the_models_attention_as_it_was(encoded):
     model = tiny()
     usual = model.config._attn_implementation
-    training.fit(model, encoded, vanilla(encoded), dataclasses.replace(SHORT, dtype="bf16"))
+    loop.fit(model, encoded, vanilla(encoded), dataclasses.replace(SHORT, dtype="bf16"))
     assert model.config._attn_implementation == usual == "sdpa"
 
 
@@ -173,7 +178,7 @@ def test_a_loss_that_is_no_number_names_the_step(encoded):
         calls.append(1)
         return vanilla(encoded)(logits, rows) * (float("nan") if len(calls) == 5 else 1)
     with pytest.raises(StudyError, match=r"nan at step 5 of 8: lower learning_rate \(now 0.002\)"):
-        training.fit(tiny(), encoded, objective, SHORT)
+        loop.fit(tiny(), encoded, objective, SHORT)
 
 
 def test_plans_that_cannot_be_are_refused(encoded):
@@ -187,14 +192,14 @@ def test_plans_that_cannot_be_are_refused(encoded):
 @pytest.mark.parametrize("family", ["roberta", "distilbert"])
 def test_models_without_token_types_train_on_rows_that_have_them(encoded, family):
     model = tiny(family)
-    training.fit(model, encoded, vanilla(encoded), SHORT)
-    assert training.predict(model, encoded, dtype="bf16", device="cpu").shape == (160, CLASSES)
+    loop.fit(model, encoded, vanilla(encoded), SHORT)
+    assert loop.predict(model, encoded, dtype="bf16", device="cpu").shape == (160, CLASSES)
 
 
 def test_token_types_reach_a_model_that_takes_them(encoded):
     model = tiny()
     without = dataclasses.replace(encoded, token_type_ids=None)
-    a, b = (training.predict(model, e, dtype="fp32", device="cpu") for e in (encoded, without))
+    a, b = (loop.predict(model, e, dtype="fp32", device="cpu") for e in (encoded, without))
     assert not np.allclose(a, b)
 
 
@@ -203,19 +208,19 @@ def test_token_types_reach_a_model_that_takes_them(encoded):
 @pytest.mark.parametrize("dtype, tolerance", [("fp32", 1e-5), ("bf16", 1e-2)])
 def test_predictions_are_in_row_order_whatever_the_batches(encoded, dtype, tolerance):
     model = tiny().train()
-    logits = training.predict(model, encoded, dtype=dtype, device="cpu")
+    logits = loop.predict(model, encoded, dtype=dtype, device="cpu")
     assert logits.dtype == np.float32 and logits.shape == (160, CLASSES) and model.training
-    small = training.predict(model, encoded, dtype=dtype, device="cpu", batch_size=1)
+    small = loop.predict(model, encoded, dtype=dtype, device="cpu", batch_size=1)
     assert np.allclose(logits, small, atol=tolerance)
     order = np.random.default_rng(1).permutation(160)
     shuffled = batches.Encoded([encoded.input_ids[i] for i in order], [encoded.token_type_ids[i] for i in order],
                                encoded.labels[order], encoded.lengths[order], PAD)
-    assert np.allclose(training.predict(model, shuffled, dtype=dtype, device="cpu"), logits[order], atol=tolerance)
+    assert np.allclose(loop.predict(model, shuffled, dtype=dtype, device="cpu"), logits[order], atol=tolerance)
 
 
 def test_bf16_predictions_are_near_fp32_and_not_rounded_to_bf16(encoded):
     model = tiny()
-    fp32, bf16 = (training.predict(model, encoded, dtype=dtype, device="cpu") for dtype in ("fp32", "bf16"))
+    fp32, bf16 = (loop.predict(model, encoded, dtype=dtype, device="cpu") for dtype in ("fp32", "bf16"))
     assert np.abs(fp32 - bf16).max() < 0.02
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     rounded = torch.as_tensor(bf16).bfloat16().float().numpy()
@@ -224,17 +229,17 @@ def test_bf16_predictions_are_near_fp32_and_not_rounded_to_bf16(encoded):
 
 def test_predict_of_no_row(encoded):
     nothing = batches.Encoded([], None, encoded.labels[:0], encoded.lengths[:0], PAD)
-    assert training.predict(tiny(), nothing, dtype="fp32", device="cpu").shape == (0, CLASSES)
+    assert loop.predict(tiny(), nothing, dtype="fp32", device="cpu").shape == (0, CLASSES)
 
 
 def test_the_offline_encoder_trains_in_both_precisions():
-    encoded = batches.encode(encoders.load_tokenizer("offline"), _sentences(), 32)
+    encoded = batches.encode(pretrained.load_tokenizer("offline"), _sentences(), 32)
     plan = dataclasses.replace(PLAN, steps=3, batch_size=8, learning_rate=1e-4)
     for dtype in ("fp32", "bf16"):
-        model = encoders.load_classifier("offline", 2, seed=0, layers=[0, 1])
-        log, _ = training.fit(model, encoded, vanilla(encoded), dataclasses.replace(plan, dtype=dtype))
+        model = pretrained.load_classifier("offline", 2, seed=0, layers=[0, 1])
+        log, _ = loop.fit(model, encoded, vanilla(encoded), dataclasses.replace(plan, dtype=dtype))
         assert np.isfinite(log["loss"]).all()
-        assert np.isfinite(training.predict(model, encoded, dtype=dtype, device="cpu")).all()
+        assert np.isfinite(loop.predict(model, encoded, dtype=dtype, device="cpu")).all()
 
 
 def _sentences():
@@ -245,23 +250,23 @@ def _sentences():
 # --- where to run, and what is seen meanwhile
 
 def test_device_and_dtype_are_checked():
-    assert training.device("cpu") == "cpu" and training.device("auto") in ("cpu", "cuda", "mps")
-    assert training.dtype("auto", "cpu") in ("fp32", "bf16") and training.dtype("bf16", "cpu") == "bf16"
-    assert training.dtype("auto", "mps") == "fp32"
+    assert devices.device("cpu") == "cpu" and devices.device("auto") in ("cpu", "cuda", "mps")
+    assert devices.dtype("auto", "cpu") in ("fp32", "bf16") and devices.dtype("bf16", "cpu") == "bf16"
+    assert devices.dtype("auto", "mps") == "fp32"
     with pytest.raises(StudyError, match="write auto, cuda, mps, cpu"):
-        training.device("gpu")
+        devices.device("gpu")
     with pytest.raises(StudyError, match="write auto, fp32 or bf16"):
-        training.dtype("float16", "cpu")
+        devices.dtype("float16", "cpu")
     if not torch.cuda.is_available():
         with pytest.raises(StudyError, match="none; write auto or cpu"):
-            training.device("cuda")
+            devices.device("cuda")
 
 
 def test_deterministic_seeds_every_source():
     draws = []
     threads = torch.get_num_threads()
     for _ in range(2):
-        training.deterministic(3, threads)
+        devices.deterministic(3, threads)
         draws.append((torch.rand(1).item(), np.random.rand()))
     assert draws[0] == draws[1] and torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
@@ -285,5 +290,5 @@ def test_the_bar_is_quiet_where_nobody_watches(capsys):
 
 def test_predict_counts_its_rows_on_the_bar(encoded, capsys):
     with progress.bar(160, "predict") as bar:
-        training.predict(tiny(), encoded, dtype="fp32", device="cpu", progress=bar)
+        loop.predict(tiny(), encoded, dtype="fp32", device="cpu", progress=bar)
     assert "160/160" in capsys.readouterr().out

@@ -5,15 +5,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tiny as tiny_models
 import torch
 from torch.nn import functional as F
 
-import tiny as tiny_models
-from lib import batches, encoders, names, training, transfer
+from lib import names
 from lib.errors import StudyError
+from lib.models import batches, encoders, loop, transfer
 
 LAYERS = 4
-PLAN = training.Plan(steps=30, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.0, dtype="fp32",
+PLAN = loop.Plan(steps=30, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.0, dtype="fp32",
                      device="cpu", seed=0)
 
 
@@ -160,7 +161,7 @@ def test_predictions_between_forward_and_loss_do_not_count(encoded):
     rows = np.arange(32)
     with transfer.objective(nothing, student.train(), teacher, "tinybert", 1.0) as total:
         logits = student(**batches.collate(encoded, rows, "cpu")).logits
-        training.predict(student, encoded, dtype="fp32", device="cpu", batch_size=1)
+        loop.predict(student, encoded, dtype="fp32", device="cpu", batch_size=1)
         assert total(logits, torch.as_tensor(rows)).item() == usual.item()
 
 
@@ -171,7 +172,7 @@ def test_predictions_between_forward_and_loss_do_not_count(encoded):
 def test_students_come_nearer_to_their_teacher(teacher, encoded, kind, dtype):
     student, before = student_of(teacher), copy.deepcopy(teacher)
     with transfer.objective(nothing, student, teacher, kind, 1.0) as total:
-        log, _ = training.fit(student, encoded, total, dataclasses.replace(PLAN, dtype=dtype))
+        log, _ = loop.fit(student, encoded, total, dataclasses.replace(PLAN, dtype=dtype))
     assert log["loss"].tail(4).mean() < 0.8 * log["loss"].head(4).mean()
     assert same_weights(teacher, before) and all(p.grad is None for p in teacher.parameters())
 
@@ -183,12 +184,12 @@ def test_looking_changes_nothing(encoded):
         teacher = tiny(dropout=0.1).train()
         student = student_of(teacher)
         plan = dataclasses.replace(PLAN, steps=6)
-        for_all = {"checkpoints": {3: lambda: training.predict(student, encoded, dtype="bf16", device="cpu")}}
+        for_all = {"checkpoints": {3: lambda: loop.predict(student, encoded, dtype="bf16", device="cpu")}}
         if kind is None:
-            training.fit(student, encoded, cross_entropy(encoded), plan, **for_all)
+            loop.fit(student, encoded, cross_entropy(encoded), plan, **for_all)
         else:
             with transfer.objective(cross_entropy(encoded), student, teacher, kind, 0.0) as total:
-                training.fit(student, encoded, total, plan, **for_all)
+                loop.fit(student, encoded, total, plan, **for_all)
         runs.append(student)
     assert same_weights(runs[0], runs[1]) and same_weights(runs[0], runs[2])
 
@@ -198,8 +199,8 @@ def test_the_teacher_runs_for_training_alone_and_hooks_go(encoded):
     student = student_of(teacher)
     counter = teacher.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(RuntimeError), transfer.objective(cross_entropy(encoded), student, teacher, "tinybert", 1.0) as total:
-        training.fit(student, encoded, total, dataclasses.replace(PLAN, steps=5), checkpoints={
-            2: lambda: [training.predict(student, encoded, dtype=d, device="cpu") for d in ("fp32", "bf16")]})
+        loop.fit(student, encoded, total, dataclasses.replace(PLAN, steps=5), checkpoints={
+            2: lambda: [loop.predict(student, encoded, dtype=d, device="cpu") for d in ("fp32", "bf16")]})
         raise RuntimeError
     counter.remove()
     assert len(calls) == 5

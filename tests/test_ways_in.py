@@ -8,7 +8,7 @@ import tomllib
 
 import yaml
 
-from lib.schema import ROOT
+from lib.files import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()
 PYTHON = re.search(r"Python (\d\.\d+)", LOCK)[1]

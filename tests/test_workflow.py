@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from lib.schema import STAGES
+from lib.params.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERMILL = """#!{python}
@@ -47,9 +47,7 @@ class Study:
         shutil.copytree(ROOT / "params", folder / "params")
         mini = folder / "params" / "mini.yaml"
         mini.write_text(mini.read_text().replace("dose_tasks: []", "dose_tasks: [micro_nli]").replace("dose_seeds: []", "dose_seeds: [0]"))
-        (folder / "lib").mkdir()
-        for name in ("__init__", "changes", "errors", "files", "integrity", "names", "params", "safe_yaml", "schema", "sections"):
-            shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
+        shutil.copytree(ROOT / "lib", folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
         (folder / "lib" / "plots.py").write_text("from lib import looks\n")
         (folder / "notebooks").mkdir()
@@ -155,7 +153,7 @@ def test_prose_and_comments_rerun_nothing_and_code_reruns_what_follows(study):
     looks.write_text("WIDTH = 4\n")
     assert study.rules() == ["all", "claims", "loyalty", "mends", "mitigation", "shortcut_samples"]
     looks.write_text("WIDTH = 3\n")
-    study.write("03_distillation", "prose", "import json, sys")
+    study.write("03_distillation", "prose", "import json\nlevel = 1")
     assert study.rules() == ["all", "claims", "distillation", "loyalty", "mends", "mitigation", "quantization"]
     study.write("03_distillation", "prose", "import json")
 

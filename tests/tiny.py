@@ -3,11 +3,15 @@
 import numpy as np
 import torch
 from transformers import (
-    BertConfig, BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification, RobertaConfig,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
     RobertaForSequenceClassification,
 )
 
-from lib import batches
+from lib.models import batches
 
 FAMILIES = ["bert", "roberta", "distilbert"]
 

@@ -1,4 +1,4 @@
-"""Sphinx settings of the book. `python -m lib.book` copies this folder, puts the notebooks beside it and builds there."""
+"""Sphinx settings of the book. `python -m lib.tools.book.build` copies this folder, puts the notebooks beside it and builds there."""
 
 import re
 
@@ -21,7 +21,7 @@ bibtex_default_style = "alpha"
 numfig = True
 math_numfig = True
 numfig_format = {"figure": "Figure %s"}
-mathjax_path = "mathjax/tex-svg-full.js"  # lib.book puts it there
+mathjax_path = "mathjax/tex-svg-full.js"  # lib.tools.book.build puts it there
 mathjax3_config = {"tex": {"packages": {"[+]": ["textmacros"], "[-]": ["noundefined"]}},  # an unknown command is an error
                    "options": {"enableMenu": False}}
 

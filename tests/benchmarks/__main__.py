@@ -26,8 +26,12 @@ import torch
 import transformers
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from lib import batches, bootstrap, costs, encoders, files, losses, quantization, tasks, training
-from lib.schema import ROOT
+from lib import files
+from lib.analysis import bootstrap
+from lib.files import ROOT
+from lib.models import batches, devices, encoders, loop, losses, pretrained, quantization
+from lib.tasks import dataset, registry
+from lib.trials import costs
 
 OUT = ROOT / "outputs" / "benchmarks.json"
 # 0, 2.5, ... 100 % quantiles of the tokens of MNLI's training pairs (bert-base-uncased's words, at most 128)
@@ -45,7 +49,7 @@ def rows(n: int, seed: int = 0) -> batches.Encoded:
 
 
 def classifier(**changes) -> transformers.PreTrainedModel:
-    return encoders.load_classifier("offline", CLASSES, seed=0, **changes)
+    return pretrained.load_classifier("offline", CLASSES, seed=0, **changes)
 
 
 def in_turn(contestants: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, float]:
@@ -79,11 +83,11 @@ def useful_flops(model: transformers.PreTrainedModel, encoded: batches.Encoded) 
 # ---------------------------------------------------------------- training
 
 def fitting(encoded: batches.Encoded, dtype: str, objective: Callable | None = None, **changes) -> Callable[[], float]:
-    """Rows/s of `training.fit` on a model made with these changes."""
+    """Rows/s of `loop.fit` on a model made with these changes."""
     model = classifier(**changes)
-    plan = training.Plan(STEPS, BATCH, 1e-5, 0.1, 0.01, dtype, "cpu", seed=0)
+    plan = loop.Plan(STEPS, BATCH, 1e-5, 0.1, 0.01, dtype, "cpu", seed=0)
     objective = objective or losses.objective("vanilla", torch.as_tensor(encoded.labels))
-    return lambda: training.fit(model, encoded, objective, plan)[1]["rows_per_second"]
+    return lambda: loop.fit(model, encoded, objective, plan)[1]["rows_per_second"]
 
 
 def trainer(encoded: batches.Encoded, bf16: bool, model: transformers.PreTrainedModel, steps: int = STEPS, rate: float = 1e-5,
@@ -91,7 +95,7 @@ def trainer(encoded: batches.Encoded, bf16: bool, model: transformers.PreTrained
     """Rows/s of `transformers.Trainer` with dynamic padding on the same rows."""
     table = [{"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": int(label)}
              for ids, types, label in zip(encoded.input_ids, encoded.token_type_ids, encoded.labels)]
-    collate = DataCollatorWithPadding(encoders.load_tokenizer("offline"))
+    collate = DataCollatorWithPadding(pretrained.load_tokenizer("offline"))
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -130,15 +134,15 @@ def bench_train() -> list[dict]:
 def bench_distil() -> list[dict]:
     """A distilled epoch against a plain one, and against a loop that runs the teacher in each step."""
     encoded = rows(2048)
-    labels, dtype = torch.as_tensor(encoded.labels), training.dtype("auto", "cpu")
+    labels, dtype = torch.as_tensor(encoded.labels), devices.dtype("auto", "cpu")
     teacher = classifier().eval()
-    logits = torch.as_tensor(training.predict(teacher, encoded, dtype=dtype, device="cpu"))
+    logits = torch.as_tensor(loop.predict(teacher, encoded, dtype=dtype, device="cpu"))
     once = losses.objective("distil", labels, teacher_logits=logits)
 
     def teaching(student: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
             fresh = logits.clone()
-            fresh[chosen] = teacher(**training.inputs(teacher, encoded, chosen.numpy(), "cpu")).logits.float()
+            fresh[chosen] = teacher(**loop.inputs(teacher, encoded, chosen.numpy(), "cpu")).logits.float()
         return losses.objective("distil", labels, teacher_logits=fresh.clone())(student, chosen)
     speed = in_turn({"plain": fitting(encoded, dtype), "distilled": fitting(encoded, dtype, once),
                      "teacher in each step": fitting(encoded, dtype, teaching)}, rounds=5)
@@ -149,24 +153,24 @@ def bench_distil() -> list[dict]:
 
 def bench_accuracy() -> list[dict]:
     """Do `fit` and Trainer end at the same accuracy? The same start and steps, five seeds (a quarter of an hour)."""
-    task = tasks.get("micro_nli")
-    tokenizer = encoders.load_tokenizer("offline")
+    task = registry.get("micro_nli")
+    tokenizer = pretrained.load_tokenizer("offline")
     steps, rate, found = 192, 2e-4, {"Trainer fp32": [], "fit fp32": [], "fit bf16": []}
     for seed in range(5):
-        items = tasks.load(task, seed=seed, n_train=2048, n_eval=2000, n_ood=1)
+        items = dataset.load(task, seed=seed, n_train=2048, n_eval=2000, n_ood=1)
         train, dev = (batches.encode(tokenizer, items[items["split"] == split], 128) for split in ("train", "dev"))
 
         def right(model) -> float:
-            logits = training.predict(model, dev, dtype="fp32", device="cpu")
+            logits = loop.predict(model, dev, dtype="fp32", device="cpu")
             return 100 * float((logits.argmax(1) == dev.labels).mean())
-        start = partial(encoders.load_classifier, "offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
+        start = partial(pretrained.load_classifier, "offline", len(task.labels), seed=seed, dropout=0.1, freeze_embeddings=False)
         model = start()
         trainer(train, False, model, steps, rate, seed)()
         found["Trainer fp32"].append(right(model))
         for dtype in ("fp32", "bf16"):
             model = start()
-            training.fit(model, train, losses.objective("vanilla", torch.as_tensor(train.labels)),
-                         training.Plan(steps, BATCH, rate, 0.1, 0.01, dtype, "cpu", seed=seed))
+            loop.fit(model, train, losses.objective("vanilla", torch.as_tensor(train.labels)),
+                         loop.Plan(steps, BATCH, rate, 0.1, 0.01, dtype, "cpu", seed=seed))
             found[f"fit {dtype}"].append(right(model))
     lines = []
     for dtype in ("fp32", "bf16"):
@@ -183,7 +187,7 @@ def bench_accuracy() -> list[dict]:
 def bench_predict() -> list[dict]:
     """`predict` against the machine's peak, `transformers.pipeline` and Trainer.predict."""
     encoded, model = rows(1024), classifier().eval()
-    tokenizer = encoders.load_tokenizer("offline")
+    tokenizer = pretrained.load_tokenizer("offline")
     words = [tokenizer.decode(ids) for ids in encoded.input_ids]
     pipeline = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     table = [{"input_ids": ids.tolist(), "labels": 0} for ids in encoded.input_ids]
@@ -196,8 +200,8 @@ def bench_predict() -> list[dict]:
         judge = Trainer(model, TrainingArguments(folder, per_device_eval_batch_size=BATCH, use_cpu=True, report_to=[],
                                                  disable_tqdm=True), data_collator=DataCollatorWithPadding(tokenizer))
         speed = in_turn({
-            "predict fp32": lambda: timed(lambda: training.predict(model, encoded, dtype="fp32", device="cpu")),
-            "predict bf16": lambda: timed(lambda: training.predict(model, encoded, dtype="bf16", device="cpu")),
+            "predict fp32": lambda: timed(lambda: loop.predict(model, encoded, dtype="fp32", device="cpu")),
+            "predict bf16": lambda: timed(lambda: loop.predict(model, encoded, dtype="bf16", device="cpu")),
             "pipeline fp32": lambda: timed(lambda: pipeline(words, batch_size=BATCH, truncation=True, max_length=128)),
             "Trainer.predict fp32": lambda: timed(lambda: judge.predict(table))})
     share = speed["predict fp32"] * useful_flops(model, encoded) / peak(torch.float32)
@@ -268,7 +272,7 @@ def main(arguments: list[str]) -> None:
         sys.stdout.flush()
         found[name] = {"machine": machine, "lines": BENCHMARKS[name]()}
         lines += found[name]["lines"]
-        with files.replacing(OUT) as temporary:
+        with files.whole(OUT) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n")
     table = pd.DataFrame(lines).assign(
         target=lambda t: ["" if pd.isna(x) else f"<= {-x:g}" if x < 0 else f">= {x:g}" for x in t["target"]],

@@ -12,7 +12,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from lib.schema import ROOT
+from lib.files import ROOT
 
 PROFILE = "lab_test"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.schema import ROOT
+from lib.files import ROOT
 from tests.book.visits import visit
 
 BOOK = ROOT / "outputs" / "book" / "html"

@@ -1,0 +1,129 @@
+"""What RMC is read against: its controls, itself with the difficulty of one run, and itself over several alpha.
+
+Scores and their differences are shares in [0, 1] (a point is 0.01).
+"""
+
+import pandas as pd
+
+from lib import names
+from lib.analysis import measures
+from lib.errors import StudyError
+from lib.tasks import registry
+from lib.tasks.task import Task
+
+INSTANCE = ("smooth_matched", "smooth_entropy", "rmc_shuffled", "distil")  # as RMC, but for the row's own difficulty
+CONTROLS = {"rmc": (*INSTANCE, "rmc_one_run")}
+RANK, MARGIN = 0.8, 0.01  # one run serves as well as several: least rank agreement, largest OOD difference
+CHOICES = ["base", "alpha", "dev", "dev_hard", "dev_easy", "gap", "ood", "by_hard", "by_gap", "oracle"]
+REGRETS = ["base", "rule", "alpha", "oracle", "value", "low", "high", "n"]
+
+
+def control_pairs(made: list[str]) -> list[tuple[str, str]]:
+    """(model, baseline) for every RMC model and those of its controls that were made."""
+    pairs = []
+    for name in made:
+        base, _, loss = name.partition(" + ")
+        pairs += [(name, f"{base} + {c}") for c in CONTROLS.get(loss, ()) if f"{base} + {c}" in made]
+    return pairs
+
+
+def one_run(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
+    """OOD score of `base + rmc_one_run` less that of `base + rmc`, paired: base | value | low | high | n."""
+    found = [{"base": base} | _ood_difference(rows[f"{base} + rmc_one_run"], rows[f"{base} + rmc"], task, seed, n_boot)
+             for base in _rmc_bases(rows) if f"{base} + rmc_one_run" in rows]
+    return pd.DataFrame(found, columns=["base", "value", "low", "high", "n"])
+
+
+def one_run_serves(rank: float, differences: pd.DataFrame) -> bool:
+    """Whether one pruning run may stand in for several: rank agreement of RANK or more with them, and every OOD
+    difference of `one_run` shown to be smaller than MARGIN (its interval lies within)."""
+    within = (differences["low"] >= -MARGIN) & (differences["high"] <= MARGIN)
+    return bool(rank >= RANK and len(differences) and within.all())
+
+
+def by_alpha(rows: dict[str, pd.DataFrame], alpha: float) -> dict[str, dict[float, pd.DataFrame]]:
+    """base -> {alpha: rows}, alpha rising, of the bases that RMC mended with two alphas or more; plain `rmc` has `alpha`."""
+    found: dict[str, dict[float, pd.DataFrame]] = {}
+    for name, frame in rows.items():
+        recipe = names.parse(name)
+        if recipe.loss == "rmc" and recipe.setting != "one_run" and not recipe.quantization:
+            found.setdefault(recipe.base, {})[int(recipe.setting) / 100 if recipe.setting else alpha] = frame
+    return {base: dict(sorted(of.items())) for base, of in found.items() if len(of) > 1}
+
+
+def choose_alpha(rows: dict[float, pd.DataFrame], v_dev: pd.Series, task: Task,
+                 threshold: float | None = None) -> pd.DataFrame:
+    """alpha | dev | dev_hard | dev_easy | gap | ood | by_hard | by_gap | oracle, one row an alpha.
+
+    rows: of the model of each alpha. v_dev: variance of each dev row's loss over sparsities, by guid; rows at or above
+    `threshold` are hard (None: those above the median). Du et al. tune alpha on these two parts and do not say how.
+    by_hard: highest accuracy on the hard part, ties by dev, taken as the paper's rule. by_gap: smallest distance between
+    the parts. oracle: highest OOD score. What still ties goes to the larger alpha, which smooths less.
+    """
+    hard = v_dev > v_dev.median() if threshold is None else v_dev >= threshold
+    if hard.all() or not hard.any():
+        raise StudyError("mitigation: no dev row is harder than the others, so dev has no easy and hard part; give another "
+                         "threshold, or sparsity levels that differ more")
+    found = []
+    for alpha, frame in rows.items():
+        dev = frame[frame["split"] == "dev"].set_index("guid")["correct"]
+        parts = dev.groupby(hard.loc[dev.index]).mean()
+        found.append({"alpha": alpha, "dev": dev.mean(), "dev_hard": parts[True], "dev_easy": parts[False],
+                      "gap": parts[False] - parts[True], "ood": _ood(frame, task)})
+    table = pd.DataFrame(found)
+    best = {"by_hard": table.sort_values(["dev_hard", "dev", "alpha"]).index[-1],
+            "by_gap": table.assign(gap=-table["gap"].abs()).sort_values(["gap", "dev", "alpha"]).index[-1],
+            "oracle": table.sort_values(["ood", "alpha"]).index[-1]}
+    return table.assign(**{rule: table.index == at for rule, at in best.items()})
+
+
+def regret(rows: dict[float, pd.DataFrame], table: pd.DataFrame, task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
+    """OOD score of the oracle's alpha less that of the one each rule of `choose_alpha` takes.
+
+    rule | alpha | oracle | value | low | high | n; the interval is paired over rows and holds both choices fixed.
+    """
+    oracle = table.loc[table["oracle"], "alpha"].item()
+    chosen = {rule: table.loc[table[rule], "alpha"].item() for rule in ("by_hard", "by_gap")}
+    return pd.DataFrame([{"rule": rule, "alpha": alpha, "oracle": oracle}
+                         | _ood_difference(rows[oracle], rows[alpha], task, seed, n_boot) for rule, alpha in chosen.items()])
+
+
+def over_alpha(rows: dict[str, pd.DataFrame], alpha: float, v_dev: pd.Series, task: Task, seed: int,
+               n_boot: int = 1000) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`choose_alpha` and `regret` of every base of `by_alpha`, each with a first column base; both empty where none is."""
+    choices, regrets = [pd.DataFrame(columns=CHOICES)], [pd.DataFrame(columns=REGRETS)]
+    for base, models_of in by_alpha(rows, alpha).items():
+        table = choose_alpha(models_of, v_dev, task)
+        lost = regret(models_of, table, task, seed, n_boot)
+        for found, part in ((choices, table), (regrets, lost)):
+            part.insert(0, "base", base)
+            found.append(part)
+    return tuple(pd.concat(found[1:] or found, ignore_index=True) for found in (choices, regrets))
+
+
+def instance_effects(runs: dict[tuple[str, int], dict[str, pd.DataFrame]]) -> pd.DataFrame:
+    """OOD score of RMC less that of each control that was made: task | base | control | seed | value.
+
+    runs: (task, seed) -> model -> rows.
+    """
+    found = []
+    for (task, seed), rows in runs.items():
+        for base in _rmc_bases(rows):
+            controls = [control for control in INSTANCE if f"{base} + {control}" in rows]
+            ood = {loss: _ood(rows[f"{base} + {loss}"], registry.get(task)) for loss in ("rmc", *controls)}
+            found += [{"task": task, "base": base, "control": control, "seed": seed, "value": ood["rmc"] - ood[control]}
+                      for control in controls]
+    return pd.DataFrame(found, columns=["task", "base", "control", "seed", "value"])
+
+
+def _rmc_bases(rows: dict[str, pd.DataFrame]) -> list[str]:
+    return [name.removesuffix(" + rmc") for name in rows if name.endswith(" + rmc")]
+
+
+def _ood(rows: pd.DataFrame, task: Task) -> float:
+    return float(measures.overall(rows, task, n_boot=0).set_index("measure").loc["ood", "value"])
+
+
+def _ood_difference(a: pd.DataFrame, b: pd.DataFrame, task: Task, seed: int, n_boot: int) -> dict:
+    table = measures.compare(a, b, task, n_boot=n_boot, seed=seed).set_index("measure")
+    return {name: table.loc["ood_difference", name] for name in ("value", "low", "high", "n")}

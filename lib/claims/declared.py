@@ -1,0 +1,105 @@
+"""The papers' claims, written before the runs (params/claims.yaml), and the contrasts that they ask for."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lib import safe_yaml
+from lib.claims.contrasts import ALONE, OF_SPLIT, UNITS, pairs
+from lib.claims.printed import COUNTERPART, PRINTED, rows_of
+from lib.errors import StudyError, fault
+from lib.files import ROOT
+
+CLAIMS = ROOT / "params" / "claims.yaml"
+
+
+TASKS = (*COUNTERPART.values(), *COUNTERPART)
+
+
+CONTRAST = ["claim", "task", "seed", "measure", "split", "model", "baseline"]
+
+
+Direction = Literal["above", "below", "same", "not_below"]
+
+
+Measure = Literal[tuple(UNITS)]
+
+
+def _one_word(value: str) -> str:
+    if value.split() != [value]:
+        raise ValueError(f"{value!r} must be one word, such as A1")
+    return value
+
+
+class Claim(BaseModel):
+    """One row of params/claims.yaml; that file's head says what each field means."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    id: Annotated[str, AfterValidator(_one_word)]
+    claim: str
+    where: str
+    tasks: Annotated[list[Literal[TASKS]], Field(min_length=1)]
+    measure: Measure
+    split: Literal["test", "ood", ""] = ""
+    models: Annotated[list[str], Field(min_length=1)]
+    baselines: list[str]
+    direction: Direction
+    smallest_effect: float
+    published: list[str]
+    beside: list[Measure] = []
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if (self.split != "") != (self.measure in OF_SPLIT):
+            raise ValueError(f"split belongs to the measures {', '.join(OF_SPLIT)}, and these need it")
+        if (not self.baselines) != (self.measure in ALONE):
+            raise ValueError(f"baselines must be named, and left empty for {', '.join(ALONE)}")
+        if self.published and self.measure not in PRINTED:
+            raise ValueError(f"published must be [] for {self.measure}, which the papers do not print")
+        if self.smallest_effect <= 0:
+            raise ValueError("smallest_effect must be above 0")
+        return self
+
+
+def load(path: Path | str = CLAIMS) -> list[Claim]:
+    """The claims of a YAML file. Raises StudyError naming file, claim and key at the first fault."""
+    rows = safe_yaml.read(Path(path))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise StudyError(f"{path}: must be a list of claims, each beginning with '- id:'")
+    claims = []
+    for number, row in enumerate(rows, 1):
+        name = f"{path}: claim {row.get('id', f'number {number}')}"
+        try:
+            claim = Claim.model_validate(row)
+        except ValidationError as error:
+            raise StudyError(f"{name}: {fault(error.errors()[0], Claim.model_fields)}") from None
+        if claim.id in {other.id for other in claims}:
+            raise StudyError(f"{name}: the id stands there twice; give each claim its own")
+        for table in claim.published:
+            rows_of(table)
+        claims.append(claim)
+    return claims
+
+
+def wanted(claims: list[Claim], records: pd.DataFrame | list[dict]) -> pd.DataFrame:
+    """What the claims ask of the models there are: columns claim, task, seed, measure, split, model, baseline.
+
+    records: the models' records, or a frame with their `model`, `task` and `seed`. A claim on a paper's task also
+    asks it of the micro-world task that stands for it. Each claim has its measure and the ones it names beside it.
+    """
+    records = pd.DataFrame(records, columns=["model", "task", "seed"])
+    rows = []
+    for (task, seed), group in records.groupby(["task", "seed"], sort=True):
+        names = list(dict.fromkeys(group["model"]))
+        for claim in claims:
+            found = pairs(claim.models, claim.baselines, names) if _applies(claim, task) else []
+            rows += [(claim.id, task, seed, measure, claim.split if measure in OF_SPLIT else "", model, baseline)
+                     for (model, baseline), measure in itertools.product(found, [claim.measure, *claim.beside])]
+    return pd.DataFrame(rows, columns=CONTRAST)
+
+
+def _applies(claim: Claim, task: str) -> bool:
+    return task in claim.tasks or COUNTERPART.get(task) in claim.tasks

@@ -1,0 +1,246 @@
+"""What claims are decided on: every model of a profile, over tasks and seeds (notebook 09)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lib import names, store
+from lib.analysis import forecast, loyalty, measures, seeds, tables
+from lib.claims import contrasts
+from lib.claims.runs import OutputRun, ReferenceModel, ReferenceRun
+from lib.errors import StudyError
+from lib.params import schema
+from lib.params.stages import MODEL_STAGES
+from lib.tasks import registry
+
+ATTACKED = "08_loyalty_and_attacks"
+SHOWN = {"test": "dev", "ood": "ood", "loyalty_test": "label_loyalty", "loyalty_ood": "loyalty_ood",
+         "after_attack": "after_attack"}  # what `over_seeds` calls it: what notebook 08 does
+
+
+@dataclass
+class GatheredRuns:
+    """The finished models of a profile and, on demand, their rows; everything is read and computed once."""
+
+    run: object
+    runs: dict[tuple[str, int], OutputRun | ReferenceRun]
+    by_place: dict[tuple[str, int], dict[str, store.Model | ReferenceModel]]
+    _read: dict = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[store.Model | ReferenceModel]:
+        return [model for models in self.by_place.values() for model in models.values()]
+
+    def items(self, task: str, seed: int) -> pd.DataFrame:
+        """The evaluation rows of a task without their texts; `easy`: the shortcut-only model gets the row right."""
+        return self.runs[task, seed].items
+
+    def train(self, task: str, seed: int) -> pd.DataFrame:
+        """What is known of each train row: guid, split, label, subcase, heuristic, is_shortcut, notebook 06's scores and
+        `loss:<model>`, `loss:<model>@<step>` (nats) of whatever was predicted on train."""
+        return self.runs[task, seed].train
+
+    def written(self, stage: str, name: str) -> pd.DataFrame:
+        """A table (CSV) that a stage wrote, of every task and seed that has it: task | seed | its own columns."""
+        paths = {place: run.find(stage, name) for place, run in self.runs.items()}
+        frames = [pd.read_csv(path).assign(task=task, seed=seed) for (task, seed), path in paths.items() if path is not None]
+        table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task", "seed"])
+        return table[["task", "seed", *(column for column in table if column not in ("task", "seed"))]]
+
+    def model(self, task: str, seed: int, name: str) -> store.Model | ReferenceModel:
+        """The finished model of that name; `names.OTHER_DENSE` is the dense one of the first other seed."""
+        if name == names.OTHER_DENSE:
+            seed, name = min(s for s in self.dense_seeds(task) if s != seed), "dense"
+        return self.by_place[task, seed][name]
+
+    def dense_seeds(self, task: str) -> list[int]:
+        return [seed for (of, seed), models in self.by_place.items() if of == task and "dense" in models]
+
+    def records(self) -> list[dict]:
+        """The models' records, and one for the dense model of another seed beside each seed, where there is one."""
+        records = [m.record for m in self.models]
+        dense = [r for r in records if r["model"] == "dense" and len(self.dense_seeds(r["task"])) > 1]
+        return records + [r | {"model": names.OTHER_DENSE} for r in dense]
+
+    def rows_of(self, task: str, seed: int, model: str) -> pd.DataFrame:
+        """`measures.rows` of a model on all splits but train, with the columns easy, label_loyalty, probability_loyalty
+        and after_attack of `contrasts`; `contrasts.CHECKPOINTS` gives those of the dense run with a column step."""
+        if model == contrasts.CHECKPOINTS:
+            return self._once(("along", task, seed), lambda: self._along(task, seed))
+        return self._once(("rows", task, seed, model), lambda: self._rows(task, seed, model))
+
+    def _along(self, task: str, seed: int) -> pd.DataFrame:
+        items = self.items(task, seed)
+        rows = tables.trajectory_rows(self.model(task, seed, "dense").checkpoints(), items, registry.get(task))
+        return rows.assign(easy=rows["guid"].map(items.set_index("guid")["easy"]))
+
+    def _rows(self, task: str, seed: int, model: str) -> pd.DataFrame:
+        items = self.items(task, seed)
+        logits = _logits(self.model(task, seed, model), items)
+        dense = self._once(("dense", task, seed), lambda: _logits(self.model(task, seed, "dense"), items))
+        split, label = self._once(("truth", task, seed), lambda: (items["split"].to_numpy(object), items["label"].to_numpy()))
+        judged = measures.judge(logits, split, label, registry.get(task))
+        return items.assign(**judged, label_loyalty=loyalty.label_loyalty(logits, dense),
+                            probability_loyalty=loyalty.probability_loyalty(logits, dense),
+                            after_attack=self._after_attack(task, seed, model))
+
+    def _after_attack(self, task: str, seed: int, model: str) -> np.ndarray | float:
+        """Whether each attacked row is right after the attack; missing for the others."""
+        found = self._once(("attacks", task, seed), lambda: self._attacks(task, seed)).get(model)
+        if found is None:
+            return np.nan
+        at, survived = found
+        result = np.full(len(self.items(task, seed)), np.nan, dtype=object)
+        result[at] = survived
+        return result
+
+    def _attacks(self, task: str, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """model -> numbers of the attacked rows, whether each is right after the attack."""
+        path = self.runs[task, seed].file(ATTACKED, "attacks.parquet") if seed in self.run.seeds else None
+        if path is None:
+            return {}
+        guids = pd.Index(self.items(task, seed)["guid"])
+        return {model: (guids.get_indexer(part["guid"]), (part["correct"] & ~part["success"]).to_numpy())
+                for model, part in pd.read_parquet(path).groupby("model", sort=False)}
+
+    def _once(self, key: tuple, read: Callable):
+        if key not in self._read:
+            self._read[key] = read()
+        return self._read[key]
+
+    def of_run(self, task: str, seed: int) -> dict[str, pd.DataFrame]:
+        """model -> rows, of one task and seed."""
+        return {name: self.rows_of(task, seed, name) for name in self.by_place[task, seed]}
+
+    def by_run(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
+        """(task, seed) -> model -> rows."""
+        return {place: self.of_run(*place) for place in self.by_place}
+
+    def over_seeds(self) -> pd.DataFrame:
+        """`seeds.means` of the seeds that run every notebook: task | model | measure | value | low | high | seeds | interval."""
+        places = [place for place in self.by_place if place[1] in self.run.seeds]
+        return self._once(("over seeds",), lambda: seeds.means({place: self.of_run(*place) for place in places},
+                                                                    self.run.n_boot)).copy()
+
+    def final_table(self) -> pd.DataFrame:
+        """Every task and model judged by everything at once: task | model | dev, ood, label_loyalty, loyalty_ood,
+        after_attack, each with _low and _high (`over_seeds`; dev is the score on test) | bytes | nonzero_parameters |
+        latency_ms (notebook 08's means over the seeds) | seeds | interval."""
+        long = self.over_seeds()
+        long = long[long["measure"].isin(SHOWN)].replace({"measure": SHOWN})
+        keys, order = ["task", "model"], [c for name in SHOWN.values() for c in (name, f"{name}_low", f"{name}_high")]
+        wide = seeds.wide(long, keys)
+        tests = long[long["measure"] == "dev"].set_index(keys)
+        joined = tests[[]].join(wide.reindex(columns=order)).join(self._costs()).join(tests[["seeds", "interval"]])
+        return joined.reset_index()
+
+    def _costs(self) -> pd.DataFrame:
+        numbers = ["bytes", "nonzero_parameters", "latency_ms"]
+        paths = [(task, run.file(ATTACKED, "plane.csv")) for (task, seed), run in self.runs.items() if seed in self.run.seeds]
+        none = pd.DataFrame(columns=["task", "model", *numbers]).astype(dict.fromkeys(numbers, float))
+        frames = [pd.read_csv(path).assign(task=task) for task, path in paths if path is not None] or [none]
+        return pd.concat(frames, ignore_index=True).groupby(["task", "model"], sort=False)[numbers].mean()
+
+    def dense_churn(self) -> pd.DataFrame:
+        """Labels that differ from those of the dense model of the same seed: task | `seeds.churn`.
+
+        The null comes first: dense models of different seeds against each other. With several seeds these are pairs of
+        which no two share a model, and `seeds` counts them; with one, each other seed's against this one's.
+        """
+        frames = []
+        for task in self.run.tasks:
+            dense = sorted(self.dense_seeds(task))
+            whole = [seed for seed in dense if seed in self.run.seeds]
+            if len(whole) > 1:
+                null = [(b, a, "dense", names.OTHER_DENSE) for a, b in zip(dense[::2], dense[1::2])]
+            else:
+                null = [(seed, first, "dense", f"dense, seed {seed}") for first in whole for seed in dense if seed != first]
+            own = [(seed, seed, name, name) for seed in whole for name in self.by_place[task, seed] if name != "dense"]
+            pairs: dict[str, list] = {}
+            for seed, of_dense, name, shown in null + own:
+                both = self.rows_of(task, seed, name), self.rows_of(task, of_dense, "dense")
+                pairs.setdefault(shown, []).append(both)
+            frames.append(seeds.churn(pairs, self.run.n_boot))
+        return pd.concat(frames, keys=self.run.tasks, names=["task"]).reset_index("task").reset_index(drop=True)
+
+    def foretold(self) -> pd.DataFrame:
+        """How well the dense model alone foretells what is lost: task | `forecast.aucs`, a row a seed; of the tasks and
+        seeds for which notebook 06 wrote its predictors."""
+        return self._once(("foretold",), self._foretold).copy()
+
+    def _foretold(self) -> pd.DataFrame:
+        frames = []
+        for task in self.run.tasks:
+            places = {seed: run.find("06_shortcut_samples", "risk.parquet") for (of, seed), run in self.runs.items() if of == task}
+            risk = {seed: pd.read_parquet(path) for seed, path in places.items() if path is not None and seed in self.run.seeds}
+            runs = {seed: self.of_run(task, seed) for seed in places if seed in risk or seed not in self.run.seeds}
+            if risk and any(len(models) > 1 for models in runs.values()):
+                frames.append(forecast.aucs(runs, risk).assign(task=task))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task"])
+
+    def foretold_over_seeds(self) -> pd.DataFrame:
+        """`forecast.summary` of every task: task | model | kind | split | predictor | value | low | high | lost | n | seeds."""
+        table = self.foretold()
+        frames = [forecast.summary(part).assign(task=task) for task, part in table.groupby("task", sort=False)]
+        columns = ["task", "model", "kind", "split", "predictor", "value", "low", "high", "lost", "n", "seeds"]
+        return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+    def number_of(self, task: str, seed: int, measure: str, model: str) -> float | None:
+        """The numbers of `contrasts.OF_TABLES` in their units, from what the notebooks wrote; None where they did not."""
+        stage, name, column, wanted, scale = {
+            "rank_agreement": ("06_shortcut_samples", "rivals.csv", "value",
+                               {"score": "v_one_run", "on": "train", "measure": "rank"}, 1),
+            "alpha_regret": ("07_mitigation", "regret.csv", "value",
+                             {"base": model.removesuffix(" + rmc"), "rule": "by_hard"}, -100),
+            "bias_slope": ("06b_dose_and_response", "slopes.csv", "slope", {"model": model}, 1),
+            "foretold": ("", "", "value", {"model": model, "predictor": "combined"}, 1),
+        }[measure]
+        if measure == "foretold":
+            table = self.foretold()
+            table = table[table["split"] != "test"] if len(table) else table
+        else:
+            table = self._once((stage, name), lambda: self.written(stage, name))
+        wanted = {"task": task, "seed": seed} | wanted
+        if not set(wanted) <= set(table):
+            return None
+        values = table.loc[(table[list(wanted)] == pd.Series(wanted)).all(axis=1), column].dropna()
+        return None if values.empty else float(values.mean()) * scale - (0.5 if measure == "foretold" else 0)
+
+
+def _logits(model: store.Model | ReferenceModel, items: pd.DataFrame) -> np.ndarray:
+    """A model's logits [rows, classes] in the order of `items`. Raises StudyError where they are of other rows."""
+    table = store.evaluated(model)
+    if not table["guid"].array.equals(items["guid"].array):
+        table = table.set_index("guid").reindex(items["guid"]).reset_index()
+    truth = ["split", "label"]
+    other = (table[truth].to_numpy() != items[truth].to_numpy()).any(axis=1)
+    if other.any():
+        raise StudyError(f"model {model.name!r} has no prediction of guid {items['guid'][int(np.argmax(other))]!r} with the "
+                         "split and label of the task's row: predictions and data must be of one task and seed")
+    return np.concatenate(table["logits"].tolist()).reshape(len(items), -1)
+
+
+def gather(run, source: str = "outputs") -> GatheredRuns:
+    """Every finished model of the grid, from `outputs` or from the committed `reference`.
+
+    Raises StudyError where a stage has not run. Of the reference, which may hold a run as far as it got, what is there
+    counts; only a profile without any run is an error.
+    """
+    kept = run.root / "outputs" / "reference" / run.profile
+    runs, by_place = {}, {}
+    for task in run.tasks:
+        for seed in sorted({*run.seeds, *run.dense_seeds}):
+            stages = MODEL_STAGES if seed in run.seeds else MODEL_STAGES[:1]
+            place = f"{schema.task_folder(task)}/seed{seed}"
+            if source == "outputs":
+                runs[task, seed] = OutputRun(run.outputs / place, task, seed)
+            elif (kept / place / "items.parquet").exists():
+                runs[task, seed] = ReferenceRun(kept / place)
+            else:
+                continue
+            by_place[task, seed] = runs[task, seed].models(stages)
+    if not runs:
+        raise StudyError(f"{kept} holds no run of this grid: collect it with `python -m lib.tools.reference {run.profile}` first")
+    return GatheredRuns(run, runs, by_place)

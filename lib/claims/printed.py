@@ -1,0 +1,62 @@
+"""The papers' printed numbers, and what they say to a claim by its own measure."""
+
+
+import pandas as pd
+
+from lib.claims.contrasts import pairs
+from lib.errors import StudyError, nearest
+from lib.files import ROOT
+
+FOLDER = ROOT / "params" / "published"
+COUNTERPART = {"micro_nli": "mnli", "micro_facts": "fever", "micro_paraphrase": "qqp"}
+PRINTED = ("score", "gap", "f_bias", "easy_hard", "agreement")
+OOD_WEIGHTS = {"mnli": {"hans": 1}, "fever": {"sym1": 1, "sym2": 1}, "qqp": {"paws_wiki": 8000, "paws_qqp": 677}}
+
+
+def rows_of(table: str) -> pd.DataFrame:
+    """The rows of params/published/<table>.csv: model, paper_name, task, split, measure, value, status, note."""
+    path = FOLDER / f"{table}.csv"
+    if not path.exists():
+        known = sorted(p.stem for p in path.parent.glob("*.csv"))
+        raise StudyError(f"no published table is called {table!r}{nearest(table, known)}")
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def number_of(claim, task: str) -> tuple[float, str, str] | None:
+    """The paper's own number for a claim: the claim's measure and rule on the printed figures.
+
+    Returns (value, model, baseline) of the weakest contrast in the paper's tables, or None where they hold none.
+    A micro-world task gets the number of the task it stands for. F_bias is taken as printed; scores and gaps are
+    differences of printed accuracies, F_OOD weighted as in params/published/README.md.
+    """
+    if not claim.published:
+        return None
+    task = COUNTERPART.get(task, task)
+    rows = pd.concat([rows_of(table) for table in claim.published])
+    rows = rows[rows["task"] == task]
+    if claim.measure == "agreement":
+        values = rows.set_index("measure")["value"]
+        return float(values["agreement"] - values["majority"]), "variance", "larger class"
+    cells = rows.pivot_table(index="model", columns=["measure", "split"], values="value", aggfunc="mean")
+    values = _printed_values(claim, task, cells).dropna()
+    found = [(float(values[m] - values[b]), m, b) for m, b in pairs(claim.models, claim.baselines, list(values.index))]
+    return min(found, key=lambda row: strength(row[0], claim.direction)) if found else None
+
+
+def _printed_values(claim, task: str, cells: pd.DataFrame) -> pd.Series:
+    if claim.measure == "easy_hard":
+        return cells["easy_hard_gap", "test"]
+    if claim.measure == "f_bias":
+        return cells["f_bias", ""].where(cells.index != "dense", 1.0)
+    weights = OOD_WEIGHTS[task]
+    ood = sum(cells["accuracy", split] * w for split, w in weights.items()) / sum(weights.values())
+    if claim.measure == "gap":
+        return cells["accuracy", "test"] - ood
+    return ood if claim.split == "ood" else cells["accuracy", "test"]
+
+
+def strength(value: float, direction: str) -> float:
+    """How well a value bears a direction out, to find the weakest of several; undefined is weakest."""
+    if pd.isna(value):
+        return float("-inf")
+    return {"below": -value, "same": -abs(value)}.get(direction, value)

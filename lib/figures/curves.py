@@ -1,0 +1,291 @@
+"""The study's figures: each takes a tidy frame and returns a matplotlib Figure.
+
+One theme and one colour per method. A model's colour is that of its loss where it has one, else that of its
+compression (`color_of`); its marker and dashes are those of its compression. Scores come as fractions in [0, 1] and are
+drawn in percent. `smoke=True` marks a figure as no result.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+from scipy.special import logit
+
+from lib import files, store
+from lib.errors import StudyError
+from lib.figures.placing import end_labels, largest_loss, point_labels, subcase_name, unseen_ranges
+from lib.figures.theme import (
+    GREY,
+    LABELS,
+    PALETTE,
+    TRUTH,
+    band,
+    by_method,
+    canvas,
+    check,
+    color_of,
+    cross,
+    ink,
+    label_of,
+    level_line,
+    logit_axis,
+    percent_axis,
+    rc,
+    style_of,
+    themed,
+    truth_groups,
+)
+
+ID_SPLITS = ("train", "dev", "test")
+ACCURACY = "accuracy, % (higher is better)"
+SPARSITY = "weights pruned from the encoder, % (sparsity)"
+
+
+def save(fig: Figure, table: pd.DataFrame, path: str | Path) -> tuple[Path, Path]:
+    """Write `path`.svg and, as its data, `path`.csv (6 significant digits), each whole or not at all; close `fig`.
+
+    The same figure gives the same bytes. Returns the two paths.
+    """
+    svg, csv = Path(f"{path}.svg"), Path(f"{path}.csv")
+    try:
+        with files.recorded(svg) as temporary, plt.rc_context(rc()):
+            fig.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        store.write_csv(csv, table)
+    finally:
+        plt.close(fig)
+    return svg, csv
+
+
+@themed
+def sparsity_curve(frame: pd.DataFrame, chance: float | None = None, *, smoke: bool = False) -> Figure:
+    """Score against sparsity, one line and band per method and split; every line starts at the dense model.
+
+    frame: model, sparsity (0..1), split, value, low, high (fractions). Levels of a method (imp-40, imp-70) make a line.
+    """
+    check(frame, "sparsity_curve", ["model", "sparsity", "split"], ["value", "low", "high"])
+    methods, ends = by_method(frame), []
+    fig, ax = canvas("What pruning costs, in and out of distribution", smoke)
+    for method, rows in methods.items():
+        for split, line in rows.sort_values("sparsity").groupby("split", sort=False):
+            name = LABELS.get(split, split) + (f", {label_of(method)}" if len(methods) > 1 else "")
+            ends.append(level_line(ax, line, method, split in ID_SPLITS, name))
+    ax.set(xlabel=SPARSITY, ylabel=ACCURACY)
+    percent_axis(ax, frame, chance)
+    end_labels(ax, ends)
+    return fig
+
+
+@themed
+def forgetting_curve(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
+    """OOD score of each subcase against its count of shortcut-breaking rows in train: what does compression forget?
+
+    frame: model, subcase, count (rows in train), depth, value, low, high (fractions). Subcases of count 0 (unseen)
+    are told in words. Where subcases share a count, line and band go through the means of their scores and bounds.
+    """
+    check(frame, "forgetting_curve", ["model", "subcase", "count"], ["depth", "value", "low", "high"])
+    seen = frame[frame["count"] > 0]
+    if seen.empty:
+        raise StudyError("forgetting_curve: no subcase has a count above 0; give the subcases that train holds")
+    fig, ax = canvas("What does compression forget?", smoke, height=4.7)
+    notes = [largest_loss(seen), *unseen_ranges(frame[frame["count"] == 0])]
+    fig.text(0.012, 0.935, "\n".join(notes), color=GREY, va="top")
+    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.045 * len(notes) - 0.05 * smoke))
+    ends = []
+    for model, rows in seen.groupby("model", sort=False):
+        line = rows.groupby("count")[["value", "low", "high"]].mean().sort_index(ascending=False)
+        band(ax, line.index, line, alpha=0.1, **style_of(model))
+        ends.append((line.index[-1], line.value.iloc[-1] * 100, label_of(model), color_of(model)))
+    names = seen.groupby("count").apply(subcase_name, include_groups=False)
+    names.iloc[-1] = names.iloc[-1].replace("(", "(depth ")
+    ax.set_xscale("log")
+    ax.set_xlim(names.index.max() * 1.1, names.index.min() / 1.08)
+    top = ax.secondary_xaxis("top")
+    for axis in (ax.xaxis, top.xaxis):
+        axis.set_major_locator(FixedLocator(names.index))
+        axis.set_minor_locator(NullLocator())
+    ax.set_xticklabels([f"{count:g}" for count in names.index])
+    top.set_xticklabels(names, rotation=32, ha="left", rotation_mode="anchor", fontsize=9, color=GREY)
+    top.tick_params(length=0, pad=2)
+    top.spines["top"].set_visible(False)
+    ax.set(xlabel="rows in train that break the shortcut (log; rarer to the right)", ylabel="OOD " + ACCURACY)
+    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    percent_axis(ax, seen, chance)
+    end_labels(ax, ends)
+    return fig
+
+
+@themed
+def subcase_dots(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
+    """OOD score of each subcase, a dot a model, where it is not known how many train rows teach a subcase (real sets).
+
+    frame: model, subcase, value, low, high (fractions). Subcases stand in the frame's order, first at the top.
+    """
+    check(frame, "subcase_dots", ["model", "subcase"], ["value", "low", "high"])
+    names, models = list(frame["subcase"].unique()), list(frame["model"].unique())
+    fig, ax = canvas("What does compression forget?", smoke, height=1.6 + 0.25 * len(names))
+    for i, model in enumerate(models):
+        rows = frame[frame["model"] == model].set_index("subcase").reindex(names)
+        y = np.arange(len(names)) + 0.6 * ((i + 0.5) / len(models) - 0.5)
+        ax.hlines(y, rows.low * 100, rows.high * 100, color=color_of(model), linewidth=1, alpha=0.5)
+        ax.plot(rows.value * 100, y, linestyle="", marker="o", markersize=4, color=color_of(model), label=label_of(model))
+    ax.axvline(chance * 100, color=GREY, linestyle=":", linewidth=1)
+    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set(xlabel="OOD " + ACCURACY, xlim=(-3, 103))
+    ax.grid(axis="y", color="#e6e6e6", linewidth=0.7)
+    fig.legend(loc="outside lower center", ncols=min(3, len(models)), frameon=False)
+    return fig
+
+
+def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
+    """`forgetting_curve` where the counts in train are known, else (all missing) `subcase_dots`."""
+    draw = subcase_dots if frame["count"].isna().all() else forgetting_curve
+    return draw(frame, chance, smoke=smoke)
+
+
+@themed
+def easy_hard_gap(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """Accuracy on easy and on hard rows against sparsity, one panel per method, with the gap in points below.
+
+    frame: model, sparsity (0..1), part ("easy" or "hard"), value, low, high (fractions).
+    """
+    check(frame, "easy_hard_gap", ["model", "sparsity", "part"], ["value", "low", "high"])
+    methods = by_method(frame)
+    fig, axes = canvas("Easy rows keep their score; do hard rows?", smoke, panels=len(methods))
+    for ax, (method, rows) in zip(np.atleast_1d(axes), methods.items()):
+        parts = rows.sort_values("sparsity").groupby("part")
+        ends = [level_line(ax, line, method, part == "easy", part) for part, line in parts]
+        ax.set_title(label_of(method), color=ink(color_of(method)))
+        ax.set_xlabel("sparsity, %" if len(methods) > 1 else SPARSITY)
+        percent_axis(ax, frame, None, room=0.16)
+        gap = rows.pivot_table(index="sparsity", columns="part", values="value").reindex(columns=["easy", "hard"])
+        small = {"transform": ax.get_xaxis_transform(), "color": GREY, "fontsize": 9}
+        for at, points in ((gap.easy - gap.hard) * 100).dropna().items():
+            ax.text(at * 100, 0.02, f"{points:.0f}", ha="center", **small)
+        ax.text(0, 0.09, "gap, points (lower is better)", **small)
+        end_labels(ax, ends)
+    np.atleast_1d(axes)[0].set_ylabel(ACCURACY)
+    return fig
+
+
+@themed
+def difficulty_histogram(
+    frame: pd.DataFrame, threshold: float | None = None, auc: float | None = None, *, smoke: bool = False
+) -> Figure:
+    """Difficulty of the rows in log bins, each group's shares adding to 100 %, coloured by the truth where it is known.
+
+    frame: v (variance of the loss, >= 0), is_shortcut (boolean or <NA>). The first bin also holds all smaller v.
+    """
+    check(frame, "difficulty_histogram", [], ["v", "is_shortcut"])
+    v = frame.v.to_numpy(float)
+    if v.min() < 0 or v.max() == v.min():
+        raise StudyError("difficulty_histogram: column 'v' must hold variances >= 0 that differ between rows")
+    floor = max(np.quantile(v[v > 0], 0.005), v.max() * 1e-7)
+    edges = np.geomspace(min(floor, v.max() / 2), v.max(), 37)
+    fig, ax = canvas("Which rows does the difficulty score find?", smoke)
+    for name, mask in truth_groups(ax, frame).items():
+        share = np.histogram(np.clip(v[mask], edges[0], edges[-1]), edges)[0] * 100 / mask.sum()
+        ax.stairs(share, edges, fill=True, color=TRUTH[name], alpha=0.35)
+        ax.stairs(share, edges, color=TRUTH[name], linewidth=1.4)
+    ax.set(xscale="log", xlabel="difficulty v, variance of the loss (log; higher is harder)", ylim=(0, None))
+    ax.set_ylabel("rows of the group, %")
+    q = np.quantile(v, [0.5, 0.9, 0.99])
+    found = "" if auc is None else f"; AUC {auc:.2f}"
+    ax.set_title(f"median of v {q[0]:.2g}, 90 % below {q[1]:.2g}, 99 % below {q[2]:.2g}{found}", color=GREY, pad=20)
+    if threshold is not None:
+        ax.axvline(threshold, color="black", linewidth=1, linestyle=":")
+        beside, ha = (-5, "right") if threshold > np.sqrt(edges[0] * edges[-1]) else (5, "left")
+        at = {"xycoords": ax.get_xaxis_transform(), "xytext": (beside, 0), "textcoords": "offset points"}
+        ax.annotate(f"threshold {threshold:.2g}", (threshold, 0.97), **at, va="top", ha=ha)
+    return fig
+
+
+@themed
+def mitigation_plane(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """Each model's OOD score against its ID score; arrows lead from the vanilla model of the same compression.
+
+    frame: model, loss, dev, ood, dev_low, dev_high, ood_low, ood_high (fractions). dev is the ID score on the split
+    `test`, which the papers call dev.
+    """
+    values = ["loss", "dev", "ood", "dev_low", "dev_high", "ood_low", "ood_high"]
+    check(frame, "mitigation_plane", ["model"], values)
+    fig, ax = canvas("Can what was forgotten be mended?", smoke, height=4.4)
+    ax.set_title("arrows start at the same model without a mitigation; up and right is better", color=GREY)
+    vanilla = frame[frame.loss == "vanilla"].set_index("model")
+    points, blocked = [], []
+    for row in frame.itertuples():
+        blocked += cross(ax, row)
+        base, color = row.model.partition(" + ")[0], color_of(row.model)
+        name = label_of(row.model) if row.loss == "vanilla" else LABELS.get(row.loss, row.loss)
+        points.append((row.dev * 100, row.ood * 100, name, color))
+        if row.loss != "vanilla" and base in vanilla.index:
+            start, end = (vanilla.dev[base] * 100, vanilla.ood[base] * 100), (row.dev * 100, row.ood * 100)
+            arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.5, "shrinkA": 4, "shrinkB": 4}
+            ax.annotate("", end, start, arrowprops=arrow)
+            blocked.append([start, end])
+    ax.set(xlabel="ID " + ACCURACY, ylabel="OOD " + ACCURACY)
+    ax.margins(0.12)
+    point_labels(ax, points, blocked)
+    return fig
+
+
+@themed
+def dynamics_map(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """The training-dynamics map (Swayamdipta et al. 2020), one dot per row, coloured by the truth where it is known.
+
+    frame: confidence (mean probability of the true label), variability (its standard deviation), is_shortcut.
+    """
+    check(frame, "dynamics_map", [], ["confidence", "variability", "is_shortcut"])
+    fig, ax = canvas("Where do the rows that break the shortcut lie?", smoke)
+    for name, mask in truth_groups(ax, frame).items():
+        size, alpha = (13, 0.75) if name == "shortcut fails" else (7, 0.35)
+        dots = {"s": size, "color": TRUTH[name], "alpha": alpha, "linewidth": 0}
+        ax.scatter(frame.variability[mask], frame.confidence[mask], **dots, rasterized=True)
+    ax.set(xlabel="variability (standard deviation over training)", ylim=(-0.04, 1.04))
+    ax.set_ylabel("confidence in the true label (mean)")
+    ax.set_xlim(-0.02 * frame.variability.max(), frame.variability.max() * 1.05)
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
+    regions = {"easy to learn": (0.03, 0.9), "hard to learn": (0.03, 0.08), "ambiguous": (0.82, 0.5)}
+    for name, at in regions.items():
+        ax.text(*at, name, transform=ax.transAxes, va="center", style="italic", bbox=box)
+    return fig
+
+
+@themed
+def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """OOD against ID score while the dense model trains (line), and the compressed models (points).
+
+    trajectory: step, dev, ood; models: model, dev, ood, ood_low, ood_high and, where known, dev_low, dev_high
+    (fractions). dev is the ID score on the split `test`, which the papers call dev. Effective robustness after Taori
+    et al. 2020, the ID score on a logit scale as there: a model below the line lost more OOD than its ID score tells.
+    """
+    check(trajectory, "dense_trajectory (trajectory)", ["step"], ["dev", "ood"])
+    check(models, "dense_trajectory (models)", ["model"], ["dev", "ood", "ood_low", "ood_high"])
+    # Half an error in 2,000 rows stands for none, which a logit scale cannot hold.
+    tables = (trajectory.sort_values("step"), models)
+    line, models = (table.assign(**table.filter(like="dev").clip(0.00025, 0.99975)) for table in tables)
+    fig, ax = canvas("Is it more than an early stop of the dense model?", smoke, height=4.4)
+    ax.set_title("below the line: more OOD lost than the ID score tells", color=GREY)
+    ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", zorder=2)
+    path = list(zip(line.dev * 100, line.ood * 100))
+    points, blocked = [], [list(pair) for pair in zip(path, path[1:])]
+    for row in models.itertuples():
+        blocked += cross(ax, row)
+        points.append((row.dev * 100, row.ood * 100, label_of(row.model), color_of(row.model)))
+    # Only the stretch of the run that the models can be compared with: the early steps would squeeze it to nothing.
+    ids = models.filter(like="dev")
+    low, high = logit(ids.min(axis=None)), logit(max(ids.max(axis=None), line.dev.max()))
+    left, right = low - 0.15 * (high - low) - 0.05, high + 0.08 * (high - low) + 0.05
+    logit_axis(ax, left, right)
+    ax.set(xlabel="ID accuracy, % (logit scale; higher is better)", ylabel="OOD " + ACCURACY)
+    shown = line[logit(line.dev) >= left]
+    ys = [*models.ood_low, *models.ood_high, *shown.ood]
+    ax.set_ylim((min(ys) - 0.04) * 100, (max(ys) + 0.04) * 100)
+    steps = shown.iloc[np.unique(np.linspace(0, len(shown) - 2, 3).round().astype(int))] if len(shown) > 1 else shown
+    for row in steps.itertuples():
+        points.append((row.dev * 100, row.ood * 100, f"dense at step {row.step:g}", PALETTE["dense"]))
+    point_labels(ax, points, blocked)
+    return fig

@@ -1,0 +1,114 @@
+"""The words on the study's figures: names at lines and points that keep apart, and what a forgetting curve tells."""
+
+import itertools
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
+
+from lib.analysis.tables import case_name
+from lib.figures.theme import GREY, ink, label_of
+
+
+def end_labels(ax, ends: list[tuple[float, float, str, str]]) -> None:
+    """Names right of the axis at their lines' ends (x, y, text, colour), moved up or down as little as is needed."""
+    ax.figure.get_layout_engine().execute(ax.figure)
+    low, high = ax.get_ylim()
+    gap = (high - low) * 12.5 / (ax.get_window_extent().height * 72 / ax.figure.dpi)
+    ends = sorted(reversed(ends), key=lambda end: end[1])
+    steps = gap * np.arange(len(ends))
+    ys = isotonic_regression(np.array([end[1] for end in ends]) - steps).x
+    ys = np.clip(ys, low + gap / 2, max(high - gap / 2 - steps[-1], low + gap / 2)) + steps
+    for (x, y, text, color), at in zip(ends, ys):
+        leader = {"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
+        place = {"xytext": (1.05, at), "textcoords": ax.get_yaxis_transform(), "va": "center"}
+        ax.annotate(text, (x, y), **place, color=ink(color), fontsize=9, arrowprops=leader)
+
+
+def point_labels(ax, points: list[tuple], blocked: list[list[tuple]]) -> None:
+    """Names beside their points (x, y, text, colour), clear of each other and of the `blocked` segments.
+
+    Points and segments are in the units of the axes.
+
+    Points that coincide share one label of a line a name: at most 3 of them, then how many more.
+    """
+    ax.figure.get_layout_engine().execute(ax.figure)
+    inside, unit = ax.get_window_extent(), ax.figure.dpi / 72
+    points = _clusters(ax, points, apart=4 * unit)
+    spots = ax.transData.transform([(x, y) for x, y, *_ in points])
+    segments = [ax.transData.transform(segment) for segment in blocked]
+    dots = np.vstack([np.linspace(*segment, 60) for segment in segments] + [spots])
+    angles = np.deg2rad([0, 180, 90, 270, 35, 145, 215, 325, 15, 165, 195, 345])
+    sides = np.round(np.column_stack([np.cos(angles), np.sin(angles)]), 6)
+    taken: list[Bbox] = []
+    for (x, y, text, color), at in zip(points, spots):
+        place = {"xytext": (0, 0), "textcoords": "offset points", "va": "bottom"}
+        artist = ax.annotate(text, (x, y), **place, color=ink(color), fontsize=9)
+        size, candidates = artist.get_window_extent().size, []
+        for radius, side in itertools.product((7, 14, 24, 36, 50, 66), sides):
+            box = Bbox.from_bounds(*(at + radius * side * unit - size * (1 - np.sign(side)) / 2), *size)
+            near = np.clip(at, box.min, box.max)
+            leader = np.linspace(at, near, 20)
+            out = (box.min < inside.min).any() or (box.max > inside.max).any()
+            hits = ((dots > box.min - 2) & (dots < box.max + 2)).all(1).sum()
+            covers = sum(box.padded(1).overlaps(other) or other.count_contains(leader) > 0 for other in taken)
+            candidates.append((1000 * out + 400 * covers + 4 * hits + radius / 4, radius, box, near))
+        _, radius, box, near = min(candidates, key=lambda candidate: candidate[0])
+        taken.append(box)
+        artist.set_position((box.min - at) / unit)
+        if radius > 7:
+            ends = ax.transData.inverted().transform([at, near])
+            ax.plot(*ends.T, color=color, linewidth=0.6, scalex=False, scaley=False)
+
+
+def _clusters(ax, points: list[tuple], apart: float) -> list[tuple]:
+    """The points with those less than `apart` pixels from an earlier one joined to it; mixed colours become grey."""
+    groups: list[tuple[np.ndarray, list[tuple]]] = []
+    for point in points:
+        at = ax.transData.transform(point[:2])
+        near = next((group for head, group in groups if np.hypot(*(at - head)) < apart), None)
+        if near is None:
+            groups.append((at, [point]))
+        else:
+            near.append(point)
+    return [_joined(group) for _, group in groups]
+
+
+def _joined(group: list[tuple]) -> tuple:
+    (x, y, _, color), names = group[0], [name for _, _, name, _ in group]
+    text = "\n".join(names[:3] + [f"+ {len(names) - 3} more"] * (len(names) > 3))
+    return x, y, text, color if {point[3] for point in group} == {color} else GREY
+
+
+def subcase_name(rows: pd.DataFrame) -> str:
+    names = rows.drop_duplicates("subcase")
+    if len(names) > 1:
+        return f"{len(names)} subcases"
+    return f"{names.subcase.iloc[0].replace('_', ' ')} ({names.depth.iloc[0]:g})"
+
+
+def largest_loss(frame: pd.DataFrame) -> str:
+    """The subcase on which a model falls furthest below dense, or that no interval leaves that of dense."""
+    dense = frame[frame.model == "dense"][["subcase", "count", "value", "low"]]
+    both = frame[frame.model != "dense"].merge(dense, on=["subcase", "count"], suffixes=("", "_dense"))
+    apart = both[both.high < both.low_dense]
+    if both.empty:
+        return "give the dense model too, to see what each model lost"
+    if apart.empty:
+        return "no model's interval lies below that of the dense model on any subcase"
+    worst = apart.loc[(apart.value_dense - apart.value).idxmax()]
+    points = 100 * (worst.value_dense - worst.value)
+    where = case_name(worst.subcase, worst["count"])
+    return f"largest loss against dense: {label_of(worst.model)} on {where}, {points:.0f} points"
+
+
+def unseen_ranges(unseen: pd.DataFrame) -> list[str]:
+    """One sentence: the lowest and the highest model on each subcase of which train holds no row."""
+    if unseen.empty:
+        return []
+    ranges = unseen.groupby("subcase", sort=False).value.agg(["min", "max"]) * 100
+    spans = ranges.map("{:.0f}".format).apply(lambda row: "-".join(dict.fromkeys(row)), axis=1)
+    cases = [f"{case.replace('_', ' ')} {span}%" for case, span in spans.items()]
+    return textwrap.wrap(f"unseen (0 rows; lowest to highest model): {', '.join(cases)}", 84, break_on_hyphens=False)

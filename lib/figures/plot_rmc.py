@@ -1,0 +1,125 @@
+"""The figures of what RMC is read against: its controls, the price of its difficulty, its alpha.
+
+Theme, colours and names as in `lib.figures.curves`. Scores and differences come as fractions and are drawn in percent and
+points. `smoke=True` marks a figure as no result.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.analysis import tables
+from lib.errors import StudyError
+from lib.figures.placing import end_labels
+from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, ink, label_of, notes, themed
+
+SCORES = {
+    "v_levels": "variance over levels", "v_one_run": "variance along one run", "v_seeds": "variance over dense seeds",
+    "el2n": "EL2N", "variability": "dynamics: variability", "confidence": "dynamics: confidence",
+    "shortcut_confidence": "shortcut-only model",
+}  # fmt: skip
+BAND = "#d9d9d9"
+
+
+@themed
+def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bool = False) -> Figure:
+    """Does the instance matter in RMC? RMC less each control, OOD: a dot a seed, the mean and its 95 % t interval.
+
+    effects: task, base, control, seed, value (fraction), as `rmc.instance_effects` makes it. The band shows
+    differences below the smallest effect of interest, `smallest` to either side.
+    """
+    _check(effects, "instance_effects", ["task", "base", "control", "seed"], ["value"])
+    groups = tables.over_seeds(effects, ["task", "base", "control"])
+    places, heads, y = [], [], 0.0
+    for (task, base), part in groups.groupby(["task", "base"], sort=False):
+        heads.append((y, f"{task}, {label_of(base)}"))
+        places += [(y + 1 + i, row) for i, row in enumerate(part.itertuples())]
+        y += 1.6 + len(part)
+    fig, ax = canvas("Does the instance matter in RMC?", smoke, height=1.9 + 0.21 * y)
+    alone = (groups["seeds"] == 1).sum()
+    notes(fig, smoke, f"grey band: smaller than the smallest effect of interest, {100 * smallest:g} points",
+          "small dots: one seed each; large: their mean and its 95 % t interval",
+          *([f"{alone} of {len(groups)} have one seed and so no interval"] if alone else []))
+    ax.axvspan(-100 * smallest, 100 * smallest, color=BAND, linewidth=0, zorder=0)
+    ax.axvline(0, color="black", linewidth=0.9)
+    for at, row in places:
+        color = ink(PALETTE[row.control])
+        mine = effects[(effects["task"] == row.task) & (effects["base"] == row.base) & (effects["control"] == row.control)]
+        ax.plot(mine["value"] * 100, np.full(len(mine), at + 0.25), "o", markersize=3, color=color, alpha=0.6, linewidth=0)
+        ax.hlines(at, row.low * 100, row.high * 100, color=color, linewidth=1.8)
+        ax.plot(row.value * 100, at, "o", markersize=6.5, color=color)
+    ticks = [*heads, *((at, "- " + LABELS[row.control]) for at, row in places)]
+    ax.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
+    for label in ax.get_yticklabels()[:len(heads)]:
+        label.set_weight("bold")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.set(ylim=(y - 1, -0.6), ylabel="RMC less its control", xlabel="OOD score, points (right: RMC is better)")
+    return fig
+
+
+@themed
+def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """How well each difficulty score finds the rows on which the shortcut fails, and what it costs in dense runs.
+
+    rivals: `shortcuts.rivals`, of which its auc is drawn, or its rank where the truth is not known; costs:
+    `shortcuts.costs`. A score that is missing is named.
+    """
+    measure, name, zero = ("auc", "AUC against the truth", 0.5) if (rivals["measure"] == "auc").any() else \
+        ("rank", "rank agreement with the variance over levels", 0)
+    table = rivals[rivals["measure"] == measure]
+    known = table.dropna(subset="value")
+    _check(known, "price_dots", ["score", "on"], ["value", "low", "high"])
+    unknown = costs["dense_runs"].reindex(known["score"]).isna()
+    if unknown.any():
+        raise StudyError(f"price_dots: costs has no row of score {unknown.index[unknown.argmax()]!r}; give shortcuts.costs")
+    fig, ax = canvas("What does it cost to know the hard rows?", smoke, height=1.9 + 0.27 * len(known))
+    left_out = [SCORES[name] for name in table.loc[table["value"].isna(), "score"]]
+    notes(fig, smoke, "at the right: cost beyond the dense run, in dense runs (lower is better)",
+          *([f"not available: {', '.join(left_out)}"] if left_out else []))
+    ax.axvline(zero, color="#777777", linewidth=0.9, linestyle=":")
+    for y, row in enumerate(known.itertuples()):
+        color = PALETTE["rmc" if row.score.startswith("v_") else "other"]
+        ax.hlines(y, row.low, row.high, color=color, linewidth=1.6)
+        ax.plot(row.value, y, "o", markersize=6, color=color)
+        ax.text(1.02, y, f"{costs.loc[row.score, 'dense_runs']:.3g}", transform=ax.get_yaxis_transform(), va="center")
+    ax.set_yticks(range(len(known)), [f"{SCORES[row.score]} ({row.on})" for row in known.itertuples()])
+    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.set(ylim=(len(known) - 0.4, -0.6), ylabel="difficulty score (rows)", xlabel=f"{name} (higher is better)")
+    return fig
+
+
+@themed
+def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """Score against alpha on the hard part of dev, on all of dev and OOD, with what dev chooses and what OOD would.
+
+    table: `rmc.choose_alpha`.
+    """
+    check(table, "alpha_curve", ["alpha"], ["dev", "dev_hard", "ood", "by_hard", "by_gap", "oracle"])
+    fig, ax = canvas("Can alpha be chosen without OOD rows?", smoke, height=4.4)
+    rows, ends = table.sort_values("alpha"), []
+    lines = {"ood": ("OOD", PALETTE["rmc"], "-"), "dev": ("dev (ID)", PALETTE["dense"], (0, (1, 1))),
+             "dev_hard": ("dev, hard part", PALETTE["truncated"], (0, (4, 1.5)))}  # fmt: skip
+    for column, (name, color, dashes) in lines.items():
+        ax.plot(rows["alpha"], rows[column] * 100, color=color, linestyle=dashes, marker=".")
+        ends.append((rows["alpha"].iloc[-1], rows[column].iloc[-1] * 100, name, color))
+    marks = {"by_hard": ("square: best on the hard part of dev", "s", 9), "by_gap": ("diamond: smallest gap on dev", "D", 9),
+             "oracle": ("circle: the oracle, best OOD", "o", 15)}  # fmt: skip
+    told = []
+    for rule, (name, marker, size) in marks.items():
+        at = rows[rows[rule]].iloc[0]
+        ax.plot(at["alpha"], at["ood"] * 100, marker, markersize=size, markerfacecolor="none", color=GREY)
+        told.append(f"{name} (alpha {at['alpha']:g})")
+    notes(fig, smoke, *told)
+    ax.set(xlabel="alpha, the least strength of a target (1: plain distillation)", ylabel="accuracy, % (higher is better)")
+    ax.margins(y=0.12)
+    end_labels(ax, ends)
+    return fig
+
+
+def _check(frame: pd.DataFrame, figure: str, names: list[str], values: list[str]) -> None:
+    """`theme.check` of the values, with columns of names as the key."""
+    numbered = frame.assign(**{name: pd.factorize(frame[name])[0] for name in names if name in frame})
+    check(numbered, figure, names, values)

@@ -1,0 +1,64 @@
+"""What a notebook shows: versions, the echo of a run, sentences whose numbers are read from results."""
+
+import platform
+from importlib.metadata import version
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+from lib.analysis.tables import with_interval
+
+PACKAGES = ("torch", "transformers", "torchao", "datasets", "pandas", "scikit-learn", "seaborn")
+
+
+def versions() -> pd.DataFrame:
+    """The versions a result was made with, one row a package."""
+    rows = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return pd.DataFrame({"version": rows})
+
+
+def is_smoke(run) -> bool:
+    return run.profile == "smoke"
+
+
+def echo(run) -> pd.DataFrame:
+    """The parameters in force, one row each; a smoke run says first that it is no result."""
+    if is_smoke(run):
+        say("> **smoke: not a result.** A few hundred rows, three layers, a few steps: this run only shows that the "
+            "chain works. For a true result take `-f params/mini.yaml` or read `outputs/reference/mini`.")
+    values = {name: str(value) for name, value in run.model_dump().items()}
+    return pd.DataFrame({"value": values})
+
+
+def caveats(run, task) -> None:
+    """Say what the task's data and the encoder are not."""
+    notes = [task.caveats]
+    if run.encoder == "offline":
+        notes.append("The offline encoder (all-MiniLM-L6-v2) is itself distilled, and its second training stage saw NLI "
+                     "pairs and Quora duplicates: NLI and QQP are not new to it.")
+    say("> **Caveats.** " + " ".join(note for note in notes if note))
+
+
+def say(markdown: str) -> None:
+    """Show a sentence built from results."""
+    display(Markdown(markdown))
+
+
+def wide(table: pd.DataFrame, index: str | list[str], columns: str, digits: int = 1, scale: float = 100) -> pd.DataFrame:
+    """A long table with value, low, high as a wide one of texts, rows and columns in order of appearance."""
+    text = [with_interval(v, lo, hi, digits, scale) for v, lo, hi in zip(table["value"], table["low"], table["high"])]
+    keys = [index] if isinstance(index, str) else list(index)
+    result = table.assign(text=text).pivot_table(index=keys, columns=columns, values="text", aggfunc="first", sort=False)
+    return result.fillna("").rename_axis(columns=None)
+
+
+def relative(table: pd.DataFrame) -> pd.DataFrame:
+    """`tables.relative` for reading: differences in points, F_bias and skill kept as ratios, or why they are undefined."""
+    points = table["measure"].str.endswith("_difference")
+    text = [row.flag or (with_interval(row.value, row.low, row.high) if in_points else
+                         with_interval(row.value, row.low, row.high, digits=2, scale=1))
+            for row, in_points in zip(table.itertuples(), points)]
+    columns = table.assign(text=text).pivot_table(index="model", columns="measure", values="text", aggfunc="first", sort=False)
+    return columns.rename_axis(index=None, columns=None)
+
+

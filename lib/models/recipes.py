@@ -1,0 +1,94 @@
+"""Make a model by its name alone: what it builds on is found among the finished models or made first.
+
+What a name implies (`steps_to`, `epochs`, `predicts_train`) and what a notebook's parameters ask for (`pruned`,
+`mitigated`) stand here once, for the notebooks and for `lib.tools.plan`, which counts before anything runs.
+"""
+
+from collections.abc import Container
+
+import pandas as pd
+
+from lib import names, store
+from lib.errors import StudyError
+from lib.models import make
+
+
+def follow(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) -> store.Model:
+    """The model `name`, trained now unless it is finished.
+
+    finished: models by name, `dense` among them: the teacher of every distilled model, the predecessor of every replaced
+    one and the start of an `-after`. run: a checked run with `qat_epochs` where the name ends in qat8. Raises StudyError for a name that is no recipe, or
+    whose structure notebook 04 alone makes.
+    """
+    found, dense = names.parse(name), finished["dense"]
+    if name in finished:
+        return finished[name]
+    distils = found.loss in names.STUDENT_LOSSES
+    loss = {"teacher": dense, "kd_weight": run.kd_weight} if distils else {}
+    if found.loss in names.TRANSFERS:
+        loss["transfer_weight"] = getattr(run, f"{found.loss}_weight")
+    if found.quantization:
+        parent = follow(run, items, found.float_name, finished)
+        trained = {"epochs": epochs(run, name), **loss} if found.quantization == "qat8" else {}
+        return make.model(run, items, name, make.Extras(start=parent, **trained))
+    _check_made_here(name)
+    start = dense if found.family == "theseus" or found.variant == "after" else None
+    return make.model(run, items, name, make.Extras(start=start, epochs=epochs(run, name),
+                                                       predict_train=predicts_train(name), **loss))
+
+
+def epochs(run, name: str) -> float:
+    """Passes over the train rows by which this run trains the model of that name; 0 where nothing is trained."""
+    found = names.parse(name)
+    if found.family == "untrained" or found.quantization.startswith("ptq"):
+        return 0.0
+    if found.quantization == "qat8":
+        return run.qat_epochs
+    if found.family in ("heads", "ffn"):
+        return run.recovery_epochs
+    return 2 * run.epochs if found.variant == "2x" else run.epochs
+
+
+def predicts_train(name: str) -> bool:
+    """Whether a model made by its name is predicted on train too: those of a plain structure, trained with the labels."""
+    found = names.parse(name)
+    return found.base == name and not found.variant and found.family != "theseus"
+
+
+def steps_to(wanted: list[str], finished: Container[str]) -> list[str]:
+    """Names in the order of making: before each quantised model the float one that it is made of; those finished left out.
+
+    Raises StudyError for a name that is no recipe, or whose structure notebook 04 alone makes.
+    """
+    chain = dict.fromkeys(step for name in wanted for step in (names.parse(name).float_name, name))
+    left = [step for step in chain if step not in finished]
+    for step in left:
+        if not names.parse(step).quantization:
+            _check_made_here(step)
+    return left
+
+
+def _check_made_here(name: str) -> None:
+    family = names.parse(name).family
+    if family in ("heads", "ffn"):
+        raise StudyError(f"{name!r} is made in notebook 04: add its share to pruning."
+                         f"{'head' if family == 'heads' else 'ffn'}_fractions")
+
+
+def follow_all(run, items: pd.DataFrame, wanted: list[str], finished: dict[str, store.Model]) -> dict[str, store.Model]:
+    """The models of these names and every float model that a quantised one is made of, those of `finished` left out."""
+    made: dict[str, store.Model] = {}
+    for name in steps_to(wanted, finished):
+        made[name] = follow(run, items, name, finished | made)
+    return made
+
+
+def pruned(run) -> list[str]:
+    """The models that notebook 04 makes besides its controls: each sparsity, then heads, then feed-forward width."""
+    return [names.percent(kind, share) for kind, shares in (
+        ("imp", run.sparsity_levels), ("heads", run.head_fractions), ("ffn", run.ffn_fractions)) for share in shares]
+
+
+def mitigated(run) -> list[str]:
+    """The models that notebook 07 makes: every base with every loss."""
+    return [f"{base} + {loss}" for base in run.bases for loss in run.losses]

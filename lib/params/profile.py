@@ -1,0 +1,320 @@
+"""Typed parameters: profiles from YAML, overrides, and the check of what papermill injects.
+
+A profile (params/NAME.yaml) has a `grid`, a `common` section and one section per notebook. A notebook is handed
+`common` and its own section, flat. A key that a profile leaves out is as in params/smoke.yaml; a section may set a
+key of `common` for its own notebook; `per_task: {TASK: {section.key: value}}` sets what one task needs otherwise.
+This module imports nothing heavy: it is the first thing every notebook and the Snakefile load.
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Literal, Mapping, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from lib import safe_yaml
+from lib.errors import StudyError, nearest
+from lib.files import ROOT
+from lib.names import FAMILIES, parse
+from lib.params.schema import TASKS, Grid, Run, Strict
+from lib.params.sections import RUNS
+
+IDENTITY = ("profile", "task", "seed")
+PARTS = ("grid", "common", "per_task", *RUNS)
+Layer = tuple[str, Mapping[str, Any]]
+
+
+def _own(section: str) -> set[str]:
+    """Keys that a profile's section may hold."""
+    if section == "grid":
+        return set(Grid.model_fields)
+    if section == "common":
+        return set(Run.model_fields)
+    return set(RUNS[section].model_fields) - set(IDENTITY) - set(Grid.model_fields)
+
+
+GONE = {"processes": "one model is trained by one process; run several models side by side (JOBS=2, SET=common.threads=1)"}
+
+
+def _unknown(key: str, where: str, section: str) -> StudyError:
+    if key in GONE:
+        return StudyError(f"{where}: '{section}.{key}' is no longer there: {GONE[key]}; take it out")
+    valid = sorted(_own(section), key=lambda name: (name in Run.model_fields, name))
+    homes = [name for name in ("grid", "common", *RUNS) if name != section and key in _own(name)]
+    moved = "" if not homes else f"; '{key}' belongs to section '{homes[0]}'"
+    return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
+
+
+def _typed(value: Any, key: str, model: type[Strict]) -> Any:
+    """`papermill -p` hands lists over as text, and YAML 1.1 reads 2e-4 as text: read it again where no text is wanted."""
+    field = model.model_fields.get(key)
+    if not isinstance(value, str) or field is None or field.annotation is str or get_origin(field.annotation) is Literal:
+        return value
+    return safe_yaml.parse(value, f"parameter '{key}' = {value!r}")
+
+
+def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
+    """Merge the layers, later ones winning, and check them against the model; errors name key, place and value."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for where, layer in layers:
+        values.update({key: _typed(value, key, model) for key, value in layer.items()})
+        origin.update(dict.fromkeys(layer, where))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, value = first["loc"][0], first["input"]
+        if first["type"] == "missing":
+            raise StudyError(f"{name}: parameter '{key}' is missing; give it a value") from None
+        said = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        if first["type"] == "too_short":
+            said = "must hold " + str(first["ctx"]["min_length"]) + " or more"
+        if first["type"] == "literal_error" and isinstance(value, str):
+            choices = re.findall(r"'([^']+)'", first["ctx"]["expected"])
+            said = f"no choice is called '{value}'{nearest(value, choices)}"
+        home = "common" if key in Run.model_fields else name
+        raise StudyError(f"{origin[key]}: {home}.{key} = {values[key]!r}: {said}") from None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A complete, checked profile. `sections` holds `common` and one dict per notebook."""
+
+    name: str
+    grid: Grid
+    sections: dict[str, dict[str, Any]]
+    per_task: dict[str, dict[str, Any]]
+    source: str
+
+    def run(self, section: str, task: str, seed: int) -> Run:
+        """The typed parameters of one notebook for one task and seed."""
+        if section not in RUNS:
+            raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
+        layers = [(self.source, self.sections["common"]), (self.source, self.sections[section])]
+        layers += [(f"{self.source}, per_task {task}", _for_task(self.per_task, task, section))]
+        layers.append((self.source, _grid_of(section, self.grid.model_dump())))
+        return _validate(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
+
+    def flat(self, section: str, task: str, seed: int) -> dict[str, Any]:
+        """The same as a plain dict: what `papermill -p` would be given one by one."""
+        return self.run(section, task, seed).model_dump()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole profile as nested plain values, to be written as YAML and given to `papermill -f`."""
+        per_task = {"per_task": self.per_task} if self.per_task else {}
+        return {"grid": self.grid.model_dump(), **self.sections, **per_task}
+
+
+def _grid_of(section: str, grid: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the grid that this section's notebook is handed: those that look over several tasks or seeds."""
+    return {key: value for key, value in grid.items() if key in RUNS[section].model_fields}
+
+
+def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:
+    """per_task values that reach this section's notebook: those of `common` first, then its own."""
+    values = {}
+    for home in ("common", section):
+        for key, value in per_task.get(task, {}).items():
+            if key.startswith(home + "."):
+                values[key.split(".", 1)[1]] = value
+    return values
+
+
+def _laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A section with changes. Of new grid.tasks or grid.seeds, dose_tasks and dose_seeds keep those that are still there."""
+    merged = {**section, **changes}
+    for whole in {"tasks", "seeds"} & set(changes):
+        part = merged.get(f"dose_{whole}")
+        if f"dose_{whole}" not in changes and isinstance(part, list) and isinstance(merged[whole], list):
+            merged[f"dose_{whole}"] = [one for one in part if one in merged[whole]]
+    return merged
+
+
+def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
+    """Check every section and key of a raw profile and lay it over the base (the smoke profile)."""
+    if not isinstance(raw, Mapping):
+        raise StudyError(f"{source}: a profile is a mapping of sections {', '.join(('grid', 'common', *RUNS))}")
+    sections = {}
+    for name in raw:
+        if name not in PARTS:
+            raise StudyError(f"{source}: unknown section '{name}'{nearest(str(name), PARTS)}")
+    for name in ("grid", "common", *RUNS):
+        given = raw.get(name) or {}
+        if not isinstance(given, Mapping):
+            raise StudyError(f"{source}: section '{name}' must be a mapping of keys, not {given!r}")
+        for key in given:
+            if key not in _own(name):
+                raise _unknown(str(key), source, name)
+        sections[name] = _laid_over(base.get(name, {}), given)
+    if "profile" not in (raw.get("common") or {}):
+        raise StudyError(f"{source}: common.profile is missing; it names the folder under outputs")
+    per_task = raw.get("per_task") or {}
+    if not (isinstance(per_task, Mapping) and all(isinstance(changes, Mapping) for changes in per_task.values())):
+        raise StudyError(f"{source}: per_task must be a mapping such as {{fever: {{mitigation.alpha: 0.3}}}}")
+    for task, changes in per_task.items():
+        for path in changes:
+            section, _, key = str(path).partition(".")
+            if section not in ("common", *RUNS):
+                raise StudyError(f"{source}: per_task {task}: '{path}' must read section.key{nearest(section, RUNS)}")
+            if key in IDENTITY:
+                raise StudyError(f"{source}: per_task {task}: '{path}' cannot differ from task to task; take it out")
+            if key not in _own(section):
+                raise _unknown(key, f"{source}: per_task {task}", section)
+    grid = _validate(Grid, "grid", [(source, sections.pop("grid"))])
+    common = _validate(Run, "common", [(source, sections["common"])])
+    profile = Profile(common.profile, grid, sections, dict(per_task), source)
+    for task in dict.fromkeys((*grid.tasks, *per_task, common.task)):
+        _check_together({section: profile.run(section, task, common.seed) for section in RUNS}, source)
+    return profile
+
+
+def _check_together(runs: Mapping[str, Run], source: str) -> None:
+    """Raise StudyError for what one notebook is asked to build on and no earlier one is asked to make."""
+    mitigation, kept = runs["mitigation"], runs["teacher"].checkpoints
+    if "jtt" in mitigation.losses and mitigation.jtt_checkpoint not in kept:
+        raise StudyError(f"{source}: mitigation.jtt_checkpoint = {mitigation.jtt_checkpoint} must be one of "
+                         f"teacher.checkpoints, which are {kept}")
+    pruning, students = runs["pruning"], runs["distillation"].students
+    cut = [f"{kind}-{share * 100:g}" for kind, shares in (("heads", pruning.head_fractions), ("ffn", pruning.ffn_fractions))
+           for share in shares]
+    made = [*students, *(f"imp-{level * 100:g}" for level in pruning.sparsity_levels), *pruning.controls]
+    last = max(pruning.sparsity_levels)
+    if sum(level <= last for level in pruning.run_levels) < 2:
+        raise StudyError(f"{source}: pruning.run_levels = {pruning.run_levels} must hold two or more up to {last}, the highest of "
+                         "pruning.sparsity_levels, whose run passes them; 06_shortcut_samples reads the difficulty there")
+    spread = [name for name in mitigation.losses if name.startswith(("rmc", "smooth_")) and name != "rmc_one_run"]
+    if spread and mitigation.difficulty == "levels" and len(pruning.sparsity_levels) < 2:
+        raise StudyError(f"{source}: mitigation.losses names '{spread[0]}', whose difficulty needs two or more "
+                         f"pruning.sparsity_levels, not {pruning.sparsity_levels}; add one, or set mitigation.difficulty=one_run")
+    for base in mitigation.bases:
+        if base not in made:
+            raise StudyError(f"{source}: mitigation.bases names '{base}', which neither distillation.students nor "
+                             f"pruning.sparsity_levels makes; add it there{nearest(base, made)}")
+    for name in runs["quantization"].recipes:
+        found = parse(name)
+        if found.family in ("heads", "ffn") and found.base not in cut:
+            raise StudyError(f"{source}: quantization.recipes names '{name}', but {found.base} is not made; add its share to "
+                             f"pruning.{'head' if found.family == 'heads' else 'ffn'}_fractions")
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    shown = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return safe_yaml.read(path, shown), shown
+
+
+def _smoke() -> tuple[Any, str]:
+    """The profile that every other is laid over."""
+    return _read(ROOT / "params" / "smoke.yaml")
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    section, dot, key = path.strip().partition(".")
+    where = f"override '{override}'"
+    if not (equals and dot):
+        raise StudyError(f"{where}: must read section.key=value, such as mitigation.alpha=0.3")
+    if section not in ("grid", "common", *RUNS):
+        raise StudyError(f"{where}: unknown section '{section}'{nearest(section, ('grid', 'common', *RUNS))}")
+    if key not in _own(section):
+        raise _unknown(key, where, section)
+    raw[section] = _laid_over(raw.get(section) or {}, {key: safe_yaml.parse(value, where)})
+    for changes in (raw.get("per_task") or {}).values():
+        changes.pop(path.strip(), None)
+
+
+def split_overrides(text: str) -> list[str]:
+    """The overrides of one line, such as `mitigation.losses=[rmc, distil] mitigation.alpha=0.3`; spaces may stand in values."""
+    return [one for one in re.split(r"\s+(?=[a-z_]+\.[a-z_]+=)", text.strip()) if one]
+
+
+def load_profile(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
+    """A profile by name (params/NAME.yaml) or path, with `section.key=value` overrides, which win over per_task too.
+
+    Raises StudyError naming the key, the file and the nearest valid name, before anything runs.
+    """
+    named = str(profile)
+    path = Path(named) if named.endswith((".yaml", ".yml")) else ROOT / "params" / f"{named}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("claims", "speeds"))
+        raise StudyError(f"no profile '{profile}' in params{nearest(named, known)}")
+    base, _ = _smoke()
+    raw, shown = _read(path.resolve())
+    own_name = _build(raw, base, shown).name
+    if own_name != path.stem:
+        raise StudyError(f"{shown}: common.profile = '{own_name}' should be '{path.stem}', the file's own name, "
+                         "so that it writes into a folder of its own")
+    overrides = list(overrides)
+    for override in overrides:
+        _set(raw, override)
+    shown = " with ".join([shown, *overrides])
+    profile = _build(raw, base, shown)
+    _check_places(profile)
+    return profile
+
+
+def _check_places(profile: Profile) -> None:
+    """Raise StudyError for a file or folder that a profile names and that is not here; 09 on the reference needs none."""
+    for task in profile.grid.tasks:
+        if task not in TASKS and not (ROOT / task).is_file():
+            raise StudyError(f"{profile.source}: grid.tasks: there is no task file {ROOT / task}; mend the path, which counts "
+                             "from the project's folder")
+        runs = {section: profile.run(section, task, 0) for section in RUNS}
+        encoders = [("common.encoder", runs["teacher"].encoder)]
+        for key, listed in (("distillation.students", runs["distillation"].students),
+                            ("mitigation.bases", runs["mitigation"].bases),
+                            ("quantization.recipes", runs["quantization"].recipes)):
+            encoders += [(key, found.structure) for found in map(parse, listed) if found.family not in FAMILIES]
+        for key, encoder in encoders:
+            folder = ROOT / Path(encoder).expanduser()
+            if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder) and not folder.is_dir():
+                raise StudyError(f"{profile.source}: {key} names '{encoder}', which is no hub id, and there is no folder "
+                                 f"{folder}; mend the path, or give a hub id")
+        attack = runs["loyalty"]
+        if attack.attack_source == "vectors" and not Path(attack.vectors).is_file():
+            raise StudyError(f"{profile.source}: loyalty.vectors: there is no file {attack.vectors}; give the path of a file of "
+                             "word vectors")
+
+
+def changes(ran: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where the parameters of a run (`Profile.as_dict`, or its params.yaml) differ from others: the task that a value of
+    `per_task` is for, or "", and `section.key=value` with the run's value. Left out are keys that only one of the two knows;
+    `per_task` may name other keys in each, there those of the run count.
+    """
+    whole, other = ({name: keys for name, keys in given.items() if name != "per_task"} for given in (ran, now))
+    found = [("", f"{name}.{key}={_written(value)}") for name, keys in whole.items() for key, value in keys.items()
+             if value != other.get(name, {}).get(key, value)]
+    tasks, other = (given.get("per_task", {}) for given in (ran, now))
+    return found + [(task, f"{key}={_written(value)}") for task, keys in tasks.items() for key, value in keys.items()
+                    if value != other.get(task, {}).get(key)]
+
+
+def _written(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m lib.params.profile PROFILE SECTION [--task T] [--seed K] [--set section.key=value ...]` prints flat YAML."""
+    parser = argparse.ArgumentParser(prog="python -m lib.params.profile", description="Print the parameters of one notebook.")
+    parser.add_argument("profile")
+    parser.add_argument("section", help=", ".join(RUNS))
+    parser.add_argument("--task")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="section.key=value")
+    given = parser.parse_args(arguments)
+    try:
+        profile = load_profile(given.profile, split_overrides(" ".join(given.set)))
+        task = given.task or profile.sections["common"]["task"]
+        seed = profile.sections["common"]["seed"] if given.seed is None else given.seed
+        sys.stdout.write(yaml.safe_dump(profile.flat(given.section, task, seed), sort_keys=False))
+    except StudyError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,185 @@
+"""What every notebook is handed: the grid, the common parameters, and where a notebook's files go.
+
+lib.params.sections has the parameters of each notebook over these; lib.params.profile reads, merges and checks them.
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from lib.errors import StudyError, nearest
+from lib.files import ROOT
+from lib.params.stages import OWN_STAGES, STAGES
+
+EXAMPLE_TASK = "shop_reviews"  # what notebook 11 takes where no task is given
+MICRO_TASKS = ("micro_nli", "micro_facts", "micro_paraphrase")
+TASKS = (*MICRO_TASKS, "mnli", "fever", "qqp")
+
+Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy's older generators, in scikit-learn, take
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+OFFLINE_LAYERS, OFFLINE_TOKENS = 6, 512  # of the encoder `offline`
+
+
+def _once(value: list) -> list:
+    for place, one in enumerate(value):
+        if one in value[:place]:
+            raise ValueError(f"{one!r} stands there twice; name it once")
+    return value
+
+
+Once = AfterValidator(_once)
+Seeds = Annotated[list[Seed], Once]
+
+
+def _known_task(name: str) -> str:
+    if name not in TASKS and not name.endswith((".yaml", ".yml")):
+        raise ValueError(f"'{name}' is no task and no task file (*.yaml){nearest(name, TASKS)}")
+    return name
+
+
+def task_folder(task: str) -> str:
+    """Folder name of a task: its own name, or a task file's name without its suffix."""
+    return Path(task).stem if task.endswith((".yaml", ".yml")) else task
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Grid(Strict):
+    """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only, `dose_tasks` and `dose_seeds`,
+    parts of the two, notebooks 06b and 07b too."""
+
+    tasks: list[str] = Field(min_length=1)
+    seeds: Seeds
+    dense_seeds: Seeds
+    dose_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
+    dose_seeds: Seeds
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks(cls, value: list[str]) -> list[str]:
+        folders = [task_folder(_known_task(name)) for name in value]
+        if len(set(folders)) < len(folders):
+            raise ValueError(f"two of {folders} would share a folder under outputs")
+        return value
+
+    @field_validator("dense_seeds")
+    @classmethod
+    def _any_seed(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        if not value and not info.data.get("seeds", value):
+            raise ValueError("no seed is named; give one here or in grid.seeds")
+        return value
+
+    @field_validator("dose_tasks", "dose_seeds")
+    @classmethod
+    def _part(cls, value: list, info: ValidationInfo) -> list:
+        whole = info.field_name.removeprefix("dose_")
+        if outside := [one for one in value if one not in info.data.get(whole, value)]:
+            raise ValueError(f"{outside[0]!r} is not among grid.{whole}, whose models notebooks 06b and 07b build on")
+        return value
+
+
+class Placed(Strict):
+    """What every notebook is handed: whose outputs it reads and writes, and of which task and seed."""
+
+    section: ClassVar[str]
+    profile: str
+    task: str
+    seed: Seed
+
+    @field_validator("profile")
+    @classmethod
+    def _profile(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or value in ("reference", "rebuilt"):
+            raise ValueError("must begin with a letter or digit and hold letters, digits, _, . or -, for it names a folder "
+                             "under outputs; reference and rebuilt are taken there")
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        return _known_task(value)
+
+    @property
+    def stage(self) -> str:
+        """The notebook's name, such as '04_pruning'."""
+        return (STAGES | OWN_STAGES)[self.section]
+
+    @property
+    def root(self) -> Path:
+        """The project's root, found from this file and not from the working directory."""
+        return ROOT
+
+    @property
+    def outputs(self) -> Path:
+        return ROOT / "outputs" / self.profile
+
+    def folder(self, stage: str, task: str | None = None, seed: int | None = None) -> Path:
+        """outputs/<profile>/<task>/seed<k>/<stage>, of this run's task and seed unless told; 09 has one per profile."""
+        if stage not in (known := [*STAGES.values(), *OWN_STAGES.values()]):
+            raise StudyError(f"no stage '{stage}'{nearest(stage, known)}")
+        if stage == STAGES["claims"]:
+            return self.outputs / stage
+        task, seed = task or self.task, self.seed if seed is None else seed
+        return self.outputs / task_folder(task) / f"seed{seed}" / stage
+
+
+class Run(Placed):
+    """What a notebook of the chain runs with: the common parameters and its own (subclasses)."""
+
+    encoder: str
+    encoder_revision: str
+    encoder_layers: Count
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Positive
+    warmup: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    freeze_embeddings: bool
+    max_length: Annotated[int, Field(ge=8)]
+    dtype: Literal["auto", "fp32", "bf16"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1)]
+    prune_warmup: Share
+    prune_cooldown: Share
+    mask_interval: Annotated[int, Field(ge=1)]
+    kd_weight: Share
+    pkd_weight: Positive
+    tinybert_weight: Positive
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; give 'offline', a hub id or a folder")
+        return value
+
+    @field_validator("encoder_layers")
+    @classmethod
+    def _encoder_layers(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("encoder") == "offline" and value > OFFLINE_LAYERS:
+            raise ValueError(f"encoder 'offline' has {OFFLINE_LAYERS} layers; give 0 (all) to {OFFLINE_LAYERS}")
+        return value
+
+    @field_validator("max_length")
+    @classmethod
+    def _max_length(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("encoder") == "offline" and value > OFFLINE_TOKENS:
+            raise ValueError(f"encoder 'offline' reads {OFFLINE_TOKENS} tokens; give 8 to {OFFLINE_TOKENS}")
+        return value
+
+    @field_validator("prune_cooldown")
+    @classmethod
+    def _cooldown(cls, value: float, info: ValidationInfo) -> float:
+        if value + info.data.get("prune_warmup", 0) >= 1:
+            raise ValueError(f"with prune_warmup = {info.data['prune_warmup']} no step is left to prune in; their sum must be "
+                             "below 1")
+        return value

@@ -1,0 +1,4 @@
+"""Where rows come from: the micro-world, real sets by mirror, hub or address, a reader's own files.
+
+Lives here: task, registry, dataset, own, example, sources, download, microworld, grammar, probes. May import: the ground, params.
+"""

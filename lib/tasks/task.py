@@ -1,0 +1,44 @@
+"""What a task is: its labels, its splits, its OOD sets and where their rows come from."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lib.tasks.sources import Table
+
+
+@dataclass(frozen=True)
+class Ood:
+    """An OOD set: its labels, how a task class becomes one of them after the argmax, its main score."""
+
+    labels: tuple[str, ...]
+    collapse: tuple[int, ...] | None = None
+    score: Literal["accuracy", "balanced"] = "accuracy"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task is; `text_a` and `text_b` are the field's words for the two texts, `caveats` what its data are not.
+
+    `tables` names the file of each split (none for the micro-world, which is made, not read);
+    train rows whose group occurs in a split of `train_without` are dropped.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    text_a: str
+    text_b: str
+    ood: dict[str, Ood]
+    shortcut: Literal["overlap", "b_only"]
+    licence: str
+    source: str
+    caveats: str
+    tables: dict[str, Table] = field(default_factory=dict, repr=False)
+    train_without: tuple[str, ...] = ()
+
+    def classes(self, split: str) -> tuple[str, ...]:
+        """Label names of a split, by class id."""
+        return self.ood[split].labels if split in self.ood else self.labels
+
+    def chance(self, split: str) -> float:
+        """Accuracy of a uniform guess on a split, after the collapse."""
+        return 1 / len(self.classes(split))

@@ -1,0 +1,1 @@
+"""The book: executed notebooks as one folder of HTML."""

@@ -1,0 +1,198 @@
+"""What arithmetic costs here: params/speeds.yaml, the shapes of encoders without their weights, and this machine measured."""
+
+import os
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from transformers import AutoConfig, BertConfig, BertForSequenceClassification
+
+from lib import names, safe_yaml
+from lib.errors import StudyError, fault, nearest
+from lib.files import ROOT
+from lib.models import batches, devices, encoders, loop, pretrained, quantization
+from lib.params.schema import Positive, Strict
+
+
+class Machine(Strict):
+    """Achieved GFLOP/s of one job: training, predicting, predicting with quantised models; seconds that a step takes beside."""
+
+    kind: Literal["cpu", "accelerator"]
+    dtype: Literal["fp32", "bf16"]
+    threads: int = Field(ge=1)
+    cores: int = Field(ge=1)
+    train: Positive
+    predict: Positive
+    quantized: Positive
+    step: float = Field(ge=0)
+    origin: str
+
+    def slowed(self, times: float) -> "Machine":
+        """What is left to one of several jobs that share it; what a step takes beside its arithmetic overlaps."""
+        return self.model_copy(update={key: getattr(self, key) / times for key in ("train", "predict", "quantized")})
+
+    def at(self, train: float) -> "Machine":
+        """The machine at another training speed (GFLOP/s), its predictions faster or slower by as much."""
+        return self.slowed(self.train / train).model_copy(update={"step": 0.0, "origin": "as given"})
+
+
+class Fixed(Strict):
+    """Seconds beside the encoder's arithmetic, and the queries of an attack."""
+
+    data: float
+    notebook: float
+    model: float
+    tokenised: float
+    analysed: float
+    floors: float
+    batching: float
+    timed: float
+    queries: dict[str, float]
+
+
+class Shape(Strict):
+    """An encoder's size: layers, hidden width, feed-forward width; vocabulary, positions and token types of its embeddings."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    vocabulary: int
+    positions: int
+    types: int
+
+    @property
+    def layer_weights(self) -> int:
+        """Linear weights of one layer."""
+        return 4 * self.hidden**2 + 2 * self.hidden * self.ffn
+
+    def flops(self, tokens: float, labels: int) -> float:
+        """One forward pass over one row of so many tokens, counted as `encoders.flops` does."""
+        layer = 2 * tokens * self.layer_weights + 4 * tokens**2 * self.hidden
+        return self.layers * layer + 2 * (self.hidden**2 + self.hidden * labels)
+
+    def parameters(self, labels: int) -> int:
+        """All parameters of a classifier, embeddings, pooler and norms among them."""
+        h = self.hidden
+        layer = self.layer_weights + 9 * h + self.ffn
+        return (self.vocabulary + self.positions + self.types + 2) * h + self.layers * layer + h**2 + h + (h + 1) * labels
+
+
+class Split(Strict):
+    """Rows upstream and in the mirror, mean tokens; cells: subcase x label, each of which data.n_ood caps."""
+
+    tokens: Positive
+    rows: int = 0
+    mirror: int = 0
+    cells: int = 0
+
+
+class Table(Strict):
+    """params/speeds.yaml."""
+
+    machines: dict[str, Machine]
+    fixed: Fixed
+    encoders: dict[str, Shape]
+    tasks: dict[str, dict[str, Split]]
+
+
+@lru_cache
+def known(path: Path = ROOT / "params" / "speeds.yaml") -> Table:
+    """What costs are counted with. Raises StudyError naming the entry at fault."""
+    try:
+        return Table.model_validate(safe_yaml.read(path))
+    except ValidationError as error:
+        raise StudyError(f"{path.name}: {fault(error.errors()[0])}") from None
+
+
+def machine(name: str = "", threads: int = 1, on_accelerator: bool = False) -> Machine:
+    """The entry of that name; without one, an accelerator's, or the CPU's of as many threads (else of the most)."""
+    entries = known().machines
+    if name and name not in entries:
+        raise StudyError(f"params/speeds.yaml has no machine '{name}'{nearest(name, entries)}")
+    fitting = [m for m in entries.values() if (m.kind == "accelerator") == on_accelerator]
+    return entries[name] if name else min(fitting, key=lambda m: (on_accelerator or m.threads != threads, -m.threads))
+
+
+@lru_cache
+def shape(encoder: str, revision: str = "") -> Shape:
+    """An encoder's shape: of params/speeds.yaml, else of its config. Raises StudyError where neither is to be had."""
+    if encoder in known().encoders:
+        return known().encoders[encoder]
+    try:
+        pretrained.depth(encoder, revision)
+    except StudyError as error:
+        raise StudyError(f"the shape of encoder '{encoder}' is not known ({error}); to plan without it, state its shape in "
+                         "params/speeds.yaml, encoders") from None
+    source, where = pretrained.resolve(encoder, revision)
+    config = AutoConfig.from_pretrained(source, **where)
+    ffn = getattr(config, "intermediate_size", None) or config.hidden_dim
+    types = 0 if config.model_type == "distilbert" else config.type_vocab_size
+    return Shape(layers=config.num_hidden_layers, hidden=config.hidden_size, ffn=ffn, vocabulary=config.vocab_size,
+                 positions=config.max_position_embeddings, types=types)
+
+
+def shape_of(name: str, dense: Shape) -> Shape:
+    """The shape of a model by its name; dense: that of the dense model. Raises StudyError for layers that it does not have."""
+    found = names.parse(name)
+    if found.family not in names.FAMILIES:
+        return shape(found.structure)
+    level = found.structure.partition("-")[2].partition("-")[0]
+    if found.family == "theseus" and not 1 <= int(level) < dense.layers:
+        raise StudyError(f"{name!r}: the dense model has {dense.layers} layers, so theseus-K takes K from 1 to {dense.layers - 1}")
+    if found.family == "ffn":
+        return dense.model_copy(update={"ffn": max(1, dense.ffn - round(float(level) / 100 * dense.ffn))})
+    kept = int(level) if found.family == "theseus" else len(encoders.layers_for(found.structure, dense.layers))
+    return dense.model_copy(update={"layers": kept})
+
+
+def dense_shape(run) -> Shape:
+    """The shape of the dense model of a run."""
+    whole = shape(run.encoder, run.encoder_revision)
+    return whole.model_copy(update={"layers": min(run.encoder_layers or whole.layers, whole.layers)})
+
+
+def calibrate(run, tokens: float, seconds: float = 6.0) -> Machine:
+    """This machine's speeds with the run's dense shape, batch size, threads, dtype and device, on random weights and random
+    rows of `tokens` in the mean; about three times `seconds`. Let nothing else run beside it."""
+    device = devices.device(run.device)
+    dtype = devices.dtype(run.dtype, device)
+    devices.deterministic(0, run.threads)
+    dense, draw = dense_shape(run), np.random.default_rng(0)
+    model = BertForSequenceClassification(BertConfig(
+        vocab_size=dense.vocabulary, hidden_size=dense.hidden, num_hidden_layers=dense.layers, intermediate_size=dense.ffn,
+        num_attention_heads=next(n for n in (12, 8, 4, 2, 1) if dense.hidden % n == 0), type_vocab_size=max(1, dense.types),
+        max_position_embeddings=dense.positions, hidden_dropout_prob=run.dropout, attention_probs_dropout_prob=run.dropout))
+    if run.freeze_embeddings:
+        model.base_model.embeddings.requires_grad_(False)
+    lengths = np.clip(draw.poisson(tokens, 16 * run.batch_size), 4, run.max_length)
+    ids, labels = [draw.integers(0, dense.vocabulary, n) for n in lengths], np.zeros(len(lengths), np.int64)
+    rows = batches.Encoded(ids, None, labels, lengths, 0)
+    forward = float(np.mean([dense.flops(n, 2) for n in lengths])) / 1e9
+
+    def train(steps: int) -> float:
+        plan = loop.Plan(steps=steps, batch_size=run.batch_size, learning_rate=1e-6, warmup=0.0, weight_decay=0.0,
+                             dtype=dtype, device=device, seed=0)
+        _, cost = loop.fit(model, rows, lambda logits, _: logits.float().square().mean(), plan)
+        return cost["rows_per_second"]
+
+    def predict(worker, kind: str) -> float:
+        done, start = 0, time.perf_counter()
+        while done == 0 or time.perf_counter() - start < seconds:
+            loop.predict(worker, rows, dtype=kind, device=device)
+            done += len(lengths)
+        return done / (time.perf_counter() - start)
+
+    train(3)
+    speed = train(max(3, round(seconds * train(5) / run.batch_size)))
+    predicting = predict(model, dtype)
+    quantized = predict(quantization.quantize(model, "ptq8"), "fp32")
+    what = torch.cuda.get_device_name() if device == "cuda" else device
+    return Machine(kind="cpu" if device == "cpu" else "accelerator", dtype=dtype, threads=run.threads,
+                   cores=os.cpu_count() or 1, train=round(3 * speed * forward, 1), predict=round(predicting * forward, 1),
+                   quantized=round(quantized * forward, 1), step=0.0,
+                   origin=f"measured: {what}, batches of {run.batch_size} rows of {tokens:.0f} tokens, {dense.layers} layers of "
+                          f"{dense.hidden}")

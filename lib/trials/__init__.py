@@ -1,0 +1,5 @@
+"""Experiments with models: doses of the shortcut, mends, attacks, what a model costs to run, a reader's own model.
+
+Lives here: doses, mitigation, mends, candidates, attack, robustness, costs, runtimes, your_model. May import: the ground, params,
+tasks, models, analysis.
+"""

@@ -1,0 +1,181 @@
+"""A compressed model of the reader's own, or its predictions alone, judged as the study's models are (notebook 10)."""
+
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lib import progress, store
+from lib.analysis import loyalty, measures, tables
+from lib.errors import StudyError, nearest
+from lib.models import batches, loop, pretrained
+from lib.tasks import sources
+from lib.tasks.task import Task
+from lib.trials import attack
+
+DOUBT = 0.2  # share of rows by which another order of the classes must fit better before the given one is doubted
+MANY = 6  # classes beyond which orders are not tried
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier as it was saved. order: for each class of the task, the model's class. dtype: of its predictions."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    order: tuple[int, ...]
+    dtype: str
+
+
+def load(place: str, task: Task, labels: list[str] | None = None, revision: str = "", dtype: str = "fp32",
+         name: str = "") -> Subject:
+    """A finished classifier from a folder or a hub id, quantised or not.
+
+    labels: the task's class names in the model's order, needed where its config does not name them. dtype: of
+    predictions; a quantised model takes fp32. name: what it is called in bars and texts. Raises StudyError for a folder that holds no finished classifier, another
+    number of classes, or classes that cannot be told apart.
+    """
+    model = pretrained.load_finished(place, revision)
+    names = labels or [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    return Subject(name or Path(place).name, model, pretrained.load_tokenizer(place, revision),
+                   order_of(names, task, place), "fp32" if is_quantized(model) else dtype)
+
+
+def example(run) -> tuple[str, str]:
+    """Folders of a compressed model and its parent of this profile's own chain: its last quantised model, and the dense one.
+
+    Raises StudyError where notebooks 02 and 05 have not run.
+    """
+    recipes = store.read_stage(run.folder("05_quantization_and_replacing"))
+    return str(list(recipes.values())[-1].path), str(store.read_stage(run.folder("02_teacher"))["dense"].path)
+
+
+def order_of(names: list[str], task: Task, place: str) -> tuple[int, ...]:
+    """For each class of the task the place of its name among the model's, by letters and digits alone."""
+    plain = [sources.normalise(name) for name in names]
+    wanted = [sources.normalise(label) for label in task.labels]
+    if len(names) != len(task.labels):
+        raise StudyError(f"{place} has {len(names)} classes ({', '.join(names)}), task '{task.name}' has {len(task.labels)} "
+                         f"({', '.join(task.labels)}): give a model of that task")
+    if sorted(plain) != sorted(wanted):
+        strange = next(name for name, one in zip(names, plain) if one not in wanted)
+        raise StudyError(f"{place} calls a class '{strange}', which task '{task.name}' does not know{nearest(strange, task.labels)}; "
+                         "say in labels what its classes mean, in its order, such as "
+                         f"labels = {list(task.labels)}")
+    return tuple(plain.index(label) for label in wanted)
+
+
+def predict(subject: Subject, items: pd.DataFrame, max_length: int, device: str = "cpu") -> pd.DataFrame:
+    """The model's predictions table of these rows, its logits in the task's order of classes."""
+    encoded = batches.encode(subject.tokenizer, items, max_length)
+    place = "cpu" if is_quantized(subject.model) else device
+    with progress.bar(len(items), subject.name) as bar:
+        logits = loop.predict(subject.model, encoded, dtype=subject.dtype, device=place, progress=bar)
+    return store.predictions_table(items, logits[:, list(subject.order)])
+
+
+def is_quantized(model: PreTrainedModel) -> bool:
+    """Whether a model's weights are integers."""
+    return getattr(model.config, "quantization_config", None) is not None
+
+
+def read_predictions(path: str | Path, items: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """A predictions table from another framework: Parquet, CSV, TSV or JSON lines with a column guid and one for each class
+    of the task, by its name, holding logits or probabilities. Rows of train may be left out; further columns are not read.
+
+    Raises StudyError naming the file and the column or row at fault.
+    """
+    path = Path(path)
+    frame = sources.load_file(path, ["guid"]).to_pandas()
+    by_name = {sources.normalise(str(column)): column for column in frame.columns}
+    for name in ("guid", *task.labels):
+        if sources.normalise(name) not in by_name:
+            raise StudyError(f"{path}: column '{name}' is missing{nearest(name, map(str, frame.columns))}; give guid and a column "
+                             f"for each class: {', '.join(task.labels)}")
+    guid = frame[by_name["guid"]].astype(str)
+    if guid.duplicated().any():
+        raise StudyError(f"{path}: guid '{guid[guid.duplicated()].iloc[0]}' stands there twice; give one row each")
+    scores = frame[[by_name[sources.normalise(label)] for label in task.labels]].apply(pd.to_numeric, errors="coerce")
+    known = items[items["split"] != "train"].reset_index(drop=True)
+    at = pd.Index(guid).get_indexer(known["guid"])
+    if (at < 0).any():
+        raise StudyError(f"{path}: guid '{known['guid'][at < 0].iloc[0]}' of split {known['split'][at < 0].iloc[0]} has no row "
+                         f"({(at < 0).sum()} of {len(known)} are missing); predict every row but train's")
+    values = scores.to_numpy(float)[at]
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values).all(axis=1)))
+        raise StudyError(f"{path}: guid '{known['guid'][row]}': {values[row].tolist()} are not all numbers; give logits or probabilities")
+    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        values = np.log(np.clip(values, 1e-12, None))
+    return store.predictions_table(known, values)
+
+
+def victim(subject: Subject, max_length: int, device: str = "cpu") -> "_Ordered":
+    """The model, ready for `lib.trials.attack`, its answers in the task's order of classes."""
+    asked = attack.Victim(subject.model, subject.tokenizer, max_length, "fp32", "cpu" if is_quantized(subject.model) else device)
+    return _Ordered(asked, subject.order)
+
+
+@dataclass
+class _Ordered:
+    asked: attack.Victim
+    order: tuple[int, ...]
+
+    def logits(self, text_a, text_b) -> np.ndarray:
+        return self.asked.logits(text_a, text_b)[:, list(self.order)]
+
+
+def doubt(predictions: pd.DataFrame, task: Task) -> str:
+    """A warning where another order of the classes fits the ID rows far better than the one in use; else ""."""
+    here = predictions[predictions["split"].isin(["dev", "test"])]
+    answer, label = np.stack(here["logits"].to_numpy()).argmax(axis=1), here["label"].to_numpy()
+    if len(task.labels) > MANY:
+        return ""
+    fits = {order: (np.asarray(order)[answer] == label).mean() for order in permutations(range(len(task.labels)))}
+    best, now = max(fits, key=fits.get), fits[tuple(range(len(task.labels)))]
+    if fits[best] - now < DOUBT:
+        return ""
+    names = [task.labels[i] for i in best]
+    return (f"Right on {now:.0%} of the ID rows; with its classes read as {', '.join(names)} it would be right on {fits[best]:.0%}. "
+            f"Is the order of its labels wrong? Say it with labels = {names}.")
+
+
+def tokenizers_differ(subject: Subject, parent: Subject) -> str:
+    """What to know where a model and its parent read by different words; else ""."""
+    if subject.tokenizer.get_vocab() == parent.tokenizer.get_vocab():
+        return ""
+    return (f"{subject.name} has a tokenizer of its own ({len(subject.tokenizer)} tokens, its parent's {len(parent.tokenizer)}): each "
+            "reads by its own, and word counts and speeds are of different inputs.")
+
+
+def verdict(rows: pd.DataFrame, parent_rows: pd.DataFrame, predictions: pd.DataFrame, parent: pd.DataFrame, items: pd.DataFrame,
+            task: Task, margin: float = 0.02, n_boot: int = 1000) -> str:
+    """The verdict on a compressed model beside its parent, in plain words; margin: the smallest difference worth a word."""
+    found = measures.compare(rows, parent_rows, task, n_boot=n_boot).set_index("measure")
+    by = {name: found.loc[name, ["value", "low", "high"]].astype(float) for name in ("id_difference", "ood_difference", "gap_difference")}
+    loyal = loyalty.by_split(predictions, parent, items, task, n_boot).query("measure == 'label_loyalty'").set_index("split")
+    lines = [f"- In distribution it scores {_points(by['id_difference'])} against its parent, out of distribution "
+             f"{_points(by['ood_difference'])}."]
+    grown = by["gap_difference"]
+    if grown["low"] > 0 and grown["value"] >= margin:
+        lines.append(f"- **It has forgotten more than its ID score shows**: the gap between the two grew by {_points(grown)}.")
+    elif grown["high"] < margin:
+        lines.append(f"- **It has not forgotten more than its ID score shows**, as far as {100 * margin:g} points: the gap grew by "
+                     f"{_points(grown)}.")
+    else:
+        lines.append(f"- **Undecided** whether it forgot more than its ID score shows: the gap grew by {_points(grown)}; more OOD "
+                     "rows would tell.")
+    if pd.isna(found.loc["skill_kept", "value"]):
+        lines.append("- Its parent is not surely above chance out of distribution: there is hardly anything that could be forgotten, "
+                     "so this verdict says little.")
+    changed = {split: 1 - loyal.loc[split, "value"] for split in loyal.index if split in ("test", *task.ood)}
+    lines.append("- Answers that are not its parent's: " + ", ".join(f"{share:.1%} of {split}" for split, share in changed.items()) + ".")
+    return "\n".join(lines)
+
+
+def _points(estimate: pd.Series) -> str:
+    return f"{tables.with_interval(estimate['value'], estimate['low'], estimate['high'])} points"
