@@ -7,6 +7,9 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from lib.analysis.tables import with_interval
+from lib.files import ROOT
+from lib.params.profile import load_profile
+from lib.params.sections import RUNS
 
 PACKAGES = ("torch", "transformers", "torchao", "datasets", "pandas", "scikit-learn", "seaborn")
 
@@ -21,13 +24,22 @@ def is_smoke(run) -> bool:
     return run.profile == "smoke"
 
 
-def echo(run) -> pd.DataFrame:
-    """The parameters in force, one row each; a smoke run says first that it is no result."""
+def echo(run) -> pd.DataFrame | None:
+    """What this run was given otherwise than its profile says: parameter (the index) | here | profile; a sentence where
+    that is nothing, and all parameters where no profile of that name lies in params. A smoke run says that it is no result."""
     if is_smoke(run):
         say("> **smoke: not a result.** A few hundred rows, three layers, a few steps: this run only shows that the "
             "chain works. For a true result take `-f params/mini.yaml` or read `outputs/reference/mini`.")
-    values = {name: str(value) for name, value in run.model_dump().items()}
-    return pd.DataFrame({"value": values})
+    here = {name: str(value) for name, value in run.model_dump().items()}
+    path = ROOT / "params" / f"{run.profile}.yaml"
+    if run.section not in RUNS or not path.is_file():
+        return pd.DataFrame({"value": here})
+    asked = {name: str(value) for name, value in load_profile(path).flat(run.section, run.task, run.seed).items()}
+    other = {name: {"here": value, "profile": asked[name]} for name, value in here.items() if value != asked[name]}
+    if other:
+        return pd.DataFrame.from_dict(other, orient="index")
+    say(f"Parameters: as in `params/{run.profile}.yaml`, sections `common` and `{run.section}`.")
+    return None
 
 
 def caveats(run, task) -> None:

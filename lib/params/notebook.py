@@ -36,37 +36,37 @@ def _cells(namespace: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def parameters(section: str, namespace: Mapping[str, Any]) -> Placed:
-    """The second cell of every notebook: `run = params.check("pruning", globals())`.
+    """The second cell of every notebook: `run = notebook.parameters("pruning", globals())`.
 
-    The parameters cell holds the smoke values. What papermill injected goes over them: a whole profile
-    (`-f params/mini.yaml`) by its sections, single names (`-p sparsity_levels "[0.5]"`) last. Notebook 11's
-    cell names a few only; the others are as in params/smoke.yaml. Any unknown name, unknown key or wrong type raises
-    StudyError before anything is trained.
+    The parameters cell names what its reader may want to change, with smoke's values; all others are as in
+    params/smoke.yaml. What papermill injected goes over both: a whole profile (`-f params/mini.yaml`) by its sections,
+    single names (`-p sparsity_levels "[0.5]"`, also such as the cell leaves out) last. Any unknown name, unknown key or
+    wrong type raises StudyError before anything is trained.
     """
     if section not in (known := RUNS | OWN):
         raise StudyError(f"no section '{section}'{nearest(section, known)}")
-    model, notebook = known[section], f"{(STAGES | OWN_STAGES)[section]}.ipynb"
-    homes = [name for name, run in RUNS.items() if issubclass(model, run)]  # sections of a profile that it is handed
+    model, name = known[section], f"{(STAGES | OWN_STAGES)[section]}.ipynb"
+    homes = [home for home, run in RUNS.items() if issubclass(model, run)]  # sections of a profile that it is handed
     fields, parts = set(model.model_fields), set(PARTS) if homes else set()
     own, injected = _cells(namespace)
-    for names, allowed in ((own, fields), (injected, fields | parts)):
-        for name in names:
-            if name not in allowed:
-                raise StudyError(f"{notebook}: unknown parameter '{name}'{nearest(name, sorted(allowed))}")
+    for keys, allowed in ((own, fields), (injected, fields | parts)):
+        for key in keys:
+            if key not in allowed:
+                raise StudyError(f"{name}: unknown parameter '{key}'{nearest(key, sorted(allowed))}")
     layers: list[Layer] = []
-    if section in OWN and homes:  # its cell names only what its reader changes
-        smoke, shown = _smoke()
-        layers += [(shown, smoke[home]) for home in ("common", *homes)]
-    layers.append((notebook, {key: namespace[key] for key in fields - set(injected) if key in namespace}))
+    smoke, shown = _smoke()
+    for home in homes:
+        layers += [(shown, smoke["common"]), (shown, _grid_of(home, smoke["grid"])), (shown, smoke[home])]
+    layers.append((name, {key: namespace[key] for key in fields - set(injected) if key in namespace}))
     flat = {key: namespace[key] for key in injected if key in fields}
-    raw = {name: namespace[name] or {} for name in injected if name in PARTS}
+    raw = {key: namespace[key] or {} for key in injected if key in PARTS}
     if raw:
-        injector = f"{notebook}, injected profile"
-        _build(raw, _smoke()[0], injector)
+        injector = f"{name}, injected profile"
+        _build(raw, smoke, injector)
         of_profile = {key: value for key, value in raw["common"].items() if key != "task" or section in RUNS}
         task = flat.get("task", of_profile.get("task", namespace.get("task")))
         layers.append((injector, of_profile))
         for home in homes:
             layers += [(injector, raw.get(home, {})), (injector, _grid_of(home, raw.get("grid", {}))),
                        (f"{injector}, per_task {task}", _for_task(raw.get("per_task", {}), task, home))]
-    return _validate(model, section, [*layers, (f"{notebook}, injected parameters", flat)])
+    return _validate(model, section, [*layers, (f"{name}, injected parameters", flat)])
