@@ -1,4 +1,5 @@
 """Where rows come from: the micro-world, real sets by mirror, hub or address, a reader's own files.
 
-Lives here: task, registry, dataset, own, example, sources, download, microworld, grammar, probes. May import: the ground, params.
+Lives here: task, registry, dataset, sources, download; microworld, grammar, probes; own, example.
+May import: the ground, params.
 """
