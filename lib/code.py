@@ -18,7 +18,7 @@ SKIPPED = ("ctx", "kind", "type_comment")  # of a node: what says nothing, or no
 
 
 def source_hash(*modules: str) -> str:
-    """A hash of the code of some modules, by their dotted names below lib (`models.loop`). StudyError: no such module."""
+    """A hash of the code of some modules, by dotted name below lib (`models.loop`). StudyError: no such module."""
     return hashed(module_code(name) for name in sorted(modules))
 
 

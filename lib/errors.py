@@ -19,7 +19,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def fault(error: Mapping[str, Any], known: Iterable[str] = ()) -> str:
-    """One line for an error of pydantic (an item of `ValidationError.errors()`). known: the keys that are valid there."""
+    """One line for an error of pydantic (an item of `ValidationError.errors()`). known: the keys valid there."""
     key, kind, value = ".".join(str(part) for part in error["loc"]), error["type"], error["input"]
     if kind in ("extra_forbidden", "invalid_key"):
         return f"unknown key '{key}'{nearest(str(error['loc'][-1]), known)}"

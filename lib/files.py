@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, each with a checksum in its folder's `checksums.json`, and the lock of a profile."""
+"""Files that appear whole or not at all, with checksums in their folder's `checksums.json`; the lock of a profile."""
 
 import errno
 import fcntl
@@ -35,7 +35,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def recorded(path: Path) -> Iterator[Path]:
-    """`replacing`, and the file's checksum goes into its folder's `checksums.json`."""
+    """`whole`, and the file's checksum goes into its folder's `checksums.json`."""
     with whole(path) as temporary:
         yield temporary
     _record(path.parent, {path.name: digest(path)})
@@ -53,8 +53,10 @@ def room(path: Path) -> Iterator[None]:
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
-    """Hash of a file's content, in hex: its SHA-256 or, as kind "git", what `git hash-object` gives. Read once per process
-    for each state of the file."""
+    """Hash of a file's content, in hex: its SHA-256 or, as kind "git", what `git hash-object` gives.
+
+    Read once per process for each state of the file.
+    """
     state = path.stat()
     return _digest(str(path), kind, state.st_size, state.st_mtime_ns, state.st_ino)
 
@@ -71,7 +73,7 @@ def _digest(path: str, kind: str, size: int, *_) -> str:
 def damaged(snapshot: Path) -> list[Path]:
     """Files of a commit in the hub client's cache that differ from the content hash (ETag) under which they are kept.
 
-    The client itself compares sizes only. Where its cache is without symbolic links, no hash is kept and none is compared.
+    The client itself compares sizes only. A cache without symbolic links keeps no hash, and none is compared.
     """
     kinds = {64: "sha256", 40: "git"}
     links = [file for file in sorted(snapshot.rglob("*")) if file.is_symlink() and file.is_file()]
@@ -88,10 +90,10 @@ def checksums(folder: Path) -> dict[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def _record(folder: Path, found: dict[str, str]) -> None:
+def _record(folder: Path, digests: dict[str, str]) -> None:
     known = {name: value for name, value in checksums(folder).items() if (folder / name).exists()}
     with whole(folder / CHECKSUMS) as temporary:
-        temporary.write_text(json.dumps(known | found, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(known | digests, indent=1, sort_keys=True) + "\n")
 
 
 def seal(folder: Path) -> None:
@@ -102,7 +104,7 @@ def seal(folder: Path) -> None:
 
 
 def fault(folder: Path, name: str) -> str:
-    """What is wrong with a file of a folder ("was altered or cut short", ...), by its `checksums.json`; "" where it is sound."""
+    """What is wrong with a file of a folder by its `checksums.json` ("is missing", ...); "" where it is sound."""
     known, path = checksums(folder), folder / name
     if name not in known:
         return "was not written by the study, or not to its end"
@@ -112,12 +114,14 @@ def fault(folder: Path, name: str) -> str:
 
 
 def checked(path: Path, folder: Path | None = None) -> Path:
-    """The path of a file that holds what was written. StudyError where it does not; folder: whose `checksums.json` says
-    so, its own if none is given."""
+    """The path of a file that holds what was written. StudyError where it does not.
+
+    folder: whose `checksums.json` says so, its own if none is given.
+    """
     folder = folder or path.parent
     if wrong := fault(folder, str(path.relative_to(folder))):
-        raise StudyError(f"{path} {wrong}: `make study` finds such files and makes them anew; by hand, delete it and run "
-                         "its notebook again")
+        raise StudyError(f"{path} {wrong}: `make study` finds such files and makes them anew; by hand, delete it and "
+                         "run its notebook again")
     return path
 
 

@@ -55,7 +55,12 @@ class Name(NamedTuple):
     @property
     def loss_name(self) -> str:
         """The loss with its setting."""
-        return self.loss + ("" if not self.setting else f"_{self.setting}" if self.setting == "one_run" else f"-{self.setting}")
+        return self.loss + (self.setting and f"{'_' if self.setting == 'one_run' else '-'}{self.setting}")
+
+
+def percent(family: str, fraction: float) -> str:
+    """`imp-70` from ("imp", 0.7)."""
+    return f"{family}-{fraction * 100:g}"
 
 
 def parse(name: str) -> Name:
@@ -71,8 +76,8 @@ def parse(name: str) -> Name:
     _check_number(name, structure)
     setting = ""
     for place, step in enumerate(steps):
-        if found := _RMC.fullmatch(step):
-            steps[place], setting = "rmc", found[2] or found[3]
+        if rmc := _RMC.fullmatch(step):
+            steps[place], setting = "rmc", rmc[2] or rmc[3]
         elif step not in (*LOSSES, *QUANTIZATIONS):
             raise StudyError(f"'{name}': '{step}' is no loss and no quantisation of this study"
                              f"{nearest(step, (*LOSSES, 'rmc_one_run', *QUANTIZATIONS))}")
@@ -88,9 +93,5 @@ def _check_number(name: str, structure: str) -> None:
     if family in ("truncated", "scratch", "theseus") and int(number.split("-")[0]) < 1:
         raise StudyError(f"'{name}': {structure} has no layer; give 1 or more, such as {family}-3")
     if family in ("imp", "heads", "ffn") and float(number) >= 100:
-        raise StudyError(f"'{name}': {structure} leaves nothing; the number is the percentage taken away and must be below 100")
-
-
-def percent(prefix: str, fraction: float) -> str:
-    """`imp-70` from ("imp", 0.7)."""
-    return f"{prefix}-{fraction * 100:g}"
+        raise StudyError(f"'{name}': {structure} leaves nothing; the number is the percentage taken away and must be "
+                         "below 100")

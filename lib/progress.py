@@ -16,7 +16,7 @@ def bar(total: int, desc: str, wait: float = 0) -> tqdm:
     notebook holds a few short lines. The final state stays. wait: what takes fewer seconds is not shown at all.
     """
     live = sys.stdout.isatty()
-    # tqdm skips its empty first line where there is a delay, however small; at position 0 a bar inside another (predictions
-    # within a training) moves no cursor, which only a terminal understands
-    return tqdm(total=total, desc=desc, file=sys.stdout, bar_format=SHORT, ascii=" #", mininterval=0.5 if live else LONG,
-                miniters=1, position=None if live else 0, delay=wait or (0 if live else 1e-9))
+    # tqdm skips its empty first line where there is a delay, however small; at position 0 a bar inside another
+    # (predictions within a training) moves no cursor, which only a terminal understands
+    return tqdm(total=total, desc=desc, file=sys.stdout, bar_format=SHORT, ascii=" #", miniters=1,
+                mininterval=0.5 if live else LONG, position=None if live else 0, delay=wait or (0 if live else 1e-9))

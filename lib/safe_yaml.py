@@ -21,7 +21,8 @@ class _SafeLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_SafeLoader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789"))
 
 
 def parse(text: str, where: str) -> Any:
@@ -30,7 +31,7 @@ def parse(text: str, where: str) -> Any:
         return yaml.load(text, _SafeLoader)
     except StudyError as error:
         raise StudyError(f"{where}: {error}") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # the last three: no date, !!int; too deep
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # no date, !!int; too deep
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         what = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -38,7 +39,7 @@ def parse(text: str, where: str) -> Any:
 
 
 def read(path: Path, where: str = "") -> Any:
-    """The content of a YAML file, no key twice. Raises StudyError that names it as `where`, by its path if none is given."""
+    """The content of a YAML file. Raises StudyError that names it as `where`, by its path if none is given."""
     where = where or str(path)
     try:
         return parse(path.read_text(encoding="utf-8"), where)

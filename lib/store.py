@@ -58,18 +58,19 @@ def write_items(path: Path, items: pd.DataFrame) -> None:
 
 
 def read_items(path: Path) -> pd.DataFrame:
-    """A table of rows as `write_items` wrote it: a task's, or what a stage knows of them. Raises StudyError where it is
-    missing or damaged."""
-    if not path.exists():
-        raise StudyError(f"{path} is not there: run notebooks/{path.parent.name}.ipynb with the same parameters first")
-    return pd.read_parquet(files.checked(path))
+    """A table of rows as `write_items` wrote it: a task's, or what a stage knows of them. StudyError as `read_csv`."""
+    return pd.read_parquet(_written(path))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """A table as `write_csv` wrote it. Raises StudyError where it is missing or damaged."""
+    return pd.read_csv(_written(path))
+
+
+def _written(path: Path) -> Path:
     if not path.exists():
         raise StudyError(f"{path} is not there: run notebooks/{path.parent.name}.ipynb with the same parameters first")
-    return pd.read_csv(files.checked(path))
+    return files.checked(path)
 
 
 def predictions_table(items: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
@@ -97,7 +98,8 @@ def check_predictions(table: pd.DataFrame, items: pd.DataFrame | None = None, so
             raise StudyError(f"{source}: row {row + 1} (guid {table['guid'].iloc[row]!r}): {what}")
 
     for column in ("guid", "split"):
-        fault(~table[column].map(lambda value: isinstance(value, str) and value != "").to_numpy(bool), f"{column} must be text, not empty")
+        is_text = table[column].map(lambda value: isinstance(value, str) and value != "")
+        fault(~is_text.to_numpy(bool), f"{column} must be text, not empty")
     fault(table["guid"].duplicated().to_numpy(), "guid stands there twice; give each row one of its own")
     if not pd.api.types.is_integer_dtype(table["label"]):
         raise StudyError(f"{source}: column label must hold whole numbers, not {table['label'].dtype}")
@@ -137,14 +139,14 @@ def write_predictions(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions (or checkpoints) table; logits come back as float32. Refuses another schema version and a damaged
-    file."""
+    """A predictions (or checkpoints) table, logits as float32. StudyError: missing, damaged or of another schema."""
     if not path.exists():
         raise StudyError(f"{path} is not there: run the stage that makes it, or check the path")
     arrow = pq.read_table(files.checked(path))
     version = (arrow.schema.metadata or {}).get(b"predictions_schema", b"none").decode()
     if version != SCHEMA:
-        raise StudyError(f"{path}: predictions schema is {version!r}, this study reads {SCHEMA!r}; delete the file and run its notebook again")
+        raise StudyError(f"{path}: predictions schema is {version!r}, this study reads {SCHEMA!r}; delete the file and "
+                         "run its notebook again")
     table = arrow.to_pandas()
     return table.assign(logits=[np.asarray(x, dtype=np.float32) for x in table["logits"]])
 
@@ -197,7 +199,7 @@ def ordered_logits(table: pd.DataFrame, items: pd.DataFrame, split: str) -> np.n
 
 
 def find(store: Path, model_key: str) -> Model | None:
-    """The finished model of that key, or None. One that is damaged or belongs elsewhere is named in a warning and not found."""
+    """The finished model of that key, or None; one that is damaged or belongs elsewhere is told in a warning."""
     folder = store / model_key
     if not folder.exists():
         return None
@@ -208,8 +210,7 @@ def find(store: Path, model_key: str) -> Model | None:
 
 
 def model_fault(folder: Path) -> str:
-    """The first thing wrong with a model's folder: a file that is missing, altered or cut short, or a record of another
-    key; "" where it is sound."""
+    """The first thing wrong with a model's folder, in a file or by a record of another key; "" where it is sound."""
     for name in dict.fromkeys(("record.json", *files.checksums(folder))):
         if wrong := files.fault(folder, name):
             return f"{name} {wrong}"
@@ -248,12 +249,8 @@ def write_stage(folder: Path, models: list[Model]) -> None:
 
 def read_stage(folder: Path) -> dict[str, Model]:
     """The models a stage made, by name. Raises StudyError where the stage has not run."""
-    path = folder / "models.json"
-    if not path.exists():
-        raise StudyError(f"{path} is not there: run notebooks/{folder.name}.ipynb with the same parameters first")
-    store = folder.parents[2] / "store"
-    models = {}
-    for record in json.loads(files.checked(path).read_text()):
+    path, store, models = folder / "models.json", folder.parents[2] / "store", {}
+    for record in json.loads(_written(path).read_text()):
         model = Model(store / record["key"])
         if not (model.folder / "record.json").exists() or model.record["key"] != record["key"]:
             raise StudyError(f"{path} names model {record['model']!r} ({record['key']}), which is not in {store}: "
