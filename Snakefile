@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,7 @@ from lib.files import lock
 from lib.params.profile import changes, load_profile, split_overrides
 from lib.params.schema import task_folder
 from lib.params.sections import RUNS
+from lib.params.stages import CHAIN
 
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_TELEMETRY="1", JUPYTER_PREFER_ENV_PATH="1")
 os.environ["PATH"] += os.pathsep + str(Path(sys.executable).parent)   # papermill, where no venv is activated
@@ -46,7 +47,23 @@ RUN = f"{OUT}/{{task}}/seed{{seed}}"
 # ---------------------------------------------------------------- what makes a stage stale
 def code_of(stage):
     """Hash of a notebook's code cells (not its parameters cell) and of every lib module they lead to."""
-    return code.notebook_hash(Path(f"notebooks/{stage}.ipynb"))
+    return code.notebook_hash(Path(f"notebooks/{stage.notebook}.ipynb"))
+
+
+def settings(stage):
+    """A notebook's flat parameters for the job's task and seed, one "key=value" each, so that a change is named."""
+    def of(key):
+        def value(wildcards):
+            return f"{key}={PROFILE.flat(stage.section, TASKS[wildcards.task], int(wildcards.seed))[key]!r}"
+        return value
+    return {f"set_{key}": of(key) for key in RUNS[stage.section].model_fields}
+
+
+def texts(value):
+    """Every text in a YAML file's values."""
+    if isinstance(value, (dict, list)):
+        return [text for one in (value.values() if isinstance(value, dict) else value) for text in texts(one)]
+    return [value] if isinstance(value, str) else []
 
 
 def contents(*paths):
@@ -55,22 +72,6 @@ def contents(*paths):
     for path in sorted(map(Path, paths)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def settings(section):
-    """This notebook's flat parameters for the job's task and seed, one "key=value" each, so that a change is named."""
-    def of(key):
-        def value(wildcards):
-            return f"{key}={PROFILE.flat(section, TASKS[wildcards.task], int(wildcards.seed))[key]!r}"
-        return value
-    return {f"set_{key}": of(key) for key in RUNS[section].model_fields}
-
-
-def texts(value):
-    """Every text in a YAML file's values."""
-    if isinstance(value, (dict, list)):
-        return [text for one in (value.values() if isinstance(value, dict) else value) for text in texts(one)]
-    return [value] if isinstance(value, str) else []
 
 
 def task_file(wildcards):
@@ -90,7 +91,7 @@ HELD = ExitStack()
 
 
 def begin():
-    """Take the profile's lock, wait for what an earlier run left at work, write the parameters that papermill is handed."""
+    """Take the profile's lock, wait for what an earlier run left at work, write the parameters for papermill."""
     try:
         HELD.enter_context(lock(Path(OUT)))
     except StudyError as error:
@@ -104,8 +105,8 @@ def begin():
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         if told := otherwise(path):
             print(f"{OUT} was last run with {told}; this run has other values there. Stages that read them run again, "
-                  "finished models stay in the store. If you meant to go on with that run, stop here (Ctrl-C) and give its values.",
-                  file=sys.stderr)
+                  "finished models stay in the store. If you meant to go on with that run, stop here (Ctrl-C) and give "
+                  "its values.", file=sys.stderr)
         path.with_suffix(".tmp").write_text(text, encoding="utf-8")
         path.with_suffix(".tmp").replace(path)
 
@@ -113,22 +114,22 @@ def begin():
 def otherwise(path):
     """What the last run was given otherwise than this one, as it is typed; "" where it left no readable record."""
     try:
-        found = changes(safe_yaml.read(path), PROFILE.as_dict()) if path.exists() else []
+        changed = changes(safe_yaml.read(path), PROFILE.as_dict()) if path.exists() else []
     except StudyError:
         return ""
-    everywhere = " ".join(value for task, value in found if not task)
-    return ", ".join([f"SET={shlex.quote(everywhere)}"] * bool(everywhere) + [f"{value} for {task}" for task, value in found if task])
+    everywhere = " ".join(value for task, value in changed if not task)
+    return ", ".join([f"SET={shlex.quote(everywhere)}"] * bool(everywhere)
+                     + [f"{value} for {task}" for task, value in changed if task])
 
 
 def left_at_work():
     """A papermill of this profile whose Snakemake is gone, or None."""
     for process in psutil.process_iter(["pid", "cmdline"]):
         line = process.info["cmdline"] or []
-        try:
-            if RESOLVED in line and any("papermill" in word for word in line) and Path(process.cwd()) == Path(workflow.basedir):
-                return process.pid
-        except psutil.Error:
-            continue
+        if RESOLVED in line and any("papermill" in word for word in line):
+            with suppress(psutil.Error):
+                if Path(process.cwd()) == Path(workflow.basedir):
+                    return process.pid
     return None
 
 
@@ -141,11 +142,24 @@ wildcard_constraints:
     task="|".join(map(re.escape, TASKS)),
     seed=r"\d+",
 
-# What a notebook prints (bars, what it reads and refuses), not its tables and not papermill's word on each parameter and cell.
+# Of a notebook stands here what it prints (bars, what it reads and refuses), not its tables nor papermill's own words.
 PROFILE_NOTEBOOK = (f"papermill {{input.notebook}} {{log}} -f {RESOLVED} "
                     "--log-level ERROR --no-progress-bar --stdout-file - --stderr-file -")
 SEED_NOTEBOOK = PROFILE_NOTEBOOK + " -p task {params.task:q} -p seed {wildcards.seed}"
 COMMON = PROFILE.sections["common"]
+CLAIMS = CHAIN["claims"]
+
+
+def done(section, task="{task}", seed="{seed}"):
+    """The file by which others tell that a stage of a task and seed has run."""
+    return f"{OUT}/{task_folder(task)}/seed{seed}/{CHAIN[section].notebook}/{CHAIN[section].done}"
+
+
+def waits_for(stage):
+    """What a stage of a task and seed reads of earlier ones."""
+    seeds = sorted({seed for _, seed in GRID.places(CHAIN["teacher"])})
+    return [done(section, seed=seed) for section in stage.reads
+            for seed in (seeds if section == "teacher" and stage.every_dense else ["{seed}"])]
 
 
 def of_task(wildcards):
@@ -154,220 +168,42 @@ def of_task(wildcards):
 
 rule all:
     input:
-        f"{OUT}/09_claims/ledger.csv",
+        f"{OUT}/{CLAIMS.notebook}/{CLAIMS.done}",
     default_target: True
 
 
-rule data:
-    input:
-        notebook=ancient("notebooks/01_data.ipynb"),
-    output:
-        f"{RUN}/01_data/data.parquet",
-    log:
-        f"{RUN}/01_data.ipynb",
-    params:
-        task=of_task, code=code_of("01_data"), task_file=task_file, **settings("data"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule teacher:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        notebook=ancient("notebooks/02_teacher.ipynb"),
-    output:
-        f"{RUN}/02_teacher/models.json",
-    log:
-        f"{RUN}/02_teacher.ipynb",
-    params:
-        task=of_task, code=code_of("02_teacher"), **settings("teacher"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule distillation:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        f"{RUN}/02_teacher/models.json",
-        notebook=ancient("notebooks/03_distillation.ipynb"),
-    output:
-        f"{RUN}/03_distillation/models.json",
-    log:
-        f"{RUN}/03_distillation.ipynb",
-    params:
-        task=of_task, code=code_of("03_distillation"), **settings("distillation"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule pruning:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        f"{RUN}/02_teacher/models.json",
-        notebook=ancient("notebooks/04_pruning.ipynb"),
-    output:
-        f"{RUN}/04_pruning/models.json",
-    log:
-        f"{RUN}/04_pruning.ipynb",
-    params:
-        task=of_task, code=code_of("04_pruning"), **settings("pruning"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule quantization:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        f"{RUN}/02_teacher/models.json",
-        f"{RUN}/03_distillation/models.json",
-        f"{RUN}/04_pruning/models.json",
-        notebook=ancient("notebooks/05_quantization_and_replacing.ipynb"),
-    output:
-        f"{RUN}/05_quantization_and_replacing/models.json",
-    log:
-        f"{RUN}/05_quantization_and_replacing.ipynb",
-    params:
-        task=of_task, code=code_of("05_quantization_and_replacing"), **settings("quantization"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule shortcut_samples:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        expand(f"{OUT}/{{{{task}}}}/seed{{seed}}/02_teacher/models.json", seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
-        f"{RUN}/04_pruning/models.json",
-        notebook=ancient("notebooks/06_shortcut_samples.ipynb"),
-    output:
-        f"{RUN}/06_shortcut_samples/difficulty.parquet",
-    log:
-        f"{RUN}/06_shortcut_samples.ipynb",
-    params:
-        task=of_task, code=code_of("06_shortcut_samples"), **settings("shortcut_samples"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule doses:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        notebook=ancient("notebooks/06b_dose_and_response.ipynb"),
-    output:
-        f"{RUN}/06b_dose_and_response/responses.csv",
-    log:
-        f"{RUN}/06b_dose_and_response.ipynb",
-    params:
-        task=of_task, code=code_of("06b_dose_and_response"), **settings("doses"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule mitigation:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        f"{RUN}/02_teacher/models.json",
-        f"{RUN}/03_distillation/models.json",
-        f"{RUN}/04_pruning/models.json",
-        f"{RUN}/06_shortcut_samples/difficulty.parquet",
-        notebook=ancient("notebooks/07_mitigation.ipynb"),
-    output:
-        f"{RUN}/07_mitigation/models.json",
-    log:
-        f"{RUN}/07_mitigation.ipynb",
-    params:
-        task=of_task, code=code_of("07_mitigation"), **settings("mitigation"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule mends:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        f"{RUN}/02_teacher/models.json",
-        f"{RUN}/03_distillation/models.json",
-        f"{RUN}/04_pruning/models.json",
-        f"{RUN}/07_mitigation/models.json",
-        notebook=ancient("notebooks/07b_what_mends_it.ipynb"),
-    output:
-        f"{RUN}/07b_what_mends_it/mends.csv",
-    log:
-        f"{RUN}/07b_what_mends_it.ipynb",
-    params:
-        task=of_task, code=code_of("07b_what_mends_it"), **settings("mends"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
-
-
-rule loyalty:
-    input:
-        f"{RUN}/01_data/data.parquet",
-        expand(f"{OUT}/{{{{task}}}}/seed{{seed}}/02_teacher/models.json", seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
-        f"{RUN}/03_distillation/models.json",
-        f"{RUN}/04_pruning/models.json",
-        f"{RUN}/05_quantization_and_replacing/models.json",
-        f"{RUN}/07_mitigation/models.json",
-        notebook=ancient("notebooks/08_loyalty_and_attacks.ipynb"),
-    output:
-        f"{RUN}/08_loyalty_and_attacks/attacks.parquet",
-    log:
-        f"{RUN}/08_loyalty_and_attacks.ipynb",
-    params:
-        task=of_task, code=code_of("08_loyalty_and_attacks"), **settings("loyalty"),
-    threads: COMMON["threads"]
-    resources:
-        training=1,
-    shell:
-        SEED_NOTEBOOK
+for stage in (one for one in CHAIN.values() if one is not CLAIMS):
+    rule:
+        name: stage.section
+        input:
+            *waits_for(stage),
+            notebook=ancient(f"notebooks/{stage.notebook}.ipynb"),
+        output:
+            done(stage.section),
+        log:
+            f"{RUN}/{stage.notebook}.ipynb",
+        params:
+            task=of_task, code=code_of(stage), **({} if stage.reads else {"task_file": task_file}), **settings(stage),
+        threads: COMMON["threads"]
+        resources:
+            training=1,
+        shell:
+            SEED_NOTEBOOK   # read when the job runs: no loop variable may stand here
 
 
 rule claims:
     input:
-        expand(f"{RUN}/02_teacher/models.json", task=TASKS, seed=sorted({*GRID.seeds, *GRID.dense_seeds})),
-        expand(f"{RUN}/03_distillation/models.json", task=TASKS, seed=GRID.seeds),
-        expand(f"{RUN}/04_pruning/models.json", task=TASKS, seed=GRID.seeds),
-        expand(f"{RUN}/05_quantization_and_replacing/models.json", task=TASKS, seed=GRID.seeds),
-        expand(f"{RUN}/06_shortcut_samples/difficulty.parquet", task=TASKS, seed=GRID.seeds),
-        expand(f"{RUN}/06b_dose_and_response/responses.csv", task=GRID.dose_tasks, seed=GRID.dose_seeds),
-        expand(f"{RUN}/07_mitigation/models.json", task=TASKS, seed=GRID.seeds),
-        expand(f"{RUN}/07b_what_mends_it/mends.csv", task=GRID.dose_tasks, seed=GRID.dose_seeds),
-        expand(f"{RUN}/08_loyalty_and_attacks/attacks.parquet", task=TASKS, seed=GRID.seeds),
-        notebook=ancient("notebooks/09_claims.ipynb"),
+        *(done(section, *place) for section in CLAIMS.reads for place in GRID.places(CHAIN[section])),
+        notebook=ancient(f"notebooks/{CLAIMS.notebook}.ipynb"),
     output:
-        f"{OUT}/09_claims/ledger.csv",
+        f"{OUT}/{CLAIMS.notebook}/{CLAIMS.done}",
     log:
-        f"{OUT}/09_claims.ipynb",
+        f"{OUT}/{CLAIMS.notebook}.ipynb",
     params:
-        code=code_of("09_claims"),
+        code=code_of(CLAIMS),
         published=contents(*Path("params/published").glob("*"), *Path("params").glob("claims.yaml")),
         **{f"set_{key}": f"{key}={value!r}" for key, value in
-           PROFILE.flat("claims", GRID.tasks[0], (GRID.seeds or GRID.dense_seeds or [0])[0]).items()},
+           PROFILE.flat(CLAIMS.section, GRID.tasks[0], (GRID.seeds or GRID.dense_seeds)[0]).items()},
     threads: COMMON["threads"]
     resources:
         training=1,

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
-from lib.params.stages import OWN_STAGES, STAGES
+from lib.params.stages import OWN_STAGES, STAGES, Stage
 
 EXAMPLE_TASK = "shop_reviews"  # what notebook 11 takes where no task is given
 MICRO_TASKS = ("micro_nli", "micro_facts", "micro_paraphrase")
@@ -85,6 +85,12 @@ class Grid(Strict):
             raise ValueError(f"{outside[0]!r} is not among grid.{whole}, whose models notebooks 06b and 07b build on")
         return value
 
+    def places(self, stage: Stage) -> list[tuple[str, int]]:
+        """(task, seed) of each run of a stage's notebook; none of one that runs once a profile."""
+        tasks, seeds = {"dense": (self.tasks, sorted({*self.seeds, *self.dense_seeds})), "profile": ([], []),
+                        "seeds": (self.tasks, self.seeds), "doses": (self.dose_tasks, self.dose_seeds)}[stage.runs]
+        return [(task, seed) for task in tasks for seed in seeds]
+
 
 class Placed(Strict):
     """What every notebook is handed: whose outputs it reads and writes, and of which task and seed."""
@@ -98,8 +104,8 @@ class Placed(Strict):
     @classmethod
     def _profile(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or value in ("reference", "rebuilt"):
-            raise ValueError("must begin with a letter or digit and hold letters, digits, _, . or -, for it names a folder "
-                             "under outputs; reference and rebuilt are taken there")
+            raise ValueError("must begin with a letter or digit and hold letters, digits, _, . or -, for it names a "
+                             "folder under outputs; reference and rebuilt are taken there")
         return value
 
     @field_validator("task")
@@ -180,6 +186,6 @@ class Run(Placed):
     @classmethod
     def _cooldown(cls, value: float, info: ValidationInfo) -> float:
         if value + info.data.get("prune_warmup", 0) >= 1:
-            raise ValueError(f"with prune_warmup = {info.data['prune_warmup']} no step is left to prune in; their sum must be "
-                             "below 1")
+            raise ValueError(f"with prune_warmup = {info.data['prune_warmup']} no step is left to prune in; their sum "
+                             "must be below 1")
         return value

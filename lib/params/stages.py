@@ -1,13 +1,48 @@
-"""The stages of the study."""
+"""The stages of the study, in one table: which notebook reads what others wrote, and when it is done."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+MODELS = "models.json"  # lists the models that a stage made
 
 
-MODEL_STAGES = ("02_teacher", "03_distillation", "04_pruning", "05_quantization_and_replacing", "07_mitigation")
+class Stage(NamedTuple):
+    """A notebook.
+
+    section: of a profile, and its rule in the Snakefile. done: the last file in its folder, by which others tell that
+    it has run. reads: sections of the stages whose files it reads; every_dense: of `teacher` those of every seed.
+    runs: for which tasks and seeds of the grid ("dense": `dense_seeds` too), or once a profile. floors: it fits models
+    without an encoder.
+    """
+
+    section: str
+    notebook: str
+    done: str
+    reads: tuple[str, ...] = ()
+    runs: Literal["dense", "seeds", "doses", "profile"] = "seeds"
+    every_dense: bool = False
+    floors: bool = False
 
 
-STAGES = {"data": "01_data", "teacher": "02_teacher", "distillation": "03_distillation", "pruning": "04_pruning",
-          "quantization": "05_quantization_and_replacing", "shortcut_samples": "06_shortcut_samples",
-          "doses": "06b_dose_and_response", "mitigation": "07_mitigation", "mends": "07b_what_mends_it",
-          "loyalty": "08_loyalty_and_attacks", "claims": "09_claims"}
-
-
-OWN_STAGES = {"your_model": "10_your_model", "your_task": "11_your_task"}
+_TO_PRUNING = ("data", "teacher", "distillation", "pruning")
+CHAIN = {stage.section: stage for stage in (
+    Stage("data", "01_data", "data.parquet", runs="dense"),
+    Stage("teacher", "02_teacher", MODELS, ("data",), runs="dense", floors=True),
+    Stage("distillation", "03_distillation", MODELS, ("data", "teacher")),
+    Stage("pruning", "04_pruning", MODELS, ("data", "teacher")),
+    Stage("quantization", "05_quantization_and_replacing", MODELS, _TO_PRUNING),
+    Stage("shortcut_samples", "06_shortcut_samples", "difficulty.parquet", ("data", "teacher", "pruning"),
+          every_dense=True, floors=True),
+    Stage("doses", "06b_dose_and_response", "responses.csv", ("data",), runs="doses"),
+    Stage("mitigation", "07_mitigation", MODELS, (*_TO_PRUNING, "shortcut_samples"), floors=True),
+    Stage("mends", "07b_what_mends_it", "mends.csv", (*_TO_PRUNING, "mitigation"), runs="doses"),
+    Stage("loyalty", "08_loyalty_and_attacks", "attacks.parquet", (*_TO_PRUNING, "quantization", "mitigation"),
+          every_dense=True),
+    Stage("claims", "09_claims", "ledger.csv", ("teacher", "distillation", "pruning", "quantization",
+          "shortcut_samples", "doses", "mitigation", "mends", "loyalty"), runs="profile"),
+)}
+HANDED_ON = tuple(section for section, stage in CHAIN.items() if stage.done == MODELS)  # whose models 08 and 09 read
+STAGES = {section: stage.notebook for section, stage in CHAIN.items()}
+MODEL_STAGES = tuple(STAGES[section] for section in HANDED_ON)
+OWN_STAGES = {"your_model": "10_your_model", "your_task": "11_your_task"}  # of a reader's own, outside the chain
