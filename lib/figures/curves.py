@@ -16,28 +16,9 @@ from scipy.special import logit
 
 from lib import files, store
 from lib.errors import StudyError
+from lib.figures import theme
 from lib.figures.placing import end_labels, largest_loss, point_labels, subcase_name, unseen_ranges
-from lib.figures.theme import (
-    GREY,
-    LABELS,
-    PALETTE,
-    TRUTH,
-    band,
-    by_method,
-    canvas,
-    check,
-    color_of,
-    cross,
-    ink,
-    label_of,
-    level_line,
-    logit_axis,
-    percent_axis,
-    rc,
-    style_of,
-    themed,
-    truth_groups,
-)
+from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, color_of, ink, label_of, style_of, themed
 
 ID_SPLITS = ("train", "dev", "test")
 ACCURACY = "accuracy, % (higher is better)"
@@ -51,7 +32,7 @@ def save(fig: Figure, table: pd.DataFrame, path: str | Path) -> tuple[Path, Path
     """
     svg, csv = Path(f"{path}.svg"), Path(f"{path}.csv")
     try:
-        with files.recorded(svg) as temporary, plt.rc_context(rc()):
+        with files.recorded(svg) as temporary, plt.rc_context(theme.rc()):
             fig.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
         store.write_csv(csv, table)
     finally:
@@ -66,14 +47,14 @@ def sparsity_curve(frame: pd.DataFrame, chance: float | None = None, *, smoke: b
     frame: model, sparsity (0..1), split, value, low, high (fractions). Levels of a method (imp-40, imp-70) make a line.
     """
     check(frame, "sparsity_curve", ["model", "sparsity", "split"], ["value", "low", "high"])
-    methods, ends = by_method(frame), []
+    methods, ends = theme.by_method(frame), []
     fig, ax = canvas("What pruning costs, in and out of distribution", smoke)
     for method, rows in methods.items():
         for split, line in rows.sort_values("sparsity").groupby("split", sort=False):
             name = LABELS.get(split, split) + (f", {label_of(method)}" if len(methods) > 1 else "")
-            ends.append(level_line(ax, line, method, split in ID_SPLITS, name))
+            ends.append(theme.level_line(ax, line, method, split in ID_SPLITS, name))
     ax.set(xlabel=SPARSITY, ylabel=ACCURACY)
-    percent_axis(ax, frame, chance)
+    theme.percent_axis(ax, frame, chance)
     end_labels(ax, ends)
     return fig
 
@@ -96,7 +77,7 @@ def forgetting_curve(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = 
     ends = []
     for model, rows in seen.groupby("model", sort=False):
         line = rows.groupby("count")[["value", "low", "high"]].mean().sort_index(ascending=False)
-        band(ax, line.index, line, alpha=0.1, **style_of(model))
+        theme.band(ax, line.index, line, alpha=0.1, **style_of(model))
         ends.append((line.index[-1], line.value.iloc[-1] * 100, label_of(model), color_of(model)))
     names = seen.groupby("count").apply(subcase_name, include_groups=False)
     names.iloc[-1] = names.iloc[-1].replace("(", "(depth ")
@@ -111,8 +92,8 @@ def forgetting_curve(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = 
     top.tick_params(length=0, pad=2)
     top.spines["top"].set_visible(False)
     ax.set(xlabel="rows in train that break the shortcut (log; rarer to the right)", ylabel="OOD " + ACCURACY)
-    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
-    percent_axis(ax, seen, chance)
+    theme.grid(ax)
+    theme.percent_axis(ax, seen, chance)
     end_labels(ax, ends)
     return fig
 
@@ -130,13 +111,12 @@ def subcase_dots(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = Fals
         rows = frame[frame["model"] == model].set_index("subcase").reindex(names)
         y = np.arange(len(names)) + 0.6 * ((i + 0.5) / len(models) - 0.5)
         ax.hlines(y, rows.low * 100, rows.high * 100, color=color_of(model), linewidth=1, alpha=0.5)
-        ax.plot(rows.value * 100, y, linestyle="", marker="o", markersize=4, color=color_of(model), label=label_of(model))
+        ax.plot(rows.value * 100, y, "o", markersize=4, color=color_of(model), label=label_of(model))
     ax.axvline(chance * 100, color=GREY, linestyle=":", linewidth=1)
-    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    theme.named_rows(ax, [name.replace("_", " ") for name in names])
     ax.set(xlabel="OOD " + ACCURACY, xlim=(-3, 103))
-    ax.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    fig.legend(loc="outside lower center", ncols=min(3, len(models)), frameon=False)
+    theme.grid(ax, "y")
+    theme.legend(fig, ax)
     return fig
 
 
@@ -153,21 +133,21 @@ def easy_hard_gap(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     frame: model, sparsity (0..1), part ("easy" or "hard"), value, low, high (fractions).
     """
     check(frame, "easy_hard_gap", ["model", "sparsity", "part"], ["value", "low", "high"])
-    methods = by_method(frame)
-    fig, axes = canvas("Easy rows keep their score; do hard rows?", smoke, panels=len(methods))
-    for ax, (method, rows) in zip(np.atleast_1d(axes), methods.items()):
+    methods = theme.by_method(frame)
+    fig, axes = theme.panels("Easy rows keep their score; do hard rows?", smoke, columns=len(methods))
+    for ax, (method, rows) in zip(axes, methods.items()):
         parts = rows.sort_values("sparsity").groupby("part")
-        ends = [level_line(ax, line, method, part == "easy", part) for part, line in parts]
+        ends = [theme.level_line(ax, line, method, part == "easy", part) for part, line in parts]
         ax.set_title(label_of(method), color=ink(color_of(method)))
         ax.set_xlabel("sparsity, %" if len(methods) > 1 else SPARSITY)
-        percent_axis(ax, frame, None, room=0.16)
+        theme.percent_axis(ax, frame, None, room=0.16)
         gap = rows.pivot_table(index="sparsity", columns="part", values="value").reindex(columns=["easy", "hard"])
         small = {"transform": ax.get_xaxis_transform(), "color": GREY, "fontsize": 9}
         for at, points in ((gap.easy - gap.hard) * 100).dropna().items():
             ax.text(at * 100, 0.02, f"{points:.0f}", ha="center", **small)
         ax.text(0, 0.09, "gap, points (lower is better)", **small)
         end_labels(ax, ends)
-    np.atleast_1d(axes)[0].set_ylabel(ACCURACY)
+    axes[0].set_ylabel(ACCURACY)
     return fig
 
 
@@ -186,15 +166,15 @@ def difficulty_histogram(
     floor = max(np.quantile(v[v > 0], 0.005), v.max() * 1e-7)
     edges = np.geomspace(min(floor, v.max() / 2), v.max(), 37)
     fig, ax = canvas("Which rows does the difficulty score find?", smoke)
-    for name, mask in truth_groups(ax, frame).items():
+    for name, mask in theme.truth_groups(ax, frame).items():
         share = np.histogram(np.clip(v[mask], edges[0], edges[-1]), edges)[0] * 100 / mask.sum()
-        ax.stairs(share, edges, fill=True, color=TRUTH[name], alpha=0.35)
-        ax.stairs(share, edges, color=TRUTH[name], linewidth=1.4)
+        ax.stairs(share, edges, fill=True, color=theme.TRUTH[name], alpha=0.35)
+        ax.stairs(share, edges, color=theme.TRUTH[name], linewidth=1.4)
     ax.set(xscale="log", xlabel="difficulty v, variance of the loss (log; higher is harder)", ylim=(0, None))
     ax.set_ylabel("rows of the group, %")
     q = np.quantile(v, [0.5, 0.9, 0.99])
-    found = "" if auc is None else f"; AUC {auc:.2f}"
-    ax.set_title(f"median of v {q[0]:.2g}, 90 % below {q[1]:.2g}, 99 % below {q[2]:.2g}{found}", color=GREY, pad=20)
+    how_good = "" if auc is None else f"; AUC {auc:.2f}"
+    ax.set_title(f"median of v {q[0]:.2g}, 90 % below {q[1]:.2g}, 99 % below {q[2]:.2g}{how_good}", color=GREY, pad=20)
     if threshold is not None:
         ax.axvline(threshold, color="black", linewidth=1, linestyle=":")
         beside, ha = (-5, "right") if threshold > np.sqrt(edges[0] * edges[-1]) else (5, "left")
@@ -217,7 +197,7 @@ def mitigation_plane(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     vanilla = frame[frame.loss == "vanilla"].set_index("model")
     points, blocked = [], []
     for row in frame.itertuples():
-        blocked += cross(ax, row)
+        blocked += theme.cross(ax, row)
         base, color = row.model.partition(" + ")[0], color_of(row.model)
         name = label_of(row.model) if row.loss == "vanilla" else LABELS.get(row.loss, row.loss)
         points.append((row.dev * 100, row.ood * 100, name, color))
@@ -240,9 +220,9 @@ def dynamics_map(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """
     check(frame, "dynamics_map", [], ["confidence", "variability", "is_shortcut"])
     fig, ax = canvas("Where do the rows that break the shortcut lie?", smoke)
-    for name, mask in truth_groups(ax, frame).items():
+    for name, mask in theme.truth_groups(ax, frame).items():
         size, alpha = (13, 0.75) if name == "shortcut fails" else (7, 0.35)
-        dots = {"s": size, "color": TRUTH[name], "alpha": alpha, "linewidth": 0}
+        dots = {"s": size, "color": theme.TRUTH[name], "alpha": alpha, "linewidth": 0}
         ax.scatter(frame.variability[mask], frame.confidence[mask], **dots, rasterized=True)
     ax.set(xlabel="variability (standard deviation over training)", ylim=(-0.04, 1.04))
     ax.set_ylabel("confidence in the true label (mean)")
@@ -273,13 +253,13 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     path = list(zip(line.dev * 100, line.ood * 100))
     points, blocked = [], [list(pair) for pair in zip(path, path[1:])]
     for row in models.itertuples():
-        blocked += cross(ax, row)
+        blocked += theme.cross(ax, row)
         points.append((row.dev * 100, row.ood * 100, label_of(row.model), color_of(row.model)))
     # Only the stretch of the run that the models can be compared with: the early steps would squeeze it to nothing.
     ids = models.filter(like="dev")
     low, high = logit(ids.min(axis=None)), logit(max(ids.max(axis=None), line.dev.max()))
     left, right = low - 0.15 * (high - low) - 0.05, high + 0.08 * (high - low) + 0.05
-    logit_axis(ax, left, right)
+    theme.logit_axis(ax, left, right)
     ax.set(xlabel="ID accuracy, % (logit scale; higher is better)", ylabel="OOD " + ACCURACY)
     shown = line[logit(line.dev) >= left]
     ys = [*models.ood_low, *models.ood_high, *shown.ood]

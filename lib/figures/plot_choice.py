@@ -1,4 +1,4 @@
-"""The figures of loyalty, attack and cost, over many models at once; theme, colours and names as in `lib.figures.curves`.
+"""The figures of loyalty, attack and cost, over many models at once; colours and names as in `lib.figures.theme`.
 
 Scores come as fractions in [0, 1] and are drawn in percent. `smoke=True` marks a figure as no result.
 """
@@ -13,8 +13,9 @@ from matplotlib.ticker import NullLocator
 
 from lib.analysis import choice
 from lib.errors import StudyError
+from lib.figures import theme
 from lib.figures.placing import point_labels
-from lib.figures.theme import GREY, LABELS, canvas, check, color_of, label_of, style_of, themed
+from lib.figures.theme import GREY, LABELS, check, color_of, label_of, style_of, themed
 
 COSTS = {"bytes": (1e-6, "bytes on disk, MB"), "latency_ms": (1, "latency of one example, ms")}  # column: scale, name
 ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
@@ -28,17 +29,17 @@ def loyalty_figure(table: pd.DataFrame, null: pd.DataFrame | None = None, *, smo
     (the band spans all of their intervals). Both fractions; split `dev` is left out, it is for selection.
     """
     table, null = (t[(t["measure"] == "label_loyalty") & (t["split"] != "dev")] if t is not None else None
-                   for t in (table, null))  # fmt: skip
+                   for t in (table, null))
     check(table, "loyalty_figure", ["model", "split"], ["value", "low", "high"])
     models, splits = list(table["model"].unique()), list(table["split"].unique())
-    fig, axes = canvas("Does it still answer as its teacher does?", smoke, 1.8 + 0.21 * len(models), len(splits))
-    notes = ["label loyalty: rows labelled as the teacher labels them (higher is closer)"]
-    if null is not None and len(null):
-        notes.append("grey band: dense models of two seeds (95 %), the churn that means nothing")
-    fig.text(0.012, _under_title(fig, len(notes), smoke), "\n".join(notes), color=GREY, va="top")
+    height = 1.8 + 0.21 * len(models)
+    fig, axes = theme.panels("Does it still answer as its teacher does?", smoke, height, len(splits))
+    about_band = ["grey band: dense models of two seeds (95 %), the churn that means nothing"]
+    theme.notes(fig, smoke, "label loyalty: rows labelled as the teacher labels them (higher is closer)",
+                *(about_band if null is not None and len(null) else []))
     both = pd.concat([table, null])
     low, high = both["low"].min() * 100, both["high"].max() * 100
-    for ax, split in zip(np.atleast_1d(axes), splits):
+    for ax, split in zip(axes, splits):
         rows = table[table["split"] == split].set_index("model").reindex(models)
         if null is not None and split in set(null["split"]):
             same = null[null["split"] == split]
@@ -47,14 +48,9 @@ def loyalty_figure(table: pd.DataFrame, null: pd.DataFrame | None = None, *, smo
             color = color_of(row.Index)
             ax.hlines(y, row.low * 100, row.high * 100, color=color, linewidth=1.4, alpha=0.6)
             ax.plot(row.value * 100, y, marker=style_of(row.Index)["marker"], markersize=5.5, color=color)
-        ax.set_title(LABELS.get(split, split), color=GREY)
-        ax.set_xlabel("loyalty, %")
-        ax.locator_params(axis="x", nbins=4)
-        ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+        theme.panel(ax, LABELS.get(split, split), "loyalty, %", bins=4)
         ax.set_xlim(low - 0.05 * (high - low) - 0.5, high + 0.05 * (high - low) + 0.5)
-    first = np.atleast_1d(axes)[0]
-    first.set(ylabel="model", ylim=(len(models) - 0.4, -0.6))
-    first.set_yticks(range(len(models)), [label_of(model) for model in models])
+    theme.named_rows(axes[0], [label_of(model) for model in models], "model")
     return fig
 
 
@@ -67,13 +63,14 @@ def attack_matrix(matrix: pd.DataFrame, *, smoke: bool = False) -> Figure:
     check(matrix, "attack_matrix", ["found_on", "model"], ["value"])
     rows, columns = list(matrix["found_on"].unique()), list(matrix["model"].unique())
     values = matrix.pivot(index="found_on", columns="model", values="value").reindex(rows, columns=columns) * 100
-    fig, ax = canvas("Do attacks carry over to other models?", smoke, height=2.6 + 0.25 * len(rows))
+    fig, ax = theme.canvas("Do attacks carry over to other models?", smoke, height=2.6 + 0.25 * len(rows))
     size, slant = (9, 40) if len(columns) <= 14 else (6, 90)
     ax.imshow(values.to_numpy(float), cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
     ax.set_facecolor("#f2f2f2")
     for (y, x), value in np.ndenumerate(values.to_numpy(float)):
         if not np.isnan(value):
-            ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=size, color="white" if value > 55 else "black")
+            color = "white" if value > 55 else "black"
+            ax.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=size, color=color)
     ax.set_yticks(range(len(rows)), [label_of(model) for model in rows])
     names = [label_of(model) for model in columns]
     ax.set_xticks(range(len(columns)), names, rotation=slant, ha="right", rotation_mode="anchor", fontsize=size)
@@ -94,23 +91,16 @@ def practitioner_plane(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     costs = [column for column in COSTS if column in table and table[column].notna().any()]
     if not costs:
         raise StudyError("practitioner_plane: no model has bytes or latency_ms; give one of the columns")
-    fig, axes = canvas("What does a small or fast model cost?", smoke, 0.7 + 3.9 * len(costs), rows=len(costs))
+    fig, axes = theme.panels("What does a small or fast model cost?", smoke, 0.7 + 3.9 * len(costs), rows=len(costs))
     bounds = table[[column for column in ("ood", "ood_low", "ood_high") if column in table]] * 100
     low, high = bounds.min(axis=None), bounds.max(axis=None)
     room = max(0.1 * (high - low), 1)
     if "after_attack" in table and table["after_attack"].notna().any():
-        _area_legend(fig, _under_title(fig, 1, smoke))
-    drawn = [_cost_axis(ax, table, cost, (low - room, high + room)) for ax, cost in zip(np.atleast_1d(axes), costs)]
-    for ax, (points, blocked) in zip(np.atleast_1d(axes), drawn):
+        _area_legend(fig, theme.room_under_title(fig, 1, smoke))
+    drawn = [_cost_axis(ax, table, cost, (low - room, high + room)) for ax, cost in zip(axes, costs)]
+    for ax, (points, blocked) in zip(axes, drawn):
         point_labels(ax, points, blocked)
     return fig
-
-
-def _under_title(fig: Figure, lines: int, smoke: bool) -> float:
-    """Keep room for that many lines under the title; returns the height at which they start."""
-    height = fig.get_figheight()
-    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * lines / height))
-    return 1 - 0.28 / height
 
 
 def _area_legend(fig: Figure, top: float) -> None:
@@ -120,7 +110,7 @@ def _area_legend(fig: Figure, top: float) -> None:
     handles += [Line2D([], [], markersize=_size(share), label=f"{share:.0%}", **dot) for share in (0.1, 0.5, 0.9)]
     handles += [Line2D([], [], markersize=_size(np.nan), label="not attacked", markerfacecolor="white", **dot)]
     fig.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.03, top), ncols=5, frameon=False, borderpad=0,
-               borderaxespad=0, handletextpad=0.1, columnspacing=1)  # fmt: skip
+               borderaxespad=0, handletextpad=0.1, columnspacing=1)
 
 
 def _cost_axis(ax, table: pd.DataFrame, cost: str, limits: tuple[float, float]) -> tuple[list[tuple], list]:
@@ -140,7 +130,7 @@ def _cost_axis(ax, table: pd.DataFrame, cost: str, limits: tuple[float, float]) 
             ax.plot(*zip(*blocked[-1]), color=color, alpha=0.4, linewidth=1.1)
         face = "white" if np.isnan(attacked) else color
         ax.plot(row.x, row.y, color=color, markerfacecolor=face, marker=style_of(row.model)["marker"], zorder=3,
-                markersize=_size(attacked))  # fmt: skip
+                markersize=_size(attacked))
         points.append((row.x, row.y, label_of(row.model), color))
     missing = [label_of(model) for model in table.loc[table[cost].isna(), "model"]]
     told = "grey line: Pareto front, no model is better and cheaper"

@@ -4,8 +4,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
+from lib.figures import theme
 from lib.figures.placing import end_labels
-from lib.figures.theme import GREY, canvas, check, color_of, ink, label_of, style_of, themed
+from lib.figures.theme import GREY, check, color_of, ink, label_of, style_of, themed
 
 AXES = {"shortcut_rate": "train rows on which the shortcut holds", "n_train": "training rows (log scale)"}
 KINDS = {"rows": "o", "steps": "s", "weights": "^", "loss": "D"}
@@ -15,21 +16,19 @@ KINDS = {"rows": "o", "steps": "s", "weights": "^", "loss": "D"}
 def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke: bool = False) -> Figure:
     """OOD score of every model, and its gap beyond the dense model's, against one dose.
 
-    frame: model, axis, dose, measure (`ood`, `gap_difference`), value, low, high in fractions, as `doses.response` gives
-    them; `axis`: shortcut_rate or n_train.
+    frame: model, axis, dose, measure (`ood`, `gap_difference`), value, low, high in fractions, of `doses.response`;
+    `axis`: shortcut_rate or n_train.
     """
     frame = frame[(frame["axis"] == axis) & frame["measure"].isin(["ood", "gap_difference"])]
     check(frame, "dose_response", ["model", "dose", "measure"], ["value"])
-    fig, (left, right) = canvas("More of the shortcut in train" if axis == "shortcut_rate" else "More rows in train", smoke,
-                                height=3.8, panels=2, sharey=False)
+    title = "More of the shortcut in train" if axis == "shortcut_rate" else "More rows in train"
+    fig, (left, right) = theme.panels(title, smoke, columns=2, sharey=False)
     for ax, measure, title in ((left, "ood", "OOD accuracy (%)\nhigher is better"),
                                (right, "gap_difference", "gap beyond dense (points)\nlower is better")):
         ends = []
         for model, line in frame[frame["measure"] == measure].sort_values("dose").groupby("model", sort=False):
-            style = style_of(model)
-            ax.fill_between(line["dose"], line["low"] * 100, line["high"] * 100, color=style["color"], alpha=0.14, linewidth=0)
-            ax.plot(line["dose"], line["value"] * 100, **style)
-            ends.append((line["dose"].iloc[-1], line["value"].iloc[-1] * 100, label_of(model), style["color"]))
+            theme.band(ax, line["dose"], line, alpha=0.14, **style_of(model))
+            ends.append((line["dose"].iloc[-1], line["value"].iloc[-1] * 100, label_of(model), color_of(model)))
         ax.axhline(chance * 100 if measure == "ood" else 0, color=GREY, linestyle=":", linewidth=1)
         ax.set_title(title)
         if axis == "n_train":
@@ -56,18 +55,17 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
 def mend_gains(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """What each mend gains OOD over its base, with its 95 % interval and, right of it, what it costs.
 
-    frame: one base of `mends.gains`: base, mend, kind, rows, cost, value, low, high. The kinds stand apart, in KINDS' order.
+    frame: one base of `mends.gains`: base, mend, kind, rows, cost, value, low, high. The kinds stand apart.
     """
     check(frame, "mends", ["mend"], ["cost", "value", "low", "high"])
     base = label_of(frame["base"].iloc[0])
     frame = frame.assign(kind=pd.Categorical(frame["kind"], KINDS)).sort_values("kind", kind="stable")
     places = frame.groupby("kind", observed=True).ngroup().to_numpy() * 0.6 + range(len(frame))
-    fig, ax = canvas(f"What mends {base} most cheaply?", smoke, height=1.6 + 0.24 * places[-1])
+    fig, ax = theme.canvas(f"What mends {base} most cheaply?", smoke, height=1.6 + 0.24 * places[-1])
     names = []
     for at, row in zip(places, frame.itertuples()):
         color = color_of("dense") if row.kind == "rows" else ink(color_of(row.model))
-        ax.hlines(at, row.low * 100, row.high * 100, color=color, linewidth=1.5)
-        ax.plot(row.value * 100, at, marker=KINDS[row.kind], color=color, linestyle="")
+        theme.dot(ax, row, at, color, marker=KINDS[row.kind])
         ax.annotate(f"{row.cost:.2g}", (1.02, at), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9)
         names.append(row.mend if row.kind == "rows" else label_of(row.model).removeprefix(f"{base} "))
     ax.axvline(0, color=GREY, linestyle=":", linewidth=1)
@@ -85,15 +83,14 @@ def more_rows(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     frame: the rows of `mends.gains` of kind "rows": base, rows, forgotten, value, low, high and forgotten_*.
     """
     check(frame, "more_rows", ["base", "rows"], ["value", "forgotten_value"])
-    fig, axes = canvas("A few more rows of what was forgotten", smoke, height=3.4, panels=2, sharey=False)
+    interval = ["value", "low", "high"]
+    fig, axes = theme.panels("A few more rows of what was forgotten", smoke, height=3.4, columns=2, sharey=False)
     for ax, prefix, title in ((axes[0], "forgotten_", "forgotten subcase"), (axes[1], "", "all OOD subcases")):
         ends = []
         for base, line in frame.sort_values("rows").groupby("base", sort=False):
-            style = style_of(base)
-            ax.fill_between(line["rows"], line[f"{prefix}low"] * 100, line[f"{prefix}high"] * 100, color=style["color"],
-                            alpha=0.16, linewidth=0)
-            ax.plot(line["rows"], line[f"{prefix}value"] * 100, **style)
-            ends.append((line["rows"].iloc[-1], line[f"{prefix}value"].iloc[-1] * 100, label_of(base), style["color"]))
+            gain = line[[f"{prefix}{end}" for end in interval]].set_axis(interval, axis="columns")
+            theme.band(ax, line["rows"], gain, **style_of(base))
+            ends.append((line["rows"].iloc[-1], gain["value"].iloc[-1] * 100, label_of(base), color_of(base)))
         ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
         ax.set(title=title, xlabel="new training rows", ylabel="gain (points), higher is better" if prefix else "")
         if not prefix:

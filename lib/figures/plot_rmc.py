@@ -1,6 +1,6 @@
 """The figures of what RMC is read against: its controls, the price of its difficulty, its alpha.
 
-Theme, colours and names as in `lib.figures.curves`. Scores and differences come as fractions and are drawn in percent and
+Colours and names as in `lib.figures.theme`. Scores and differences come as fractions and are drawn in percent and
 points. `smoke=True` marks a figure as no result.
 """
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lib.analysis import tables
 from lib.errors import StudyError
+from lib.figures import theme
 from lib.figures.placing import end_labels
 from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, ink, label_of, notes, themed
 
@@ -17,7 +18,7 @@ SCORES = {
     "v_levels": "variance over levels", "v_one_run": "variance along one run", "v_seeds": "variance over dense seeds",
     "el2n": "EL2N", "variability": "dynamics: variability", "confidence": "dynamics: confidence",
     "shortcut_confidence": "shortcut-only model",
-}  # fmt: skip
+}
 BAND = "#d9d9d9"
 
 
@@ -28,10 +29,11 @@ def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bo
     effects: task, base, control, seed, value (fraction), as `rmc.instance_effects` makes it. The band shows
     differences below the smallest effect of interest, `smallest` to either side.
     """
-    _check(effects, "instance_effects", ["task", "base", "control", "seed"], ["value"])
-    groups = tables.over_seeds(effects, ["task", "base", "control"])
+    keys = ["task", "base", "control"]
+    _check(effects, "instance_effects", [*keys, "seed"], ["value"])
+    groups = tables.over_seeds(effects, keys)
     places, heads, y = [], [], 0.0
-    for (task, base), part in groups.groupby(["task", "base"], sort=False):
+    for (task, base), part in groups.groupby(keys[:2], sort=False):
         heads.append((y, f"{task}, {label_of(base)}"))
         places += [(y + 1 + i, row) for i, row in enumerate(part.itertuples())]
         y += 1.6 + len(part)
@@ -44,16 +46,15 @@ def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bo
     ax.axvline(0, color="black", linewidth=0.9)
     for at, row in places:
         color = ink(PALETTE[row.control])
-        mine = effects[(effects["task"] == row.task) & (effects["base"] == row.base) & (effects["control"] == row.control)]
-        ax.plot(mine["value"] * 100, np.full(len(mine), at + 0.25), "o", markersize=3, color=color, alpha=0.6, linewidth=0)
-        ax.hlines(at, row.low * 100, row.high * 100, color=color, linewidth=1.8)
-        ax.plot(row.value * 100, at, "o", markersize=6.5, color=color)
+        mine = effects[(effects[keys] == [row.task, row.base, row.control]).all(axis=1)]["value"] * 100
+        ax.plot(mine, np.full(len(mine), at + 0.25), "o", markersize=3, color=color, alpha=0.6, linewidth=0)
+        theme.dot(ax, row, at, color, width=1.8, marker="o", markersize=6.5)
     ticks = [*heads, *((at, "- " + LABELS[row.control]) for at, row in places)]
     ax.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
     for label in ax.get_yticklabels()[:len(heads)]:
         label.set_weight("bold")
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    theme.grid(ax)
     ax.set_axisbelow(True)
     ax.set(ylim=(y - 1, -0.6), ylabel="RMC less its control", xlabel="OOD score, points (right: RMC is better)")
     return fig
@@ -73,7 +74,8 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
     _check(known, "price_dots", ["score", "on"], ["value", "low", "high"])
     unknown = costs["dense_runs"].reindex(known["score"]).isna()
     if unknown.any():
-        raise StudyError(f"price_dots: costs has no row of score {unknown.index[unknown.argmax()]!r}; give shortcuts.costs")
+        score = unknown.index[unknown.argmax()]
+        raise StudyError(f"price_dots: costs has no row of score {score!r}; give shortcuts.costs")
     fig, ax = canvas("What does it cost to know the hard rows?", smoke, height=1.9 + 0.27 * len(known))
     left_out = [SCORES[name] for name in table.loc[table["value"].isna(), "score"]]
     notes(fig, smoke, "at the right: cost beyond the dense run, in dense runs (lower is better)",
@@ -81,13 +83,13 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
     ax.axvline(zero, color="#777777", linewidth=0.9, linestyle=":")
     for y, row in enumerate(known.itertuples()):
         color = PALETTE["rmc" if row.score.startswith("v_") else "other"]
-        ax.hlines(y, row.low, row.high, color=color, linewidth=1.6)
-        ax.plot(row.value, y, "o", markersize=6, color=color)
+        theme.dot(ax, row, y, color, scale=1, width=1.6, marker="o", markersize=6)
         ax.text(1.02, y, f"{costs.loc[row.score, 'dense_runs']:.3g}", transform=ax.get_yaxis_transform(), va="center")
-    ax.set_yticks(range(len(known)), [f"{SCORES[row.score]} ({row.on})" for row in known.itertuples()])
-    ax.grid(axis="x", color="#e6e6e6", linewidth=0.7)
+    names = [f"{SCORES[row.score]} ({row.on})" for row in known.itertuples()]
+    theme.named_rows(ax, names, "difficulty score (rows)")
+    theme.grid(ax)
     ax.set_axisbelow(True)
-    ax.set(ylim=(len(known) - 0.4, -0.6), ylabel="difficulty score (rows)", xlabel=f"{name} (higher is better)")
+    ax.set_xlabel(f"{name} (higher is better)")
     return fig
 
 
@@ -101,19 +103,21 @@ def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     fig, ax = canvas("Can alpha be chosen without OOD rows?", smoke, height=4.4)
     rows, ends = table.sort_values("alpha"), []
     lines = {"ood": ("OOD", PALETTE["rmc"], "-"), "dev": ("dev (ID)", PALETTE["dense"], (0, (1, 1))),
-             "dev_hard": ("dev, hard part", PALETTE["truncated"], (0, (4, 1.5)))}  # fmt: skip
+             "dev_hard": ("dev, hard part", PALETTE["truncated"], (0, (4, 1.5)))}
     for column, (name, color, dashes) in lines.items():
         ax.plot(rows["alpha"], rows[column] * 100, color=color, linestyle=dashes, marker=".")
         ends.append((rows["alpha"].iloc[-1], rows[column].iloc[-1] * 100, name, color))
-    marks = {"by_hard": ("square: best on the hard part of dev", "s", 9), "by_gap": ("diamond: smallest gap on dev", "D", 9),
-             "oracle": ("circle: the oracle, best OOD", "o", 15)}  # fmt: skip
+    marks = {"by_hard": ("square: best on the hard part of dev", "s", 9),
+             "by_gap": ("diamond: smallest gap on dev", "D", 9),
+             "oracle": ("circle: the oracle, best OOD", "o", 15)}
     told = []
     for rule, (name, marker, size) in marks.items():
         at = rows[rows[rule]].iloc[0]
         ax.plot(at["alpha"], at["ood"] * 100, marker, markersize=size, markerfacecolor="none", color=GREY)
         told.append(f"{name} (alpha {at['alpha']:g})")
     notes(fig, smoke, *told)
-    ax.set(xlabel="alpha, the least strength of a target (1: plain distillation)", ylabel="accuracy, % (higher is better)")
+    ax.set(xlabel="alpha, the least strength of a target (1: plain distillation)",
+           ylabel="accuracy, % (higher is better)")
     ax.margins(y=0.12)
     end_labels(ax, ends)
     return fig

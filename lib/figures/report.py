@@ -46,8 +46,8 @@ def caveats(run, task) -> None:
     """Say what the task's data and the encoder are not."""
     notes = [task.caveats]
     if run.encoder == "offline":
-        notes.append("The offline encoder (all-MiniLM-L6-v2) is itself distilled, and its second training stage saw NLI "
-                     "pairs and Quora duplicates: NLI and QQP are not new to it.")
+        notes.append("The offline encoder (all-MiniLM-L6-v2) is itself distilled, and its second training stage saw "
+                     "NLI pairs and Quora duplicates: NLI and QQP are not new to it.")
     say("> **Caveats.** " + " ".join(note for note in notes if note))
 
 
@@ -56,21 +56,22 @@ def say(markdown: str) -> None:
     display(Markdown(markdown))
 
 
-def wide(table: pd.DataFrame, index: str | list[str], columns: str, digits: int = 1, scale: float = 100) -> pd.DataFrame:
+def wide(table: pd.DataFrame, index: str | list[str], columns: str, digits: int = 1,
+         scale: float = 100) -> pd.DataFrame:
     """A long table with value, low, high as a wide one of texts, rows and columns in order of appearance."""
     text = [with_interval(v, lo, hi, digits, scale) for v, lo, hi in zip(table["value"], table["low"], table["high"])]
-    keys = [index] if isinstance(index, str) else list(index)
-    result = table.assign(text=text).pivot_table(index=keys, columns=columns, values="text", aggfunc="first", sort=False)
-    return result.fillna("").rename_axis(columns=None)
+    return _pivoted(table, text, [index] if isinstance(index, str) else list(index), columns).fillna("")
 
 
 def relative(table: pd.DataFrame) -> pd.DataFrame:
-    """`tables.relative` for reading: differences in points, F_bias and skill kept as ratios, or why they are undefined."""
-    points = table["measure"].str.endswith("_difference")
-    text = [row.flag or (with_interval(row.value, row.low, row.high) if in_points else
-                         with_interval(row.value, row.low, row.high, digits=2, scale=1))
-            for row, in_points in zip(table.itertuples(), points)]
-    columns = table.assign(text=text).pivot_table(index="model", columns="measure", values="text", aggfunc="first", sort=False)
-    return columns.rename_axis(index=None, columns=None)
+    """`tables.relative` for reading: differences in points, F_bias and skill kept as ratios, or why undefined."""
+    text = []
+    for row in table.itertuples():
+        how = {} if row.measure.endswith("_difference") else {"digits": 2, "scale": 1}
+        text.append(row.flag or with_interval(row.value, row.low, row.high, **how))
+    return _pivoted(table, text, "model", "measure").rename_axis(index=None)
 
 
+def _pivoted(table: pd.DataFrame, text: list[str], index: str | list[str], columns: str) -> pd.DataFrame:
+    table = table.assign(text=text)
+    return table.pivot_table("text", index, columns, aggfunc="first", sort=False).rename_axis(columns=None)

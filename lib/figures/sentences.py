@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.analysis import rmc, tables
+from lib.analysis import rmc
 from lib.analysis.tables import with_interval
 from lib.figures.report import say
 from lib.tasks import microworld
@@ -12,30 +12,33 @@ def losses(table: pd.DataFrame) -> str:
     """What `tables.relative` says in a sentence a model: points lost ID and OOD."""
     lines = []
     for model, part in table.groupby("model", sort=False):
-        by = part.set_index("measure")
-        say_id, say_ood = (with_interval(*by.loc[f"{name}_difference", ["value", "low", "high"]]) for name in ("id", "ood"))
-        lines.append(f"- **{model}**: {say_id} points ID, {say_ood} points OOD against dense")
+        lost = part.set_index("measure")[["value", "low", "high"]]
+        of_id, of_ood = (with_interval(*lost.loc[name]) for name in ("id_difference", "ood_difference"))
+        lines.append(f"- **{model}**: {of_id} points ID, {of_ood} points OOD against dense")
     return "\n".join(lines)
 
 
 def label_kept(task, attacks: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Whether the attacked pairs keep their true label, as far as that can be known. rows: the originals, with text_a."""
+    """Whether the attacked pairs keep their true label, as far as can be known. rows: the originals, with text_a."""
     pairs = attacks[attacks["success"]].merge(rows[["guid", "text_a"]], on="guid")
     if task.name not in microworld.TASKS:
-        return f"{len(pairs)} pairs were found. Whether they keep their label nobody has checked: only the micro-world can tell."
+        return (f"{len(pairs)} pairs were found. Whether they keep their label nobody has checked: only the "
+                "micro-world can tell.")
     labels = [microworld.label_of(task.name, a, b) for a, b in zip(pairs["text_a"], pairs["adversarial"])]
-    kept = sum(found == true for found, true in zip(labels, pairs["label"]))
-    unread = sum(found is None for found in labels)
+    kept = sum(label == true for label, true in zip(labels, pairs["label"]))
+    unread = sum(label is None for label in labels)
     said = f"By the grammar **{kept} of {len(pairs)}** adversarial pairs keep their true label"
     return said + (f"; {unread} hold a word that the grammar does not know." if unread else ".")
 
 
 def side_by_side(task, attacks: pd.DataFrame, rows: pd.DataFrame, n: int = 6) -> pd.DataFrame | None:
-    """Originals beside what broke them, one of each model in turn. Texts of real sets are not shown: their terms forbid it."""
+    """Originals beside what broke them, one of each model in turn; none of real sets, whose terms forbid it."""
     if task.name not in microworld.TASKS:
-        say("Texts of this set may not be shown here. In your own run they stand in `08_loyalty_and_attacks/attacks/*.parquet`.")
+        say("Texts of this set may not be shown here. In your own run they stand in "
+            "`08_loyalty_and_attacks/attacks/*.parquet`.")
         return None
-    pairs = attacks[attacks["success"]].merge(rows[["guid", "text_a"]], on="guid").drop_duplicates(["guid", "adversarial"])
+    pairs = attacks[attacks["success"]].merge(rows[["guid", "text_a"]], on="guid")
+    pairs = pairs.drop_duplicates(["guid", "adversarial"])
     pairs = pairs.assign(turn=pairs.groupby("model", sort=False).cumcount()).sort_values("turn", kind="stable").head(n)
     pairs = pairs.assign(label=[task.labels[label] for label in pairs["label"]])
     names = {"text_a": task.text_a, "text_b": task.text_b}
@@ -50,7 +53,7 @@ def notes(table: pd.DataFrame) -> str:
 
 
 def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
-    """Which models follow the dense one less, and which more, than dense models of other seeds do (their intervals apart).
+    """Which models follow the dense one less, and which more, than dense models of other seeds do (intervals apart).
 
     table: `loyalty.by_split` with a column model; null: the names of the other seeds there.
     """
@@ -62,21 +65,22 @@ def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
         low, high = labels.loc[null, "low"].min(), labels.loc[null, "high"].max()
         others = labels.drop(index=null)
         less, more = others.index[others["high"] < low], others.index[others["low"] > high]
-        lines.append(f"- {split}: a dense model of another seed gives {100 * labels.loc[null, 'value'].mean():.1f} % of the "
-                     f"rows the same label. Less loyal than that, intervals apart: **{', '.join(less) or 'none'}**; more "
-                     f"loyal: **{', '.join(more) or 'none'}**.")
+        same = 100 * labels.loc[null, "value"].mean()
+        lines.append(f"- {split}: a dense model of another seed gives {same:.1f} % of the rows the same label. Less "
+                     f"loyal than that, intervals apart: **{', '.join(less) or 'none'}**; more loyal: "
+                     f"**{', '.join(more) or 'none'}**.")
     return "\n".join(lines)
 
 
 def robust(broken: pd.DataFrame) -> str:
-    """What the attack leaves of each model's right answers, from the least robust to the most; `broken`: summaries by model."""
+    """Which model's right answers the attack turns most easily, and which least; `broken`: summaries by model."""
     rate = broken[broken["measure"] == "success_rate"].set_index("model")["value"].dropna().sort_values(ascending=False)
     if "dense" not in rate:
         return "The dense model has none of these rows right: there was nothing to attack."
     asked = broken[broken["measure"] == "queries"].set_index("model")["value"]
     ends = [f"{name} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
-    return (f"The attack turns {100 * rate['dense']:.0f} % of the dense model's right answers, with {asked['dense']:.1f} queries a row. "
-            f"Most easily turned: **{ends[0]}**; least: **{ends[1]}**.")
+    return (f"The attack turns {100 * rate['dense']:.0f} % of the dense model's right answers, with "
+            f"{asked['dense']:.1f} queries a row. Most easily turned: **{ends[0]}**; least: **{ends[1]}**.")
 
 
 def speedups(fastest: pd.DataFrame) -> str:
@@ -85,10 +89,11 @@ def speedups(fastest: pd.DataFrame) -> str:
     lines = []
     for batch, part in fastest.groupby("batch", sort=True):
         times = part.set_index("model")
-        ratio = (times.loc["dense", "latency_ms"] / times["latency_ms"]).dropna().sort_values(ascending=False, kind="stable")
+        ratio = times.loc["dense", "latency_ms"] / times["latency_ms"]
+        ratio = ratio.dropna().sort_values(ascending=False, kind="stable")
         ratio = ratio[(ratio != 1) & ~ratio.duplicated()]
-        told = [f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(6).items()]
-        lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {', '.join(told) or 'nothing measured'}")
+        told = ", ".join(f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(6).items())
+        lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {told or 'nothing measured'}")
     return "\n".join(lines)
 
 
@@ -99,16 +104,17 @@ def one_run(one_run: pd.DataFrame, price: pd.DataFrame) -> str:
     ranks = price[(price["score"] == "v_one_run") & (price["on"] == "train") & (price["measure"] == "rank")]
     for row in ranks.itertuples():
         differences = one_run[one_run["task"] == row.task]
-        ood = ", ".join(f"{r.base}: {tables.with_interval(r.value, r.low, r.high)} OOD points" for r in differences.itertuples())
-        serves = rmc.one_run_serves(row.value, differences)
-        lines.append(f"- {row.task}: rank agreement {tables.with_interval(row.value, row.low, row.high, 2, 1)}; RMC from one run less "
-                     f"RMC from several, {ood or 'not trained'}. One run **{'serves' if serves else 'does not serve'}** by "
-                     "the rule (agreement of 0.8, difference within a point).")
+        ood = ", ".join(f"{base.base}: {with_interval(base.value, base.low, base.high)} OOD points"
+                        for base in differences.itertuples())
+        serves = "serves" if rmc.one_run_serves(row.value, differences) else "does not serve"
+        lines.append(f"- {row.task}: rank agreement {with_interval(row.value, row.low, row.high, 2, 1)}; RMC from one "
+                     f"run less RMC from several, {ood or 'not trained'}. One run **{serves}** by the rule (agreement "
+                     "of 0.8, difference within a point).")
     return "\n".join(lines) or "No difficulty was measured."
 
 
 def regret(regret: pd.DataFrame) -> str:
     """What choosing alpha without OOD data loses to the oracle, from regrets over seeds."""
-    lines = [f"- {row.task}, {row.base}, rule {row.rule}: {tables.with_interval(row.value, row.low, row.high)} OOD points lost to "
-             f"the oracle's alpha over {row.seeds} seed{'s' * (row.seeds > 1)}" for row in regret.itertuples()]
+    lines = [f"- {row.task}, {row.base}, rule {row.rule}: {with_interval(row.value, row.low, row.high)} OOD points "
+             f"lost to the oracle's alpha over {row.seeds} seed{'s' * (row.seeds > 1)}" for row in regret.itertuples()]
     return "\n".join(lines) or "This profile tries one alpha: nothing to choose."

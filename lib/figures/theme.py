@@ -35,6 +35,7 @@ LABELS = {
     "train": "train", "dev": "dev (ID)", "test": "test (ID)", "ood": "OOD", "unseen": "OOD, unseen", "hans": "HANS",
     "sym1": "FEVER-Sym1", "sym2": "FEVER-Sym2", "paws_qqp": "PAWS-QQP", "paws_wiki": "PAWS-Wiki",
 }  # fmt: skip
+ALPHA = re.compile(r"^rmc-(\d+)$")  # a loss with its setting
 VARIANTS = {"after": "after", "2x": "2x steps"}
 MARKERS = {
     "truncated": "^", "truncated-alternate": "v", "scratch": "X", "heads": "s", "ffn": "D", "other": "P",
@@ -50,7 +51,7 @@ GREY = "#444444"
 
 
 def rc() -> dict:
-    """The rcParams of every figure of the study: `with plt.rc_context(theme()): ...`."""
+    """The rcParams of every figure of the study."""
     return sns.axes_style("ticks") | {
         "font.family": ["sans-serif"], "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5,
         "axes.labelsize": 9.5, "axes.titlesize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
@@ -75,21 +76,56 @@ def themed(draw):
     return wrapper
 
 
-def canvas(title: str, smoke: bool, height: float = 3.8, panels: int = 1, rows: int = 1, sharey: bool = True) -> tuple:
-    """Figure and axes 6 inches wide, titled and, for a smoke run, marked."""
-    fig, axes = plt.subplots(rows, panels, sharey=sharey, figsize=(6, height), layout="constrained")
+def panels(title: str, smoke: bool, height: float = 3.8, columns: int = 1, rows: int = 1, sharey: bool = True) -> tuple:
+    """A figure 6 inches wide and its axes [rows x columns], titled and, for a smoke run, marked."""
+    fig, axes = plt.subplots(rows, columns, sharey=sharey, squeeze=False, figsize=(6, height), layout="constrained")
     fig.suptitle(title, x=0.012, ha="left", weight="bold", fontsize=11)
     if smoke:
         fig.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
         fig.text(0.988, 0.012, "smoke: not a result", color="#b00020", ha="right", weight="bold")
-    return fig, axes
+    return fig, axes.ravel()
+
+
+def canvas(title: str, smoke: bool, height: float = 3.8) -> tuple:
+    """`panels` of a single one: the figure and its axes."""
+    fig, (ax,) = panels(title, smoke, height)
+    return fig, ax
+
+
+def room_under_title(fig, lines: int, smoke: bool) -> float:
+    """Keep room for that many lines under the title of a figure; returns the height at which they start."""
+    height = fig.get_figheight()
+    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * lines / height))
+    return 1 - 0.28 / height
 
 
 def notes(fig, smoke: bool, *lines: str) -> None:
-    """Lines under the title of a figure of `canvas`, and the room for them."""
-    height = fig.get_figheight()
-    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.05 * smoke - 0.19 * len(lines) / height))
-    fig.text(0.012, 1 - 0.28 / height, "\n".join(lines), color=GREY, va="top")
+    """Lines under the title of a figure, and the room for them."""
+    fig.text(0.012, room_under_title(fig, len(lines), smoke), "\n".join(lines), color=GREY, va="top")
+
+
+def panel(ax, title: str, xlabel: str, bins: int = 5) -> None:
+    """What a panel of dots is called, and its grid of about `bins` ticks."""
+    ax.set_title(title, color=GREY)
+    ax.set_xlabel(xlabel)
+    ax.locator_params(axis="x", nbins=bins)
+    grid(ax)
+
+
+def grid(ax, axis: str = "x") -> None:
+    ax.grid(axis=axis, color="#e6e6e6", linewidth=0.7)
+
+
+def named_rows(ax, names: list[str], ylabel: str = "") -> None:
+    """Rows 0, 1, ... from the top down, each with its name."""
+    ax.set(ylabel=ylabel, ylim=(len(names) - 0.4, -0.6))
+    ax.set_yticks(range(len(names)), names)
+
+
+def legend(fig, ax) -> None:
+    """The names in one panel, below the figure."""
+    handles, names = ax.get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
 
 
 def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -> None:
@@ -102,21 +138,21 @@ def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -
     for column in [column for column in key + values if column not in WORDS]:
         finite = np.isfinite(pd.to_numeric(frame[column], errors="coerce").to_numpy(float, na_value=np.nan))
         if not finite.all():
-            found = f"{frame[column].iloc[finite.argmin()]} in row {finite.argmin()}"
-            raise StudyError(f"{figure}: column {column!r} holds {found}; give a finite number")
+            value, row = frame[column].iloc[finite.argmin()], finite.argmin()
+            raise StudyError(f"{figure}: column {column!r} holds {value} in row {row}; give a finite number")
     if key and frame.duplicated(key).any():
         where = frame.loc[frame.duplicated(key), key].iloc[0].to_dict()
         raise StudyError(f"{figure}: two rows for {where}; average over seeds first")
 
 
 def parts_of(model: str) -> tuple[str, float | None, tuple[str, ...]]:
-    """(family, level, steps) of a model name; steps: its variant, loss and quantisation. A family unknown here is "other"."""
+    """(family, level, steps) of a model name; steps: variant, loss, quantisation. A family unknown here is "other"."""
     structure, *steps = model.split(" + ")
-    found = re.fullmatch(r"([a-z]+)(?:-(\d+(?:\.\d+)?))?(-alternate|-constant)?(?:-(after|2x))?", structure)
-    family = found[1] + (found[3] or "") if found else structure
+    parsed = re.fullmatch(r"([a-z]+)(?:-(\d+(?:\.\d+)?))?(-alternate|-constant)?(?:-(after|2x))?", structure)
+    family = parsed[1] + (parsed[3] or "") if parsed else structure
     if family not in LABELS:
         return "other", None, tuple(steps)
-    return family, float(found[2]) if found[2] else None, (*([found[4]] if found[4] else []), *steps)
+    return family, float(parsed[2]) if parsed[2] else None, (*filter(None, [parsed[4]]), *steps)
 
 
 def color_of(model: str) -> str:
@@ -125,7 +161,7 @@ def color_of(model: str) -> str:
     The more is pruned, the darker. Unknown names: "other".
     """
     family, level, steps = parts_of(model)
-    last = _plain(steps[-1]) if steps else ""
+    last = ALPHA.sub("rmc", steps[-1]) if steps else ""
     if last in PALETTE:
         return PALETTE[last]
     white = 0.7 * (1 - (min(level, 85) / 85) ** 2) if family == "imp" and level is not None else 0.0
@@ -140,16 +176,11 @@ def label_of(model: str) -> str:
         name += f" {level:g} %" if family in ("imp", "heads", "ffn") else f" {level:g}"
     if steps and steps[0] in VARIANTS:
         name, steps = f"{name}, {VARIANTS[steps[0]]}", steps[1:]
-    return " + ".join([name, *(LABELS.get(step) or _setting(step) for step in steps)])
+    return " + ".join([name, *(LABELS.get(step) or ALPHA.sub(_alpha, step) for step in steps)])
 
 
-def _plain(step: str) -> str:
-    """The loss of a step without its setting: rmc of rmc-30."""
-    return "rmc" if re.fullmatch(r"rmc-\d+", step) else step
-
-
-def _setting(step: str) -> str:
-    return f"RMC α {int(step[4:]) / 100:g}" if _plain(step) == "rmc" else step
+def _alpha(setting: re.Match) -> str:
+    return f"RMC α {int(setting[1]) / 100:g}"
 
 
 def style_of(model: str) -> dict:
@@ -180,6 +211,12 @@ def band(ax, x, line: pd.DataFrame, alpha: float = 0.16, **style) -> None:
     """A line through `value` and its interval from `low` to `high`, in percent."""
     ax.fill_between(x, line.low * 100, line.high * 100, color=style["color"], alpha=alpha, linewidth=0)
     ax.plot(x, line.value * 100, **style)
+
+
+def dot(ax, row, y: float, color: str, scale: float = 100, width: float = 1.5, alpha: float = 1, **marker) -> None:
+    """A row's value with its interval from low to high, lying at height y."""
+    ax.hlines(y, row.low * scale, row.high * scale, color=color, linewidth=width, alpha=alpha)
+    ax.plot(row.value * scale, y, color=color, linestyle="", **marker)
 
 
 def level_line(ax, line: pd.DataFrame, method: str, solid: bool, name: str) -> tuple:
