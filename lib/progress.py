@@ -1,6 +1,9 @@
-"""The progress bar of long work: plain text on stdout, the same in terminals, logs and notebooks."""
+"""The progress bar of long work: plain text on stdout, the same in terminals, logs and notebooks. Other bars hushed."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -20,3 +23,20 @@ def bar(total: int, desc: str, wait: float = 0) -> tqdm:
     # (predictions within a training) moves no cursor, which only a terminal understands
     return tqdm(total=total, desc=desc, file=sys.stdout, bar_format=SHORT, ascii=" #", miniters=1,
                 mininterval=0.5 if live else LONG, position=None if live else 0, delay=wait or (0 if live else 1e-9))
+
+
+@contextmanager
+def hushed(loggings: list[ModuleType], shown: bool, hide: Callable, show: Callable) -> Iterator[None]:
+    """Inside, libraries tell errors alone: `loggings` are their modules with a verbosity; `hide` takes their bars away,
+    `show` brings them back where they are `shown` now."""
+    levels = [logging.get_verbosity() for logging in loggings]
+    for logging in loggings:
+        logging.set_verbosity_error()
+    hide()
+    try:
+        yield
+    finally:
+        for logging, level in zip(loggings, levels):
+            logging.set_verbosity(level)
+        if shown:
+            show()

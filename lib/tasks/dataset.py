@@ -1,4 +1,4 @@
-"""Every task of the study, declared once: labels, splits, OOD sets, sources; and a reader's own by YAML."""
+"""The items of a task: made or read, without what train must not hold, cut to size by fixed draws, and checked."""
 
 import hashlib
 import json
@@ -16,10 +16,8 @@ COLUMNS = ["guid", "split", "text_a", "text_b", "label", "heuristic", "subcase",
 DEV_ROWS = 2000
 
 
-def load(
-    task: Task, *, seed: int, n_train: int, n_eval: int, n_ood: int,
-    shortcut_rate: float = 0.9, subcase_counts: dict[str, int] | None = None, data_dir: str | Path | None = None,
-) -> pd.DataFrame:
+def load(task: Task, *, seed: int, n_train: int, n_eval: int, n_ood: int, shortcut_rate: float = 0.9,
+         subcase_counts: dict[str, int] | None = None, data_dir: str | Path | None = None) -> pd.DataFrame:
     """The items of a task [rows, COLUMNS]: train, dev, test and the OOD sets, in file order.
 
     n_train, n_eval and n_ood are upper bounds, 0 = all rows. n_train rows are drawn by `seed`, in the label mix of
@@ -30,11 +28,11 @@ def load(
     """
     _check_sizes(task, {"n_train": n_train, "n_eval": n_eval, "n_ood": n_ood})
     if not task.tables:
-        return microworld.generate(
-            task.name, seed=seed, n_train=n_train, n_eval=n_eval, n_ood=n_ood, shortcut_rate=shortcut_rate, subcase_counts=subcase_counts,
-        )
+        return microworld.generate(task.name, seed=seed, n_train=n_train, n_eval=n_eval, n_ood=n_ood,
+                                   shortcut_rate=shortcut_rate, subcase_counts=subcase_counts)
     if subcase_counts:
-        raise StudyError(f"subcase_counts is for the micro-world; task '{task.name}' is read from files: leave it empty")
+        raise StudyError(f"subcase_counts is for the micro-world; task '{task.name}' is read from files: leave it "
+                         "empty")
     splits, sources = {}, []
     for split, table in task.tables.items():
         frame, record = read(table, data_dir)
@@ -44,7 +42,6 @@ def load(
         frame["group"] = frame["group"].where(frame["group"] != "", frame["guid"])
         splits[split] = frame.assign(split=split, is_shortcut=pd.array([pd.NA] * len(frame), dtype="boolean"))
     _refuse_twice(pd.concat(splits.values(), ignore_index=True))
-
     dropped = {}
     for other in task.train_without:
         seen = splits["train"]["group"].isin(splits[other]["group"])
@@ -54,12 +51,12 @@ def load(
         file, whole = splits["train"]["file"].iloc[0], splits["train"]
         splits["train"], splits["dev"] = _hold_out(whole, DEV_ROWS)
         if splits["dev"].empty:
-            raise StudyError(f"{file}: its {len(whole)} rows, in {whole['group'].nunique()} groups, hold no tenth of whole groups that "
-                             "could be dev; give more rows, or a dev file")
-    splits["train"] = _stratified(splits["train"], n_train, seed)
-    if splits["train"]["label"].nunique() < 2:
-        raise StudyError(f"train of '{task.name}' holds one label alone, '{task.labels[splits['train']['label'].iloc[0]]}', in "
-                         f"{len(splits['train'])} rows; give rows of two or more, or raise n_train")
+            raise StudyError(f"{file}: its {len(whole)} rows, in {whole['group'].nunique()} groups, hold no tenth of "
+                             "whole groups that could be dev; give more rows, or a dev file")
+    train = splits["train"] = _stratified(splits["train"], n_train, seed)
+    if train["label"].nunique() < 2:
+        raise StudyError(f"train of '{task.name}' holds one label alone, '{task.labels[train['label'].iloc[0]]}', in "
+                         f"{len(train)} rows; give rows of two or more, or raise n_train")
     for split in ("dev", "test"):
         splits[split] = _first_by_hash(splits[split], n_eval)
     for split in task.ood:
@@ -79,7 +76,8 @@ def _check_sizes(task: Task, sizes: dict[str, int]) -> None:
         if n < 0:
             raise StudyError(f"{name} is {n}; give 0 (all rows) or more")
         if not task.tables and n < least[name]:
-            raise StudyError(f"{name} is {n}, but task '{task.name}' is made, not read, and has no 'all' rows; give {least[name]} or more")
+            raise StudyError(f"{name} is {n}, but task '{task.name}' is made, not read, and has no 'all' rows; give "
+                             f"{least[name]} or more")
 
 
 def _refuse_twice(rows: pd.DataFrame) -> None:
@@ -87,10 +85,8 @@ def _refuse_twice(rows: pd.DataFrame) -> None:
     if again.any():
         second = rows[again].iloc[0]
         first = rows[rows["guid"] == second["guid"]].iloc[0]
-        raise StudyError(
-            f"{second['file']}: row {second['row']}, guid '{second['guid']}' stands already in {first['file']}, row {first['row']}; "
-            "give every row of all splits a guid of its own"
-        )
+        raise StudyError(f"{second['file']}: row {second['row']}, guid '{second['guid']}' stands already in "
+                         f"{first['file']}, row {first['row']}; give every row of all splits a guid of its own")
 
 
 def _by_hash(names: pd.Series) -> np.ndarray:
@@ -126,7 +122,8 @@ def _stratified(train: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     counts = np.floor(shares).astype(int)
     counts[(shares - counts).sort_values(ascending=False, kind="stable").index[: n - counts.sum()]] += 1
     rng = np.random.default_rng(seed)
-    drawn = [rng.choice(np.flatnonzero(train["label"] == label), count, replace=False) for label, count in counts.items()]
+    drawn = [rng.choice(np.flatnonzero(train["label"] == label), count, replace=False)
+             for label, count in counts.items()]
     return train.iloc[np.sort(np.concatenate(drawn))]
 
 
@@ -146,7 +143,8 @@ def check_items(frame: pd.DataFrame, task: Task) -> None:
             raise StudyError(f"items of '{task.name}': column '{column}' is missing; items have {', '.join(COLUMNS)}")
     for column, dtype in (("label", "int64"), ("is_shortcut", "boolean")):
         if frame[column].dtype != dtype:
-            raise StudyError(f"items of '{task.name}': column '{column}' is {frame[column].dtype}, not {dtype}; convert it with astype")
+            raise StudyError(f"items of '{task.name}': column '{column}' is {frame[column].dtype}, not {dtype}; "
+                             "convert it with astype")
     valid = ("train", "dev", "test", *task.ood)
     for split in valid[:3]:
         if split not in set(frame["split"]):
@@ -155,11 +153,13 @@ def check_items(frame: pd.DataFrame, task: Task) -> None:
     bad = {
         "guid": (frame["guid"].duplicated(), "occurs twice; give every row a guid of its own"),
         "split": (n_classes.isna(), f"is no split of the task; its splits are {', '.join(valid)}"),
-        "label": ((frame["label"] < 0) | (frame["label"] >= n_classes), "is no class id of this split; see Task.classes"),
-        **{text: (frame[text].isna() | (frame[text].str.strip() == ""), "is empty; fill it in or take the row out") for text in ("text_a", "text_b")},
-    }
+        "label": ((frame["label"] < 0) | (frame["label"] >= n_classes), "is no class id of this split; see "
+                  "Task.classes"),
+        **{text: (frame[text].isna() | (frame[text].str.strip() == ""), "is empty; fill it in or take the row out")
+           for text in ("text_a", "text_b")}}
     for column, (where, what) in bad.items():
         if where.any():
             row = int(np.argmax(where))
             at = frame.iloc[row]
-            raise StudyError(f"items of '{task.name}': row {row + 1} (guid '{at['guid']}'), column '{column}': {at[column]!r} {what}")
+            raise StudyError(f"items of '{task.name}': row {row + 1} (guid '{at['guid']}'), column '{column}': "
+                             f"{at[column]!r} {what}")

@@ -14,8 +14,6 @@ from lib import files
 from lib.errors import StudyError
 
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt at a download
-
-
 SILENCE = 60.0  # seconds without a byte after which a connection counts as broken
 
 
@@ -27,10 +25,9 @@ def digest(path: Path, kind: str = "sha256") -> str:
 def download(url: str, folder: Path, expected: str = "") -> Path:
     """Fetch `url` into `folder` once, under a temporary name until its digest is verified.
 
-    `expected` is a digest as `digest` writes it; "" records the first download's SHA-256 beside the
-    file and holds later reads to it. A damaged or cut-off file never gets the final name. What may pass (a broken,
-    silent or refused connection, a busy server) is tried again after each of PAUSES, from the first byte on. Only
-    `expected` can tell a file cut off by a server that announces no length.
+    `expected` is a digest as `digest` writes it; "" records the first download's SHA-256 beside the file and holds
+    later reads to it. What may pass (a broken, silent or refused connection, a busy server) is tried again after each
+    of PAUSES, from the first byte on. Only `expected` can tell a file cut off by a server that announces no length.
     """
     path = folder / PurePosixPath(urlparse(url).path).name
     note = path.with_name(path.name + ".sha256")
@@ -38,8 +35,8 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
         if not expected and not note.is_file():
             note.write_text(digest(path) + "\n")
         wanted = expected or note.read_text().strip()
-        if (found := digest(path, wanted.split(":")[0])) != wanted:
-            raise StudyError(f"{path}: expected {wanted}, found {found}; delete the file and it is downloaded again")
+        if (actual := digest(path, wanted.split(":")[0])) != wanted:
+            raise StudyError(f"{path}: expected {wanted}, found {actual}; delete the file and it is downloaded again")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
@@ -54,12 +51,14 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
             time.sleep(pause)
         with partial.open("rb") as file:
             if file.read(64).lstrip()[:1] == b"<":
-                raise StudyError(f"{url}: a web page came instead of the file; fetch the file with a browser and save it as {path}")
-        found = digest(partial, expected.split(":")[0] or "sha256")
-        if expected and found != expected:
-            raise StudyError(f"{url}: expected {expected}, found {found}; the file upstream changed or was damaged on its way, it was not kept")
+                raise StudyError(f"{url}: a web page came instead of the file; fetch the file with a browser and save "
+                                 f"it as {path}")
+        actual = digest(partial, expected.split(":")[0] or "sha256")
         if not expected:
-            note.write_text(found + "\n")
+            note.write_text(actual + "\n")
+        elif actual != expected:
+            raise StudyError(f"{url}: expected {expected}, found {actual}; the file upstream changed or was damaged on "
+                             "its way, it was not kept")
         os.replace(partial, path)
     return path
 
@@ -69,7 +68,7 @@ def _fetch(url: str, partial: Path) -> None:
     with urllib.request.urlopen(url, timeout=SILENCE) as answer, partial.open("wb") as file:
         shutil.copyfileobj(answer, file, 1 << 20)
     size, length = partial.stat().st_size, answer.headers.get("Content-Length")
-    # Reading in blocks ends without an error when the connection breaks off.
+    # reading in blocks ends without an error when the connection breaks off
     if length is not None and size != int(length):
         raise ConnectionError(f"{size} of {length} bytes arrived")
 

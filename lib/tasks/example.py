@@ -1,8 +1,9 @@
 """An example of a reader's own task (notebook 11): sentences from templates, and the YAML file that declares them.
 
-A review speaks of two things; asked is what it says of one of them. Most reviews praise both or complain of both, so that
-the review alone gives the label: the shortcut. In the mixed ones, few in train and all of the OOD set, it praises one thing
-and complains of the other, and every review is asked of both: who does not look at the thing asked scores chance.
+A review speaks of two things; asked is what it says of one of them. Most reviews praise both or complain of both, so
+that the review alone gives the label: the shortcut. In the mixed ones, few in train and all of the OOD set, it praises
+one thing and complains of the other, and every review is asked of both: who does not look at the thing asked scores
+chance.
 """
 
 import random
@@ -40,7 +41,8 @@ shortcut: b_only                          # the easy way: text_b alone; or overl
 licence: that of this project
 source: made by lib.tasks.example
 caveats: >-
-  Template sentences of this project, an example of the format and no data set. Every review is asked of both things that
+  Template sentences of this project, an example of the format and no data set. Every review is asked of both \
+things that
   it names, so its two rows share a group.
 """
 
@@ -53,9 +55,8 @@ def write(path: Path, mixed: float = MIXED) -> None:
     rng, seen = random.Random(EXAMPLE_TASK), set()
     for split, share in (("train", mixed), ("test", MIXED), ("mixed", 1.0)):
         lines = ["\t".join(COLUMNS)]
-        n = REVIEWS[split]
-        kinds = ["mixed"] * round(share * n)
-        kinds += [("pos", "neg")[i % 2] for i in range(n - len(kinds))]
+        kinds = ["mixed"] * round(share * REVIEWS[split])
+        kinds += [("pos", "neg")[i % 2] for i in range(REVIEWS[split] - len(kinds))]
         rng.shuffle(kinds)
         for number, kind in enumerate(kinds):
             lines += _review(f"{split}-{number}", kind, seen, rng)

@@ -1,8 +1,8 @@
 """The micro-world's language: a small lexicon, sentence forms, and what each form asserts.
 
-A form is a sentence with slots (`the A V the B`) and the facts it asserts (`A V B`, a leading
-`-` denies one). Reading a sentence gives those facts in the words of the lexicon, synonyms folded
-together, so that the truth of a pair can be worked out again from its two strings alone.
+A form is a sentence with slots (`the A V the B`) and the facts it asserts (`A V B`, a leading `-` denies one). Reading
+a sentence gives those facts in the words of the lexicon, synonyms folded together, so that the truth of a pair can be
+worked out again from its two strings alone.
 """
 
 import re
@@ -10,37 +10,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 PEOPLE_PAIRS = (
-    "doctor physician, lawyer attorney, writer author, student pupil, child kid, woman lady, boy lad, "
-    "thief robber, teacher instructor, singer vocalist, sailor seaman, wizard sorcerer, "
-    "scientist researcher, reporter journalist, father dad, mother mom, stranger outsider, enemy foe, "
-    "winner victor, pilot aviator, infant baby"
-)
-PEOPLE_ALONE = (
-    "king queen poet priest banker judge farmer baker guard nurse cook artist clown spy knight butcher"
-)
+    "doctor physician, lawyer attorney, writer author, student pupil, child kid, woman lady, boy lad, thief robber, "
+    "teacher instructor, singer vocalist, sailor seaman, wizard sorcerer, scientist researcher, reporter journalist, "
+    "father dad, mother mom, stranger outsider, enemy foe, winner victor, pilot aviator, infant baby")
+PEOPLE_ALONE = "king queen poet priest banker judge farmer baker guard nurse cook artist clown spy knight butcher"
 VERB_PAIRS = (
-    "helped aided, hit struck, pulled dragged, scared frightened, picked selected, hired employed, "
-    "pushed shoved, saved rescued, followed trailed, noticed spotted, attacked assaulted, praised lauded, "
-    "hated despised, loved adored, tricked fooled, annoyed irritated, chased pursued, caught captured"
-)
+    "helped aided, hit struck, pulled dragged, scared frightened, picked selected, hired employed, pushed shoved, "
+    "saved rescued, followed trailed, noticed spotted, attacked assaulted, praised lauded, hated despised, "
+    "loved adored, tricked fooled, annoyed irritated, chased pursued, caught captured")
 VERBS_ALONE = "watched trusted admired visited blamed greeted called copied ignored welcomed"
-ACT_PAIRS = (
-    "smiled grinned, cried wept, shouted yelled, screamed shrieked, left departed, vanished disappeared, "
-    "stumbled tripped"
-)
+ACT_PAIRS = ("smiled grinned, cried wept, shouted yelled, screamed shrieked, left departed, vanished disappeared, "
+             "stumbled tripped")
 ACTS_ALONE = "slept danced sang arrived coughed prayed laughed waited"
-QUALITY_PAIRS = (
-    "rich wealthy, happy glad, sad unhappy, sick ill, dirty filthy, old elderly, thin slim, quiet silent, "
-    "fat plump, nervous anxious"
-)
-OPPOSITES = (
-    "rich poor, tall short, old young, happy sad, strong weak, dirty clean, loud quiet, nervous calm, "
-    "busy idle, sick healthy, fat thin, drunk sober, guilty innocent"
-)
-DEGREES = (
-    "taller shorter, older younger, richer poorer, stronger weaker, faster slower, bigger smaller, "
-    "heavier lighter"
-)
+QUALITY_PAIRS = ("rich wealthy, happy glad, sad unhappy, sick ill, dirty filthy, old elderly, thin slim, quiet silent, "
+                 "fat plump, nervous anxious")
+OPPOSITES = ("rich poor, tall short, old young, happy sad, strong weak, dirty clean, loud quiet, nervous calm, "
+             "busy idle, sick healthy, fat thin, drunk sober, guilty innocent")
+DEGREES = ("taller shorter, older younger, richer poorer, stronger weaker, faster slower, bigger smaller, "
+           "heavier lighter")
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -252,8 +239,7 @@ def _reader(form: str) -> re.Pattern:
     def slot(token: str) -> str:
         if token not in KIND:
             return token
-        words = set(WORDS[KIND[token]])
-        words |= {s for w in words for s in SYNONYMS.get(w, ())}
+        words = {same for word in WORDS[KIND[token]] for same in (word, *SYNONYMS.get(word, ()))}
         return f"(?P<{token}>{'|'.join(sorted(words))})"
     return re.compile(" ".join(slot(t) for t in form.split()))
 
@@ -264,12 +250,9 @@ def read(sentence: str) -> frozenset | None:
     for form, facts in FORMS.items():
         match = _reader(form).fullmatch(sentence)
         if match:
-            found = match.groupdict()
-            out = set()
-            for fact in facts.split(", "):
-                words = tuple(found.get(t, t) for t in fact.lstrip("-").split())
-                out.add(_fact(words, not fact.startswith("-")))
-            return frozenset(out)
+            cast = match.groupdict()
+            return frozenset(_fact(tuple(cast.get(token, token) for token in fact.lstrip("-").split()), fact[0] != "-")
+                             for fact in facts.split(", "))
     return None
 
 

@@ -1,9 +1,9 @@
 """The micro-world: sentence pairs whose truth, and whose shortcut, is known row by row.
 
-Three tasks mirror MNLI, FEVER and QQP. On `shortcut_rate` of the rows a shortcut (word overlap, or
-a negation word in the claim) gives the right label; on the rest it fails. The rows it fails on come
-from hard subcases that differ in depth and in how often training holds them. Every subcase is made
-of twins: two pairs with one bag of words and two labels, so that only structure tells them apart.
+Three tasks mirror MNLI, FEVER and QQP. On `shortcut_rate` of the rows a shortcut (word overlap, or a negation word in
+the claim) gives the right label; on the rest it fails. The rows it fails on come from hard subcases that differ in
+depth and in how often training holds them. Every subcase is made of twins: two pairs with one bag of words and two
+labels, so that only structure tells them apart.
 """
 
 import hashlib
@@ -17,8 +17,7 @@ import pandas as pd
 from lib.errors import StudyError, nearest
 from lib.tasks.grammar import KIND, OPPOSITE, PLAIN, SUBCASES, SYNONYMS, WORDS, Subcase, fill, meaning, read
 
-# label names in index order
-TASKS: dict[str, tuple[str, str]] = {
+TASKS: dict[str, tuple[str, str]] = {  # label names in index order
     "micro_nli": ("entailment", "non-entailment"),
     "micro_facts": ("supported", "refuted"),
     "micro_paraphrase": ("not duplicate", "duplicate"),
@@ -26,10 +25,10 @@ TASKS: dict[str, tuple[str, str]] = {
 _TRUE = {"micro_nli": 0, "micro_facts": 0, "micro_paraphrase": 1}  # index of the "yes" label
 LADDER = (100, 60, 40, 25, 15, 10, 7, 5)  # weights: failing rows per subcase, commonest first
 TWINS = 0.46  # share of hard rows on which the shortcut holds, spread evenly over the subcases
-PAIRED = ("micro_facts", "micro_paraphrase")  # train holds the twins of failing rows, so that words cannot be learnt by heart
+PAIRED = ("micro_facts", "micro_paraphrase")  # train holds failing rows' twins: words cannot be learnt by heart
 _OTHER = {"Z": "R"}  # a slot that takes the opposite of another
-# eighths of all text_b that belong to a split
-_SHARE = {"train": (0, 1, 2, 3), "dev": (4,), "test": (5,), "ood": (6,), "unseen": (7,)}
+_SHARE = {"train": (0, 1, 2, 3), "dev": (4,), "test": (5,), "ood": (6,), "unseen": (7,)}  # eighths of all text_b
+_DTYPES = {"label": "int64", "is_shortcut": "boolean"}
 
 
 def trained(task_name: str) -> list[str]:
@@ -41,12 +40,10 @@ def counts(task_name: str, seed: int, subcase_counts: dict[str, int] | None = No
            n_train: int = 2048, shortcut_rate: float = 0.9) -> dict[str, int]:
     """Failing train rows per trained subcase; they sum to the budget (1 - shortcut_rate) * n_train.
 
-    Without `subcase_counts` the ladder is scaled to the budget and rotates over the subcases with
-    the seed. With it the counts are taken as given (a subcase left out gets none), and StudyError
-    is raised where a name is unknown or the sum is not the budget.
+    Without `subcase_counts` the ladder is scaled to the budget and rotates over the subcases with the seed. With it the
+    counts are taken as given (a subcase left out gets none); StudyError: an unknown name, a sum that is not the budget.
     """
-    names = trained(task_name)
-    budget = _budget(n_train, shortcut_rate)
+    names, budget = trained(task_name), _budget(n_train, shortcut_rate)
     if not subcase_counts:
         ladder = _scaled(LADDER, budget)
         return {name: ladder[(i + 3 * seed) % len(ladder)] for i, name in enumerate(names)}
@@ -56,9 +53,8 @@ def counts(task_name: str, seed: int, subcase_counts: dict[str, int] | None = No
         if count < 0:
             raise StudyError(f"subcase_counts: {name} is {count}; give 0 or more rows")
     if sum(subcase_counts.values()) != budget:
-        raise StudyError(
-            f"subcase_counts: {task_name} sums to {sum(subcase_counts.values())} rows but shortcut_rate "
-            f"{shortcut_rate} leaves {budget} of n_train {n_train}; change one of the three")
+        raise StudyError(f"subcase_counts: {task_name} sums to {sum(subcase_counts.values())} rows but shortcut_rate "
+                         f"{shortcut_rate} leaves {budget} of n_train {n_train}; change one of the three")
     return {name: subcase_counts.get(name, 0) for name in names}
 
 
@@ -66,28 +62,26 @@ def generate(task_name: str, *, seed: int, n_train: int = 2048, n_eval: int = 20
          shortcut_rate: float = 0.9, subcase_counts: dict[str, int] | None = None) -> pd.DataFrame:
     """All rows of a task: splits train, dev, test, ood, unseen.
 
-    `n_eval` rows in dev and in test; `n_ood` rows per label and subcase in ood and unseen, drawn as
-    twins. The seed changes the train draw and which subcases are rare; the other splits are fixed.
-    In train the failing rows follow `counts`; in dev and test, which serve every seed, they are
-    spread evenly over the subcases: train's distribution averaged over the rotation of the ladder.
+    `n_eval` rows in dev and in test; `n_ood` rows per label and subcase in ood and unseen, drawn as twins. The seed
+    changes the train draw and which subcases are rare; the other splits are fixed. In train the failing rows follow
+    `counts`; in dev and test, which serve every seed, they are spread evenly over the subcases: train's distribution
+    averaged over the rotation of the ladder.
     """
     failing = counts(task_name, seed, subcase_counts, n_train=n_train, shortcut_rate=shortcut_rate)
     names = trained(task_name)
     even = dict(zip(names, _scaled([1] * len(names), _budget(n_eval, shortcut_rate))))
-    parts = [_split(task_name, "train", _mix(task_name, n_train, failing), seed)]
+    rows = drawn(task_name, "train", _mix(task_name, n_train, failing), seed)
     for split in ("dev", "test"):
-        parts.append(_split(task_name, split, _mix(task_name, n_eval, even)))
+        rows += drawn(task_name, split, _mix(task_name, n_eval, even))
     for split in ("ood", "unseen"):
-        parts.append(_split(task_name, split, _twins(task_name, split == "unseen", n_ood)))
-    items = pd.DataFrame([row for part in parts for row in part])
-    return items.astype({"label": "int64", "is_shortcut": "boolean"})
+        rows += drawn(task_name, split, planned_twins(task_name, split == "unseen", n_ood))
+    return pd.DataFrame(rows).astype(_DTYPES)
 
 
 def more(task_name: str, subcase: str, k: int, *, seed: int, without: set[str]) -> pd.DataFrame:
     """`k` more train rows of a subcase on which the shortcut fails, none with a guid of `without`.
 
-    A smaller `k` gives the first of a larger one's rows. Raises StudyError for an unknown subcase, or where the grammar
-    has no other row.
+    A smaller `k` gives the first of a larger one's rows. StudyError: an unknown subcase, or no other row to be had.
     """
     case = next((s for s in _subcases(task_name) if s.name == subcase), None)
     if case is None:
@@ -103,7 +97,7 @@ def more(task_name: str, subcase: str, k: int, *, seed: int, without: set[str]) 
             raise StudyError(f"{task_name} has no {k} other rows of {subcase!r}; ask for fewer (mends.more_rows)")
         seen.add(row["guid"])
         rows.append(row)
-    return pd.DataFrame(rows).astype({"label": "int64", "is_shortcut": "boolean"})
+    return pd.DataFrame(rows).astype(_DTYPES)
 
 
 def label_of(task_name: str, text_a: str, text_b: str) -> int | None:
@@ -147,8 +141,8 @@ def _scaled(weights, total: int) -> list[int]:
 def _mix(task_name: str, n: int, failing: dict[str, int]) -> list[tuple]:
     """Planned rows (subcase or None, the shortcut fails, the pair is true, its twin follows) that make `n`.
 
-    Failing rows as counted; hard rows on which the shortcut holds, evenly many per subcase and 1.5 times
-    its failing rows at least (less where n has no room); plain rows that make up `n` and balance the labels.
+    Failing rows as counted; hard rows on which the shortcut holds, evenly many per subcase and 1.5 times its failing
+    rows at least (less where n has no room); plain rows that make up `n` and balance the labels.
     """
     budget, room = sum(failing.values()), int(0.85 * (n - sum(failing.values())))
     ratio = min(1.5, room / budget) if budget else 0
@@ -176,14 +170,14 @@ def _truth(subcase: Subcase) -> bool:
     return subcase.heuristic in ("low_overlap", "negation")
 
 
-def _twins(task_name: str, unseen: bool, n: int) -> list[tuple]:
+def planned_twins(task_name: str, unseen: bool, n: int) -> list[tuple]:
     """`n` planned failing rows per subcase, each with its twin."""
     return [(subcase, True, _truth(subcase), True) for subcase in _subcases(task_name)
             if subcase.unseen == unseen for _ in range(n)]
 
 
-def _split(task_name: str, split: str, plan: list[tuple], seed: int = 0) -> list[dict]:
-    """The rows of one split, no pair twice; in ood and unseen they keep the order of the plan."""
+def drawn(task_name: str, split: str, plan: list[tuple], seed: int = 0) -> list[dict]:
+    """The rows of one split as planned, no pair twice; in ood and unseen they keep the order of the plan."""
     rng = random.Random(f"{task_name} {split} {seed}")
     rows, seen, turn = [], set(), Counter()
     for subcase, fails, yes, twin in plan:
@@ -196,8 +190,8 @@ def _split(task_name: str, split: str, plan: list[tuple], seed: int = 0) -> list
             if seen.isdisjoint(row["guid"] for row in new):
                 break
         else:
-            raise StudyError(f"data: {task_name} has no {len(plan)} different rows for {split}; ask for fewer "
-                             f"({'n_train' if split == 'train' else 'n_ood' if split in ('ood', 'unseen') else 'n_eval'})")
+            size = {"train": "n_train", "dev": "n_eval", "test": "n_eval"}.get(split, "n_ood")
+            raise StudyError(f"data: {task_name} has no {len(plan)} different rows for {split}; ask for fewer ({size})")
         seen.update(row["guid"] for row in new)
         rows += new
     if split not in ("ood", "unseen"):
@@ -267,11 +261,7 @@ def _row(task_name: str, split: str, subcase: Subcase | None, fails: bool, yes: 
     form_b, true_a, false_a = forms
     text_a, text_b = fill(true_a if yes else false_a, cast_a), fill(form_b, cast_b)
     digest = hashlib.sha1(f"{text_a}|{text_b}".encode()).hexdigest()[:12]
-    return {
-        "guid": f"{task_name}-{split}-{digest}", "split": split, "text_a": text_a, "text_b": text_b,
-        "label": _TRUE[task_name] if yes else 1 - _TRUE[task_name],
-        "heuristic": subcase.heuristic if subcase else _subcases(task_name)[0].heuristic,
-        "subcase": subcase.name if subcase else "", "is_shortcut": not fails, "group": group,
-    }
-
-
+    return {"guid": f"{task_name}-{split}-{digest}", "split": split, "text_a": text_a, "text_b": text_b,
+            "label": _TRUE[task_name] if yes else 1 - _TRUE[task_name],
+            "heuristic": subcase.heuristic if subcase else _subcases(task_name)[0].heuristic,
+            "subcase": subcase.name if subcase else "", "is_shortcut": not fails, "group": group}

@@ -1,4 +1,4 @@
-"""A reader's own task: a YAML file that names local files, checked before a row is read; and what is odd in its rows."""
+"""A reader's own task: a YAML file that names local files, checked before a row is read; what is odd in its rows."""
 
 import re
 from collections.abc import Iterable
@@ -19,12 +19,13 @@ LARGEST = 0.6  # share of one label in an OOD set from which plain accuracy flat
 
 def _label_map(value: Any) -> dict[str, str]:
     """File value -> class name, from a list of values or a map."""
-    pairs = list(value.items()) if isinstance(value, dict) else [(v, v) for v in value] if isinstance(value, list) else None
+    pairs = value.items() if isinstance(value, dict) else [(v, v) for v in value] if isinstance(value, list) else ()
     if not pairs:
         raise ValueError("give a list of the file's labels, or a map from the file's value to the class name")
     for one in (word for pair in pairs for word in pair):
         if isinstance(one, bool):
-            raise ValueError(f"YAML reads an unquoted yes, no, true or false as {one}; put it in quotes, as the file writes it")
+            raise ValueError(f"YAML reads an unquoted yes, no, true or false as {one}; put it in quotes, as the file "
+                             "writes it")
         if not isinstance(one, str | int):
             raise ValueError(f"{one!r} is no label; write each as a string or a whole number")
     return {str(key): str(name) for key, name in pairs}
@@ -76,19 +77,16 @@ class _TaskFile(_Section):
 def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
     """The task that a YAML file declares; file paths in it are relative to it.
 
-    CSV is read with the usual quoting, TSV with none, both as text; `name` is the file's own name and
-    none of `taken`. Raises StudyError naming the file, the key and the mend.
+    CSV is read with the usual quoting, TSV with none, both as text; `name` is the file's own name and none of `taken`.
+    Raises StudyError naming the file, the key and the mend.
     """
     spec = _parse(path)
     if spec.name != path.stem or spec.name in taken or not re.fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
-        raise StudyError(
-            f"{path}: name '{spec.name}' must be the file's own name without .yaml, begin with a small letter, hold small letters, "
-            f"digits, _ or -, and be none of {', '.join(taken)}"
-        )
+        raise StudyError(f"{path}: name '{spec.name}' must be the file's own name without .yaml, begin with a small "
+                         f"letter, hold small letters, digits, _ or -, and be none of {', '.join(taken)}")
     labels = tuple(dict.fromkeys(spec.labels.values()))
     if len(labels) < 2:
         raise StudyError(f"{path}: labels: only one class '{labels[0]}'; a task needs two or more")
-
     if len({spec.columns.text_a, spec.columns.text_b, spec.columns.label}) < 3:
         raise StudyError(f"{path}: columns: text_a, text_b and label must be three columns, not {spec.columns.text_a}, "
                          f"{spec.columns.text_b}, {spec.columns.label}")
@@ -97,29 +95,31 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
         ids = {value: names.index(name) for value, name in values.items()}
         return Table(str((path.parent / file).resolve()), columns.model_dump(exclude_none=True), ids)
 
-    tables = {split: table(file, spec.columns, labels, spec.labels) for split, file in spec.files.model_dump(exclude_none=True).items()}
+    tables = {split: table(file, spec.columns, labels, spec.labels)
+              for split, file in spec.files.model_dump(exclude_none=True).items()}
     ood = {}
     for split, part in spec.ood.items():
         if split in ("train", "dev", "test"):
             raise StudyError(f"{path}: ood.{split}: an OOD set cannot be called {split}; give it another name")
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", split):
-            raise StudyError(f"{path}: ood: '{split}' must begin with a letter or digit and hold letters, digits, _, . or -")
+            raise StudyError(f"{path}: ood: '{split}' must begin with a letter or digit and hold letters, digits, _, . "
+                             "or -")
         values = part.labels or spec.labels
         if len(set(values.values())) < 2:
-            raise StudyError(f"{path}: ood.{split}.labels: only one class '{next(iter(values.values()))}'; an OOD set needs two or more")
+            raise StudyError(f"{path}: ood.{split}.labels: only one class '{next(iter(values.values()))}'; an OOD set "
+                             "needs two or more")
         ood[split] = Ood(*_collapse(f"{path}: ood.{split}", part, labels, values), part.score)
         tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values)
     _check_apart(path, tables)
-    return Task(
-        spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence, spec.source or path.name, spec.caveats, tables,
-    )
+    return Task(spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence,
+                spec.source or path.name, spec.caveats, tables)
 
 
 def overview(items: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """What each split (the index) holds: rows | groups | labels (each class with its rows) | repeated | at_odds | in_train.
+    """What each split (the index) holds: rows | groups | labels (with their rows) | repeated | at_odds | in_train.
 
-    Two rows hold the same pair where the letters and digits of both texts agree. repeated: rows whose pair stands earlier in
-    the split; at_odds: rows whose pair has another label there too; in_train: rows whose pair stands in train.
+    Two rows hold the same pair where the letters and digits of both texts agree. repeated: rows whose pair stands
+    earlier in the split; at_odds: rows whose pair has another label there too; in_train: rows whose pair is in train.
     """
     pair = items["text_a"].map(normalise) + "|" + items["text_b"].map(normalise)
     train = set(pair[items["split"] == "train"])
@@ -141,19 +141,19 @@ def doubts(items: pd.DataFrame, task: Task) -> list[str]:
     for split, row in overview(items, task).iterrows():
         share = items.loc[items["split"] == split, "label"].value_counts(normalize=True)
         if row["repeated"]:
-            said.append(f"{row['repeated']} of {row['rows']} rows of {split} repeat an earlier pair of texts: take them out, or "
-                        "give them one group.")
+            said.append(f"{row['repeated']} of {row['rows']} rows of {split} repeat an earlier pair of texts: take "
+                        "them out, or give them one group.")
         if row["at_odds"]:
-            said.append(f"{row['at_odds']} rows of {split} hold a pair of texts that has two labels: no model can have all of "
-                        "them right.")
+            said.append(f"{row['at_odds']} rows of {split} hold a pair of texts that has two labels: no model can have "
+                        "all of them right.")
         if row["in_train"]:
-            said.append(f"{row['in_train']} rows of {split} stand in train too: its score is partly memory. Take them out of "
-                        "train.")
+            said.append(f"{row['in_train']} rows of {split} stand in train too: its score is partly memory. Take them "
+                        "out of train.")
         if split in task.ood and row["rows"] < FEW:
             said.append(f"{split} has {row['rows']} rows: its intervals are too wide for small losses.")
         if split in task.ood and task.ood[split].score == "accuracy" and share.iloc[0] > LARGEST:
-            said.append(f"{share.iloc[0]:.0%} of {split} is {task.classes(split)[share.index[0]]}: always to say so scores as "
-                        f"much. Set ood.{split}.score to balanced.")
+            said.append(f"{share.iloc[0]:.0%} of {split} is {task.classes(split)[share.index[0]]}: always to say so "
+                        f"scores as much. Set ood.{split}.score to balanced.")
     return said
 
 
@@ -162,20 +162,24 @@ def _check_apart(path: Path, tables: dict[str, Table]) -> None:
     of: dict[str, str] = {}
     for split, table in tables.items():
         if (first := of.setdefault(table.path, split)) != split:
-            raise StudyError(f"{path}: {first} and {split} are the same file, {table.path}; give each split rows of its own")
+            raise StudyError(f"{path}: {first} and {split} are the same file, {table.path}; give each split rows of "
+                             "its own")
 
 
-def _collapse(where: str, part: _OodFile, labels: tuple[str, ...], values: dict[str, str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+def _collapse(where: str, part: _OodFile, labels: tuple[str, ...],
+              values: dict[str, str]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
     """The classes of an OOD set, and the OOD class id of each task class (None where they are the task's)."""
     if part.collapse is None:
         for name in values.values():
             if name not in labels:
-                raise StudyError(f"{where}.labels: '{name}' is no class of the task ({', '.join(labels)}); add `collapse`, task class: OOD class")
+                raise StudyError(f"{where}.labels: '{name}' is no class of the task ({', '.join(labels)}); add "
+                                 "`collapse`, task class: OOD class")
         return labels, None
     classes = tuple(dict.fromkeys(values.values()))
     for name in labels:
         if name not in part.collapse:
-            raise StudyError(f"{where}.collapse: class '{name}' of the task is missing; say which of {', '.join(classes)} it becomes")
+            raise StudyError(f"{where}.collapse: class '{name}' of the task is missing; say which of "
+                             f"{', '.join(classes)} it becomes")
     for name, target in part.collapse.items():
         if name not in labels:
             raise StudyError(f"{where}.collapse: '{name}' is no class of the task{nearest(name, labels)}")
@@ -189,7 +193,8 @@ def _parse(path: Path) -> _TaskFile:
         raise StudyError(f"{path}: no such task file; mend the path or give the name of a task")
     content = safe_yaml.read(path)
     if not isinstance(content, dict):
-        raise StudyError(f"{path}: a task file is a mapping of {', '.join(_TaskFile.model_fields)}; begin with name: {path.stem}")
+        raise StudyError(f"{path}: a task file is a mapping of {', '.join(_TaskFile.model_fields)}; begin with "
+                         f"name: {path.stem}")
     try:
         return _TaskFile.model_validate(content)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Probes that guard the micro-world: no word, and no bag of words, may give a label away beyond the declared shortcut."""
+"""Probes that guard the micro-world: no word, and no bag of words, gives a label away beyond the declared shortcut."""
 
 from collections import Counter
 
@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
-from lib.tasks.microworld import _split, _twins, trained
+from lib.tasks.microworld import drawn, planned_twins, trained
 
 
 def features(items: pd.DataFrame) -> list[dict[str, float]]:
-    """Order-free features, one dict per row: counts of the words of each side,
-    the share of text_b's distinct words that text_a holds, and that of both texts' words."""
+    """Order-free features, a dict a row: counts of the words of each side, the share of text_b's distinct words that
+    text_a holds, and that of both texts' words."""
     rows = []
     for text_a, text_b in zip(items["text_a"], items["text_b"]):
         a, b = text_a.split(), text_b.split()
@@ -44,9 +44,9 @@ def twin_probe(task_name: str, seed: int) -> pd.DataFrame:
 
     Returns its accuracy per subcase on fresh twins: frame [subcase, accuracy, rows].
     """
-    plan = _twins(task_name, False, 2000 // (2 * len(trained(task_name))))
-    hard = pd.DataFrame(_split(task_name, "train", plan, seed))
-    fresh = pd.DataFrame(_split(task_name, "ood", _twins(task_name, False, 200)))
+    plan = planned_twins(task_name, False, 2000 // (2 * len(trained(task_name))))
+    hard = pd.DataFrame(drawn(task_name, "train", plan, seed))
+    fresh = pd.DataFrame(drawn(task_name, "ood", planned_twins(task_name, False, 200)))
     probe = make_pipeline(DictVectorizer(sparse=False), RandomForestClassifier(60, random_state=seed))
     probe.fit(features(hard), hard["label"])
     fresh["accuracy"] = probe.predict(features(fresh)) == fresh["label"]

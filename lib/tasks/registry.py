@@ -9,65 +9,53 @@ from lib.tasks import microworld
 from lib.tasks.sources import Hub, Table
 from lib.tasks.task import Ood, Task
 
-
-def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_only"]) -> Task:
-    labels = microworld.TASKS[name]
-    beside = " In train each failing row stands beside its twin, so that no word tells the label." if name in microworld.PAIRED else ""
-    if name == "micro_facts":
-        beside += (" In seven of its eight trained subcases the person who was not stands last: a model may learn that order in "
-                   "place of reading; the unseen subcase `reversed` turns it round.")
-    return Task(
-        name, labels, text_a, text_b, {"ood": Ood(labels), "unseen": Ood(labels)}, shortcut, "that of this project", "made by lib.tasks.microworld",
-        "English from templates: `ood` is a subpopulation shift with known counts; HANS and PAWS are nearer to `unseen`. Dev and "
-        "test spread their failing rows evenly over the subcases, whose counts in train rotate from seed to seed." + beside,
-    )
-
-
 GLUE, GLUE_REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-
-
 PAWS, PAWS_REVISION = "google-research-datasets/paws", "161ece9501cf0a11f3e48bd356eaa82de46d6a09"
-
-
-HANS_URL = "https://raw.githubusercontent.com/tommccoy1/hans/7299f6f657089ce06a0f98e7e81f8d0f5b7741ce/heuristics_evaluation_set.txt"
-
-
-SYM_URL = "https://raw.githubusercontent.com/TalSchuster/FeverSymmetric/fa25d17e73ea0694edc78133ec654b9f32f6db73/"
-
-
+GITHUB = "https://raw.githubusercontent.com"
+HANS_URL = f"{GITHUB}/tommccoy1/hans/7299f6f657089ce06a0f98e7e81f8d0f5b7741ce/heuristics_evaluation_set.txt"
+SYM_URL = f"{GITHUB}/TalSchuster/FeverSymmetric/fa25d17e73ea0694edc78133ec654b9f32f6db73/"
 MNLI_COLUMNS = {"text_a": "premise", "text_b": "hypothesis", "label": "label", "group": "premise"}
-
-
-HANS_COLUMNS = {"text_a": "sentence1", "text_b": "sentence2", "label": "gold_label", "heuristic": "heuristic", "subcase": "subcase", "group": "template"}
-
-
+HANS_COLUMNS = {"text_a": "sentence1", "text_b": "sentence2", "label": "gold_label", "heuristic": "heuristic",
+                "subcase": "subcase", "group": "template"}
 FEVER_COLUMNS = {"text_a": "evidence", "text_b": "claim", "label": "gold_label", "group": "claim"}
-
-
 QQP_COLUMNS = {"text_a": "question1", "text_b": "question2", "label": "label"}
-
-
 PAWS_COLUMNS = {"text_a": "sentence1", "text_b": "sentence2", "label": "label"}
-
-
 MNLI_IDS, FEVER_IDS, QQP_IDS = {"0": 0, "1": 1, "2": 2}, {"SUPPORTS": 0, "REFUTES": 1}, {"0": 0, "1": 1}
 
 
-def _mnli(file: str, split: str, sha: str, copy: str) -> Table:
-    return Table(f"glue/mnli/{file}.parquet", MNLI_COLUMNS, MNLI_IDS, {f"sha256:{sha}": copy}, Hub(GLUE, "mnli", split, GLUE_REVISION), hash_group=True)
+def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_only"]) -> Task:
+    labels, caveats = microworld.TASKS[name], (
+        "English from templates: `ood` is a subpopulation shift with known counts; HANS and PAWS are nearer to "
+        "`unseen`. Dev and test spread their failing rows evenly over the subcases, whose counts in train rotate from "
+        "seed to seed.")
+    if name in microworld.PAIRED:
+        caveats += " In train each failing row stands beside its twin, so that no word tells the label."
+    if name == "micro_facts":
+        caveats += (" In seven of its eight trained subcases the person who was not stands last: a model may learn "
+                    "that order in place of reading; the unseen subcase `reversed` turns it round.")
+    return Task(name, labels, text_a, text_b, {"ood": Ood(labels), "unseen": Ood(labels)}, shortcut,
+                "that of this project", "made by lib.tasks.microworld", caveats)
+
+
+def _mnli(split: str, sha: str, copy: str) -> Table:
+    return Table(f"glue/mnli/{split}.parquet", MNLI_COLUMNS, MNLI_IDS, {f"sha256:{sha}": copy},
+                 Hub(GLUE, "mnli", split, GLUE_REVISION), hash_group=True)
 
 
 def _fever(file: str, url: str, sha: str, copy: str) -> Table:
-    return Table(f"fever/{file}", FEVER_COLUMNS, FEVER_IDS, {f"sha256:{sha}": copy}, url=url, drop=("NOT ENOUGH INFO",), hash_group=True)
+    return Table(f"fever/{file}", FEVER_COLUMNS, FEVER_IDS, {f"sha256:{sha}": copy}, drop=("NOT ENOUGH INFO",),
+                 url=f"https://www.dropbox.com/s/{url}?dl=1", hash_group=True)
 
 
 def _symmetric(path: str, sha: str, **columns: str) -> Table:
     digest = f"sha256:{sha}"
-    return Table(f"fever_symmetric/{path}", FEVER_COLUMNS | columns, FEVER_IDS, {digest: "official"}, url=SYM_URL + path, url_digest=digest, hash_group=True)
+    return Table(f"fever_symmetric/{path}", FEVER_COLUMNS | columns, FEVER_IDS, {digest: "official"},
+                 url=SYM_URL + path, url_digest=digest, hash_group=True)
 
 
 def _qqp(split: str, sha: str, copy: str) -> Table:
-    return Table(f"glue/qqp/{split}.parquet", QQP_COLUMNS, QQP_IDS, {f"sha256:{sha}": copy}, Hub(GLUE, "qqp", split, GLUE_REVISION))
+    return Table(f"glue/qqp/{split}.parquet", QQP_COLUMNS, QQP_IDS, {f"sha256:{sha}": copy},
+                 Hub(GLUE, "qqp", split, GLUE_REVISION))
 
 
 TASKS: dict[str, Task] = {task.name: task for task in (
@@ -81,53 +69,67 @@ TASKS: dict[str, Task] = {task.name: task for task in (
         "The mirror's train is a subset (32,880 of 392,702) and its HANS a fresh draw of the authors' generator "
         "(seed 1902), not the official 30,000 rows. test is validation_matched.",
         {
-            "train": _mnli("train", "train", "9128b2bb922627769c18cc10d4ca53fca64b8c4e8aeef02655683275064a76f0", "subset: 32,880 of 392,702 rows"),
-            "test": _mnli("validation_matched", "validation_matched", "a108ec0b4e764f4445248907693c7a7b7c2140bcbf1cec23806a5f9098a0866f", "all 9,815 rows"),
+            "train": _mnli("train", "9128b2bb922627769c18cc10d4ca53fca64b8c4e8aeef02655683275064a76f0",
+                           "subset: 32,880 of 392,702 rows"),
+            "test": _mnli("validation_matched", "a108ec0b4e764f4445248907693c7a7b7c2140bcbf1cec23806a5f9098a0866f",
+                          "all 9,815 rows"),
             "hans": Table(
                 "hans/heuristics_evaluation_set.txt", HANS_COLUMNS, {"entailment": 0, "non-entailment": 1},
-                {"sha256:2c0c8286c0385e33d7079edd08e722abc658f21a54ab9a9583017d20c860d5ee": "regenerated at seed 1902, not the official rows"},
-                url=HANS_URL, url_digest="git:e042af242b19708d9c0256c713e873415c0b58a1",
-            ),
+                {"sha256:2c0c8286c0385e33d7079edd08e722abc658f21a54ab9a9583017d20c860d5ee":
+                     "regenerated at seed 1902, not the official rows"},
+                url=HANS_URL, url_digest="git:e042af242b19708d9c0256c713e873415c0b58a1"),
         },
     ),
     Task(
-        "fever", ("SUPPORTS", "REFUTES"), "evidence", "claim", {"sym1": Ood(("SUPPORTS", "REFUTES")), "sym2": Ood(("SUPPORTS", "REFUTES"))},
-        "b_only", "CC BY-SA and Wikipedia's terms", f"FEVER as linked by the FeverSymmetric README; {SYM_URL}",
-        "Two-way: NOT ENOUGH INFO is left out, while the paper trains three-way. Half of the Symmetric claims stand in FEVER "
-        "dev, which is test here: select on dev only. Sym1 and Sym2 share 242 claims.",
+        "fever", ("SUPPORTS", "REFUTES"), "evidence", "claim",
+        {name: Ood(("SUPPORTS", "REFUTES")) for name in ("sym1", "sym2")}, "b_only",
+        "CC BY-SA and Wikipedia's terms", f"FEVER as linked by the FeverSymmetric README; {SYM_URL}",
+        "Two-way: NOT ENOUGH INFO is left out, while the paper trains three-way. Half of the Symmetric claims stand in "
+        "FEVER dev, which is test here: select on dev only. Sym1 and Sym2 share 242 claims.",
         {
-            "train": _fever("train.jsonl.gz", "https://www.dropbox.com/s/v1a0depfg7jp90f/fever.train.jsonl?dl=1", "0c98597d0c56a6103450dde24b797501d441b59670dba365cbc88960e0927e87", "all SUPPORTS and REFUTES rows, two-way"),
-            "test": _fever("dev.jsonl", "https://www.dropbox.com/s/bdwf46sa2gcuf6j/fever.dev.jsonl?dl=1", "fa24313db3e27929c27e2d7b66c717666d89f49def8f98ee7ee63a29d312aded", "paper_dev and paper_test, two-way"),
-            "sym1": _symmetric("symmetric_v0.1/fever_symmetric_generated.jsonl", "83a4aac042192ebc159b4478dc5316f9e25094e41ddc97c3b1cea825ad2943eb", text_a="evidence_sentence", label="label"),
-            "sym2": _symmetric("symmetric_v0.2/fever_symmetric_test.jsonl", "b2ff560615bd3337c858bc5b09256d04f39aaa034aaae2351bb2d6345c110f83"),
+            "train": _fever("train.jsonl.gz", "v1a0depfg7jp90f/fever.train.jsonl",
+                            "0c98597d0c56a6103450dde24b797501d441b59670dba365cbc88960e0927e87",
+                            "all SUPPORTS and REFUTES rows, two-way"),
+            "test": _fever("dev.jsonl", "bdwf46sa2gcuf6j/fever.dev.jsonl",
+                           "fa24313db3e27929c27e2d7b66c717666d89f49def8f98ee7ee63a29d312aded",
+                           "paper_dev and paper_test, two-way"),
+            "sym1": _symmetric("symmetric_v0.1/fever_symmetric_generated.jsonl",
+                               "83a4aac042192ebc159b4478dc5316f9e25094e41ddc97c3b1cea825ad2943eb",
+                               text_a="evidence_sentence", label="label"),
+            "sym2": _symmetric("symmetric_v0.2/fever_symmetric_test.jsonl",
+                               "b2ff560615bd3337c858bc5b09256d04f39aaa034aaae2351bb2d6345c110f83"),
         },
         train_without=("sym1", "sym2"),
     ),
     Task(
         "qqp", ("not_duplicate", "duplicate"), "question1", "question2",
         {name: Ood(("not_duplicate", "duplicate"), score="balanced") for name in ("paws_qqp", "paws_wiki")}, "overlap",
-        "QQP and PAWS-QQP: Quora's terms; PAWS-Wiki: free use", f"hub {GLUE} config qqp at {GLUE_REVISION}; hub {PAWS} config labeled_final at {PAWS_REVISION}",
-        "The mirror's train and validation are subsets, train with a label mix of its own (47 % duplicates); its PAWS-Wiki holds 5,348 rows, "
-        "the paper's test set 8,000. 102 of the 677 PAWS-QQP pairs also stand in PAWS-QQP train.",
+        "QQP and PAWS-QQP: Quora's terms; PAWS-Wiki: free use",
+        f"hub {GLUE} config qqp at {GLUE_REVISION}; hub {PAWS} config labeled_final at {PAWS_REVISION}",
+        "The mirror's train and validation are subsets, train with a label mix of its own (47 % duplicates); its "
+        "PAWS-Wiki holds 5,348 rows, the paper's test set 8,000. 102 of the 677 PAWS-QQP pairs also stand in PAWS-QQP "
+        "train.",
         {
-            "train": _qqp("train", "6bc81a9ed1d879d005c0a3b360acaa534f16f8520b30d1296e9cc5c7aeb7cdad", "subset: 26,324 rows of a balanced part"),
-            "test": _qqp("validation", "e00ec9f483d2f5e0593dafccc8cdeed04a4a1a9f1b5af7a3f23c6fa2a6170250", "subset: 29,586 of 40,430 rows"),
+            "train": _qqp("train", "6bc81a9ed1d879d005c0a3b360acaa534f16f8520b30d1296e9cc5c7aeb7cdad",
+                          "subset: 26,324 rows of a balanced part"),
+            "test": _qqp("validation", "e00ec9f483d2f5e0593dafccc8cdeed04a4a1a9f1b5af7a3f23c6fa2a6170250",
+                         "subset: 29,586 of 40,430 rows"),
             "paws_qqp": Table(
-                "paws_qqp/dev_and_test.tsv", PAWS_COLUMNS, QQP_IDS, {"sha256:4f4688bdcaddc51c5acde571ec8d5a08b8d3abb01e6e1660a5fbb49d5d90f106": "all 677 rows"},
-                by_hand="made from QQP by its authors' script, https://github.com/google-research-datasets/paws (no hub carries it)",
-            ),
+                "paws_qqp/dev_and_test.tsv", PAWS_COLUMNS, QQP_IDS,
+                {"sha256:4f4688bdcaddc51c5acde571ec8d5a08b8d3abb01e6e1660a5fbb49d5d90f106": "all 677 rows"},
+                by_hand="made from QQP by its authors' script, https://github.com/google-research-datasets/paws "
+                        "(no hub carries it)"),
             "paws_wiki": Table(
                 "paws_wiki/labeled_final-subset.parquet", PAWS_COLUMNS, QQP_IDS,
                 {"sha256:b445880d4df374bc6ee160007424c2fd8a886df0de87566b44c61d039da0e9b9": "thin subset: 5,348 rows"},
-                Hub(PAWS, "labeled_final", "test", PAWS_REVISION),
-            ),
+                Hub(PAWS, "labeled_final", "test", PAWS_REVISION)),
         },
     ),
 )}
 
 
 def get(name_or_yaml_path: str | Path) -> Task:
-    """A task of the study by its name, or a reader's own from its YAML file (a relative path counts from the project's root)."""
+    """A task of the study by its name, or a reader's own from its YAML file, whose path counts from the root."""
     name = str(name_or_yaml_path)
     if name.endswith((".yaml", ".yml")):
         from lib.tasks.own import read_task

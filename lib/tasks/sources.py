@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from glob import escape
 from itertools import islice
@@ -19,18 +19,16 @@ from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
 from pyarrow import parquet
 
-from lib import files
+from lib import files, progress
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
 from lib.tasks.download import digest, download
 
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else each file that is read, a local one too, asks a server first
 OPTIONAL = ("guid", "heuristic", "subcase", "group")
-# QUOTE_NONE: the published tab-separated files (HANS, PAWS, GLUE) hold bare quotation marks.
-TAB = {"sep": "\t", "quoting": 3}
-FORMATS: dict[str, tuple[str, dict]] = {
-    ".csv": ("csv", {}), ".tsv": ("csv", TAB), ".txt": ("csv", TAB),
-    ".jsonl": ("json", {}), ".parquet": ("parquet", {}),
-}
+TAB = {"sep": "\t", "quoting": 3}  # QUOTE_NONE: the published files (HANS, PAWS, GLUE) hold bare quotation marks
+FORMATS: dict[str, tuple[str, dict]] = {".csv": ("csv", {}), ".tsv": ("csv", TAB), ".txt": ("csv", TAB),
+                                        ".jsonl": ("json", {}), ".parquet": ("parquet", {})}
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,12 @@ class Hub:
 class Table:
     """One file of a task: where it lies, what it must hash to and what its columns mean.
 
-    `path` is relative to the data folder (absolute for a reader's own file). `columns` maps
-    text_a, text_b, label and, where present, guid, heuristic, subcase, group to the file's names.
-    `labels` maps the published value, as text, to the class id. `local` maps each digest accepted
-    for a local copy to what that copy is; empty accepts any file. `url_digest` "" means: recorded
-    at the first download and held to from then on. `drop` lists label values that are left out.
-    `hash_group` groups rows by the normalised text of the group column, as a hash, since no text
-    of a real set may travel into tables that are committed.
+    `path` is relative to the data folder (absolute for a reader's own file). `columns` maps text_a, text_b, label and,
+    where present, guid, heuristic, subcase, group to the file's names. `labels` maps the published value, as text, to
+    the class id. `local` maps each digest accepted for a local copy to what that copy is; empty accepts any file.
+    `url_digest` "" means: recorded at the first download and held to from then on. `drop` lists label values that are
+    left out. `hash_group` groups rows by the normalised text of the group column, as a hash, since no text of a real
+    set may travel into tables that are committed.
     """
 
     path: str
@@ -79,15 +76,15 @@ def normalise(text: str) -> str:
 def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame, dict]:
     """Rows of one table and a record of where they came from.
 
-    Returns a frame [rows] with text_a, text_b, label (class id), guid,
-    heuristic, subcase, group ("" where none), row (1-based data row) and file, and a record with file, origin,
-    digest, copy and rows. Looks in `data_dir`, else in the folder that STUDY_DATA names, else upstream.
-    A relative folder counts from the project's root. Raises StudyError naming file, row, column and the mend.
+    The rows: text_a, text_b, label (class id), guid, heuristic, subcase, group ("" where none), row (1-based data row)
+    and file; the record: file, origin, digest, copy and rows. Looks in `data_dir`, else in the folder that STUDY_DATA
+    names, else upstream. A relative folder counts from the project's root. StudyError names file, row, column and mend.
     """
     named = str(data_dir or os.environ.get("STUDY_DATA") or "")
     folder = ROOT / Path(named).expanduser()
     if named and not folder.is_dir():
-        raise StudyError(f"STUDY_DATA (or data_dir) names '{named}', which is no folder; give the folder that holds {table.path}")
+        raise StudyError(f"STUDY_DATA (or data_dir) names '{named}', which is no folder; give the folder that holds "
+                         f"{table.path}")
     local = folder / table.path
     if (named or Path(table.path).is_absolute()) and local.is_file():
         where, record = str(local), {"origin": "local", **_verify(local, table)}
@@ -95,11 +92,12 @@ def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame
     elif table.hub or table.url:
         where, (data, record) = str(table.hub or table.url), _upstream(table)
     elif Path(table.path).is_absolute():
-        raise StudyError(f"{local}: no such file; mend the path in the task's YAML (paths there are relative to the YAML)")
+        raise StudyError(f"{local}: no such file; mend the path in the task's YAML (paths there are relative to the "
+                         "YAML)")
     else:
         raise StudyError(f"{table.path}: {_both_ways(table)}")
     frame = _rows(data, table, where)
-    # The record goes into tables that may be committed: no folder of this machine in it.
+    # the record goes into tables that may be committed: no folder of this machine in it
     name = Path(table.path).name if Path(table.path).is_absolute() else table.path
     return frame.assign(file=where), {"file": name, **record, "rows": len(frame)}
 
@@ -107,14 +105,13 @@ def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame
 def _verify(path: Path, table: Table) -> dict[str, str]:
     """Record of a local file whose digest is one of those accepted, else StudyError."""
     accepted = table.local | ({table.url_digest: "official"} if table.local and table.url_digest else {})
-    found = {kind: digest(path, kind) for kind in {d.split(":")[0] for d in accepted} | {"sha256"}}
-    copies = [accepted[value] for value in found.values() if value in accepted]
+    digests = {kind: digest(path, kind) for kind in {d.split(":")[0] for d in accepted} | {"sha256"}}
+    copies = [accepted[value] for value in digests.values() if value in accepted]
     if accepted and not copies:
-        raise StudyError(
-            f"{path}: expected {' or '.join(accepted)}, found {found['sha256']} ({path.stat().st_size} bytes); put the expected "
-            "file back, or, to study your own copy, declare it in a task YAML of your own"
-        )
-    return {"digest": found["sha256"], "copy": copies[0] if copies else "the reader's own file"}
+        raise StudyError(f"{path}: expected {' or '.join(accepted)}, found {digests['sha256']} ({path.stat().st_size} "
+                         "bytes); put the expected file back, or, to study your own copy, declare it in a task YAML of "
+                         "your own")
+    return {"digest": digests["sha256"], "copy": copies[0] if copies else "the reader's own file"}
 
 
 def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
@@ -133,12 +130,13 @@ def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
 
 def _from_hub(hub: Hub) -> datasets.Dataset:
     """The rows of one split at its commit. StudyError: a file that is not what the hub said it is."""
-    # A cache for each commit: where the hub does not answer, `datasets` takes the newest table it made, of any commit.
+    # a cache for each commit: where the hub does not answer, `datasets` takes the newest table it made, of any commit
     made = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / hub.revision
     fetched = Path(constants.HF_HUB_CACHE, f"datasets--{hub.repo.replace('/', '--')}", "snapshots", hub.revision)
     try:
         with _quiet():
-            return datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision, cache_dir=str(made))
+            return datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision,
+                                         cache_dir=str(made))
     finally:  # after an error too, for damage may have caused it
         if bad := files.damaged(fetched):
             shutil.rmtree(made, ignore_errors=True)
@@ -157,42 +155,33 @@ def _cache() -> Path:
     return Path(datasets.config.HF_CACHE_HOME).expanduser() / "study"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager:
     """No progress bars and retry notices of `datasets` and the hub's client inside."""
-    shown = not datasets.are_progress_bars_disabled()
-    level, hub_level = datasets.logging.get_verbosity(), hub_logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        hub_logging.set_verbosity(hub_level)
-        if shown:
-            datasets.enable_progress_bars()
+    return progress.hushed([datasets.logging, hub_logging], not datasets.are_progress_bars_disabled(),
+                           datasets.disable_progress_bars, datasets.enable_progress_bars)
 
 
 def load_file(path: Path, texts: Iterable[str]) -> datasets.Dataset:
-    """One local file through the builder of its format; its Arrow cache is thrown away. texts: columns that a CSV or TSV file
-    holds as they stand there. Raises StudyError naming the file."""
+    """One local file through the builder of its format; its Arrow cache is thrown away.
+
+    texts: columns that a CSV or TSV file holds as they stand there. Raises StudyError naming the file.
+    """
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
-        raise StudyError(f"{path}: format '{suffix}' is not read; save the rows as {', '.join(FORMATS)} (text formats also .gz)")
+        raise StudyError(f"{path}: format '{suffix}' is not read; save the rows as {', '.join(FORMATS)} (text formats "
+                         "also .gz)")
     builder, options = FORMATS[suffix]
     if not _has_rows(path, builder):
         raise StudyError(f"{path}: there is no row in the file; put at least one there")
-    if builder == "csv":
-        # As text: "NA", "007" and "1" stay what the file says.
+    if builder == "csv":  # as text: "NA", "007" and "1" stay what the file says
         options = {**options, "keep_default_na": False, "converters": dict.fromkeys(texts, str)}
     try:
         with _quiet(), tempfile.TemporaryDirectory() as cache:
-            return datasets.load_dataset(
-                builder, data_files=escape(str(path)), split="train", cache_dir=cache, keep_in_memory=True, **options
-            )
+            return datasets.load_dataset(builder, data_files=escape(str(path)), split="train", cache_dir=cache,
+                                         keep_in_memory=True, **options)
     except Exception as error:  # each builder wraps its own parser's errors
-        raise StudyError(f"{path}: not readable as {suffix} in UTF-8: {_first_line(error)}; save it anew in that format") from error
+        raise StudyError(f"{path}: not readable as {suffix} in UTF-8: {_first_line(error)}; save it anew in that "
+                         "format") from error
 
 
 def _has_rows(path: Path, builder: str) -> bool:
@@ -233,12 +222,14 @@ def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
             raise StudyError(f"{file}: row {at['row']}, column '{table.columns[name]}': {what}")
 
     for name in ("text_a", "text_b"):
-        blank = frame[name].map(lambda text: text is None or text != text or (isinstance(text, str) and not text.strip()))
+        is_text = frame[name].map(lambda text: isinstance(text, str))
+        blank = frame[name].isna() | is_text & (frame[name].astype(str).str.strip() == "")
         fail_where(blank, name, "the text is missing; fill it in or take the row out")
-        fail_where(~frame[name].map(lambda text: isinstance(text, str)), name, "{value} is not text; write it as a string")
+        fail_where(~is_text, name, "{value} is not text; write it as a string")
     fail_where(frame["label"] == "", "label", "the label is missing; fill it in or take the row out")
     known = ", ".join(f"'{value}'" for value in table.labels)
-    fail_where(~frame["label"].isin(table.labels), "label", "unknown label '{value}'; known are " + known + "; mend the row or the label map")
+    fail_where(~frame["label"].isin(table.labels), "label",
+               "unknown label '{value}'; known are " + known + "; mend the row or the label map")
     frame = frame.astype({"text_a": "str", "text_b": "str"})
     frame["label"] = frame["label"].map(table.labels).astype("int64")
     for name in OPTIONAL:
@@ -247,8 +238,8 @@ def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
     if "guid" in table.columns:
         fail_where(frame["guid"] == "", "guid", "the guid is missing; give every row one of its own")
     if table.hash_group:
-        prefix = table.columns["group"]
-        frame["group"] = [f"{prefix}-{hashlib.sha256(normalise(text).encode()).hexdigest()[:12]}" for text in frame["group"]]
+        hashes = [hashlib.sha256(normalise(text).encode()).hexdigest()[:12] for text in frame["group"]]
+        frame["group"] = [f"{table.columns['group']}-{one}" for one in hashes]
     return frame
 
 
