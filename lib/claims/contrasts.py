@@ -9,11 +9,11 @@ papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left 
 - easy_hard: accuracy on the easy minus that on the hard rows of test. overconfidence: mean confidence minus accuracy on
   the easy rows of test. Both in points; easy: the shortcut-only model is right.
 - matched_dev: OOD score minus that of the dense run when it was as good on test (`measures.matched_dev`), in points.
-- label_loyalty, probability_loyalty: of `split`, test or ood (`lib.analysis.loyalty`), each against the dense model of its seed; in
-  points. hidden_flips: share of `split` whose label differs from the dense model's, minus the absolute difference of the
-  two scores there: what the score does not show of it; in points, of the model alone (of the dense model it is 0).
-- after_attack: accuracy on the attacked rows of test after word substitution (`lib.trials.attack`), each model under its own
-  attack; in points. Undefined where notebook 08 attacked one of the two models not.
+- label_loyalty, probability_loyalty: of `split`, test or ood (`lib.analysis.loyalty`), each against the dense model of
+  its seed; in points. hidden_flips: share of `split` whose label differs from the dense model's, minus the absolute
+  difference of the two scores there; in points, of the model alone (of the dense model it is 0).
+- after_attack: accuracy on the attacked rows of test after word substitution (`lib.trials.attack`), each model under
+  its own attack; in points. Undefined where notebook 08 attacked one of the two models not.
 - agreement: on dev, rows split by the variance of their loss over the models (at the best threshold, chosen on
   the same rows, so never below 0) against easy and hard, minus the share of the larger class, in points.
 - auc: how well that variance finds the rows of dev on which the shortcut fails, minus 0.5.
@@ -40,9 +40,9 @@ from lib.tasks import registry
 from lib.tasks.task import Task
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
-         "overconfidence": "points", "matched_dev": "points", "label_loyalty": "points", "probability_loyalty": "points",
-         "hidden_flips": "points", "after_attack": "points", "agreement": "points", "auc": "AUC", "rank_agreement": "rho",
-         "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
+         "overconfidence": "points", "matched_dev": "points", "label_loyalty": "points",
+         "probability_loyalty": "points", "hidden_flips": "points", "after_attack": "points", "agreement": "points",
+         "auc": "AUC", "rank_agreement": "rho", "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
 OF_SCORES = ("score", "gap", "f_bias", "skill_kept")
 OF_ROWS = ("agreement", "auc")
 OF_TABLES = ("rank_agreement", "alpha_regret", "bias_slope", "foretold")
@@ -51,7 +51,9 @@ OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips")
 NUMBER = re.compile(r"-(\d+(?:\.\d+)?)(?= |-|$)")
 CHECKPOINTS = "dense checkpoints"
 NUMBERS = ["value", "low", "high", "n", "p", "reason"]
-UNDEFINED = {"f_bias": "the interval of the dense model's gap holds 0", "after_attack": "one of the two was not attacked",
+NOTHING = {"value": np.nan, "low": np.nan, "high": np.nan}
+UNDEFINED = {"f_bias": "the interval of the dense model's gap holds 0",
+             "after_attack": "one of the two was not attacked",
              "skill_kept": "the interval of the dense model's OOD skill above chance holds 0",
              "easy_hard": "the rows are all easy or all hard", "agreement": "the rows are all easy or all hard",
              "auc": "the rows are all of one kind"}
@@ -65,12 +67,12 @@ def pairs(models: list[str], baselines: list[str], names: list[str]) -> list[tup
     `highest X` and `lowest X` pick by the number in the compression, `all X` joins two or more in rising order with
     ", ", `{base}` is the model's own compression.
     """
-    found = []
+    named = []
     for model in (name for pattern in models for name in _find(names, pattern)):
         base = model.split(" + ")[0]
         others = [o for p in baselines for o in _find(names, p.replace("{base}", base))] if baselines else [""]
-        found += [(model, other) for other in others if other != model]
-    return list(dict.fromkeys(found))
+        named += [(model, other) for other in others if other != model]
+    return list(dict.fromkeys(named))
 
 
 def _find(names: list[str], pattern: str) -> list[str]:
@@ -92,67 +94,63 @@ def _matches(name: str, pattern: str) -> bool:
 def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame],
            number_of: Callable[[str, int, str, str], float | None] = lambda *_: None, n_boot: int = 1000,
            seed: int = 0) -> pd.DataFrame:
-    """The contrasts with value, low, high (95 % interval over rows; the measure's unit), n (distinct rows), p and reason.
+    """The contrasts with value, low, high (95 % interval over rows; the measure's unit), n (distinct rows), p, reason.
 
     contrasts: columns task, seed, measure, split, model, baseline, as `declared.wanted` makes them; a pair that several
-    claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model and
-    seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and
+    claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model
+    and seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and
     `probability_loyalty` against the dense model for these, `after_attack` (missing: not attacked); asked for "dense
-    checkpoints", those of the dense run's checkpoints, with their `step`, for matched_dev. number_of(task, seed, measure,
-    model): the number of one of OF_TABLES, None where it was not measured, whose contrast is left out.
+    checkpoints", those of the dense run's checkpoints, with their `step`, for matched_dev. number_of(task, seed,
+    measure, model): the number of one of OF_TABLES, None where it was not measured, whose contrast is left out.
 
     A pair of one seed has an interval, and for score p, McNemar's exact test. A pair of several seeds has neither: its
-    interval is over the seeds (`ledger.put_together`), and of its rows only the dense model's are resampled, once a run, to
-    tell whether f_bias and skill_kept are defined. reason: why a value or an interval is undefined. Raises StudyError for
-    an unknown measure.
+    interval is over the seeds (`ledger.put_together`), and of its rows only the dense model's are resampled, once a
+    run, to tell whether f_bias and skill_kept are defined. reason: why a value or an interval is undefined. Raises
+    StudyError for an unknown measure.
     """
     keys = [c for c in contrasts.columns if c != "claim"]
     distinct = contrasts[keys].drop_duplicates()
-    unknown = set(distinct["measure"]) - set(UNITS)
-    if unknown:
+    if unknown := set(distinct["measure"]) - set(UNITS):
         raise StudyError(f"measure {sorted(unknown)[0]!r} is not one of {', '.join(UNITS)}")
     several = distinct.duplicated([c for c in keys if c != "seed"], keep=False).rename("several")
-    found = {}
+    numbers = {}
     for (task, model_seed, many), group in distinct.groupby(["task", "seed", several], sort=False):
         def rows(model: str) -> pd.DataFrame:
             return rows_of(task, model_seed, model)
         drawn = _drawn(group, rows, registry.get(task), 0 if many else n_boot, n_boot, seed)
         for c in group.itertuples():
-            if c.measure in OF_TABLES:
-                found[c.Index] = _of_table(number_of(task, model_seed, c.measure, c.model))
-            else:
-                found[c.Index] = _measure(c, rows, drawn, 0 if many else n_boot, seed)
-    known = {at: numbers for at, numbers in found.items() if numbers}
-    return contrasts.merge(distinct.join(pd.DataFrame.from_dict(known, "index", columns=NUMBERS), how="inner"), on=keys)
+            known = (_of_table(number_of(task, model_seed, c.measure, c.model)) if c.measure in OF_TABLES
+                     else _measure(c, rows, drawn, 0 if many else n_boot, seed))
+            numbers |= {c.Index: known} if known else {}
+    numbers = pd.DataFrame.from_dict(numbers, "index", columns=NUMBERS)
+    return contrasts.merge(distinct.join(numbers, how="inner"), on=keys)
 
 
 def paired_tests(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame]) -> pd.DataFrame:
     """McNemar's exact test of every `score` contrast, seed by seed; it takes rows as independent and is descriptive.
 
-    Columns: claim, task, split, model, baseline, seeds, lost and gained (rows that only the baseline, only the model gets
-    right, mean over seeds; the rows of the OOD sets pooled), p_median (over seeds, uncorrected), seeds_significant (p below
-    0.05 after Holm's correction over the contrasts of the claim within the seed). Arguments as in `scores`.
+    Columns: claim, task, split, model, baseline, seeds, lost and gained (rows that only the baseline, only the model
+    gets right, mean over seeds; the rows of the OOD sets pooled), p_median (over seeds, uncorrected), seeds_significant
+    (p below 0.05 after Holm's correction over the contrasts of the claim within the seed). Arguments as in `scores`.
     """
     wanted = contrasts[contrasts["measure"] == "score"]
     distinct = wanted.drop(columns="claim").drop_duplicates()
-    tests = {c.Index: _mcnemar(c, rows_of(c.task, c.seed, c.model), rows_of(c.task, c.seed, c.baseline))
-             for c in distinct.itertuples()}
+    tests = {}
+    for c in distinct.itertuples():
+        both = (_splits(rows_of(c.task, c.seed, name), c) for name in (c.model, c.baseline))
+        tests[c.Index] = measures.mcnemar(*both).iloc[0].to_dict()
     tests = pd.DataFrame.from_dict(tests, "index", columns=["a_only", "b_only", "p"])
     wanted = wanted.merge(distinct.join(tests), on=list(distinct.columns))
     corrected = wanted.groupby(["claim", "task", "seed"])["p"].transform(measures.holm)
-    pairs = wanted.assign(significant=corrected < 0.05).groupby(["claim", "task", "split", "model", "baseline"], sort=False)
-    return pairs.agg(seeds=("seed", "size"), lost=("b_only", "mean"), gained=("a_only", "mean"), p_median=("p", "median"),
-                     seeds_significant=("significant", "sum")).reset_index()
-
-
-def _mcnemar(contrast, model: pd.DataFrame, baseline: pd.DataFrame) -> dict:
-    return measures.mcnemar(*(_splits(rows, contrast) for rows in (model, baseline))).iloc[0].to_dict()
+    wanted = wanted.assign(significant=corrected < 0.05)
+    return wanted.groupby(["claim", "task", "split", "model", "baseline"], sort=False).agg(
+        seeds=("seed", "size"), lost=("b_only", "mean"), gained=("a_only", "mean"), p_median=("p", "median"),
+        seeds_significant=("significant", "sum")).reset_index()
 
 
 def _of_table(value: float | None) -> dict | None:
     reason = "its table holds no number" if value is None or np.isnan(value) else "a table gives one seed no interval"
-    blank = {"low": np.nan, "high": np.nan, "n": 0, "p": np.nan}
-    return None if value is None else {"value": float(value), **blank, "reason": reason}
+    return None if value is None else NOTHING | {"value": float(value), "n": 0, "p": np.nan, "reason": reason}
 
 
 def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot: int, seed: int) -> dict:
@@ -165,8 +163,8 @@ def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot:
     elif kind in OF_ROWS:
         result = _of_rows(kind, [rows(name) for name in contrast.model.split(", ")], n_boot, seed)
     elif kind == "matched_dev":
-        result = measures.matched_dev(rows(CHECKPOINTS), rows(contrast.model), registry.get(contrast.task), n_boot=n_boot,
-                                      seed=seed).iloc[0]
+        result = measures.matched_dev(rows(CHECKPOINTS), rows(contrast.model), registry.get(contrast.task),
+                                      n_boot=n_boot, seed=seed).iloc[0]
     elif kind == "overconfidence":
         result = measures.difference(*(_part(rows(m), True) for m in (contrast.model, contrast.baseline)),
                                      "overconfidence", n_boot, seed).iloc[0]
@@ -194,7 +192,7 @@ def _drawn(group: pd.DataFrame, rows: Callable[[str], pd.DataFrame], task: Task,
 
 
 def _draw(models: dict[str, pd.DataFrame], task: Task, n_boot: int, seed: int) -> dict:
-    """Per model its scores {split: [1 + n_boot]} on test and the OOD sets, all from one draw, and the rows of each split."""
+    """Per model its scores {split: [1 + n_boot]} on test and the OOD sets, all from one draw; rows: of each split."""
     if not models:
         return {}
     dense = models["dense"]
@@ -214,8 +212,8 @@ def _draw(models: dict[str, pd.DataFrame], task: Task, n_boot: int, seed: int) -
 def _of_scores(contrast, drawn: dict, task: Task) -> dict:
     counts = drawn["rows"]
     if "test" not in counts or len(counts) < 2:
-        raise StudyError(f"{contrast.task}, seed {contrast.seed}: the rows hold {', '.join(counts.index) or 'nothing'}, "
-                         "but a claim needs test and an OOD set")
+        raise StudyError(f"{contrast.task}, seed {contrast.seed}: the rows hold "
+                         f"{', '.join(counts.index) or 'nothing'}, but a claim needs test and an OOD set")
     four = [drawn[name] for name in (contrast.model, contrast.baseline, "dense", "resampled")]
     at_test = [of["test"] for of in four]
     at_ood = [measures.ood_score({s: v for s, v in of.items() if s != "test"}) for of in four]
@@ -235,12 +233,13 @@ def _of_scores(contrast, drawn: dict, task: Task) -> dict:
 def _part(rows: pd.DataFrame, easy: bool, split: str = "test") -> pd.DataFrame:
     rows = rows[rows["split"] == split]
     if "easy" not in rows or rows["easy"].isna().any():
-        raise StudyError(f"rows of {split} have no column 'easy': join notebook 06's shortcut-only model to them by guid")
+        raise StudyError(f"rows of {split} have no column 'easy': join notebook 06's shortcut-only model to them by "
+                         "guid")
     return rows[rows["easy"].astype(bool) == easy]
 
 
 def _splits(rows: pd.DataFrame, contrast) -> pd.DataFrame:
-    """The rows of a contrast's split; `ood` is every OOD set but the unseen subcases, after_attack the attacked rows."""
+    """The rows of a contrast's split; `ood`: every OOD set but the unseen subcases, after_attack: the attacked rows."""
     if contrast.measure == "after_attack":
         return rows[rows["after_attack"].notna()]
     is_ood = rows["split"].isin(tables.ood_splits(registry.get(contrast.task)))
@@ -249,9 +248,8 @@ def _splits(rows: pd.DataFrame, contrast) -> pd.DataFrame:
 
 def _of_column(contrast, model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:
     if not (len(model) and len(baseline)):
-        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
-    kind = contrast.measure
-    frames = (part.assign(correct=part[kind].astype(float)) for part in (model, baseline))
+        return NOTHING | {"n": 0}
+    frames = (part.assign(correct=part[contrast.measure].astype(float)) for part in (model, baseline))
     return measures.difference(*frames, "accuracy", n_boot, seed).iloc[0]
 
 
@@ -267,7 +265,7 @@ def _hidden_flips(model: pd.DataFrame, dense: pd.DataFrame, n_boot: int, seed: i
 def _easy_hard(model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:
     parts = [_part(rows, easy) for rows in (model, baseline) for easy in (True, False)]
     if not all(len(part) for part in parts):
-        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": sum(map(len, parts[:2]))}
+        return NOTHING | {"n": sum(map(len, parts[:2]))}
     frame, entry = pd.concat(parts, ignore_index=True), np.repeat(np.arange(4), [len(part) for part in parts])
     drawn = bootstrap.scores(frame, entry, ["accuracy"] * 4, n_boot, seed)
     return bootstrap.estimate(drawn[:, 0] - drawn[:, 1] - drawn[:, 2] + drawn[:, 3], sum(map(len, parts[:2])))
@@ -284,7 +282,7 @@ def _of_rows(kind: str, levels: list[pd.DataFrame], n_boot: int, seed: int) -> d
     else:
         hard = dev["guid"].isin(_part(dev, False, "dev")["guid"]).to_numpy()
     if len(set(hard)) < 2:
-        return {"value": np.nan, "low": np.nan, "high": np.nan, "n": len(dev)}
+        return NOTHING | {"n": len(dev)}
     cell = np.unique(-variance, return_inverse=True)[1]
     dev = dev.drop(columns="seed", errors="ignore")
     sums, _ = bootstrap.cell_sums(dev, cell, np.column_stack([hard, ~hard]), n_boot, seed)

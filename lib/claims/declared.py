@@ -14,17 +14,9 @@ from lib.errors import StudyError, fault
 from lib.files import ROOT
 
 CLAIMS = ROOT / "params" / "claims.yaml"
-
-
 TASKS = (*COUNTERPART.values(), *COUNTERPART)
-
-
 CONTRAST = ["claim", "task", "seed", "measure", "split", "model", "baseline"]
-
-
 Direction = Literal["above", "below", "same", "not_below"]
-
-
 Measure = Literal[tuple(UNITS)]
 
 
@@ -95,11 +87,12 @@ def wanted(claims: list[Claim], records: pd.DataFrame | list[dict]) -> pd.DataFr
     for (task, seed), group in records.groupby(["task", "seed"], sort=True):
         names = list(dict.fromkeys(group["model"]))
         for claim in claims:
-            found = pairs(claim.models, claim.baselines, names) if _applies(claim, task) else []
+            contrasts = pairs(claim.models, claim.baselines, names) if applies(claim, task) else []
             rows += [(claim.id, task, seed, measure, claim.split if measure in OF_SPLIT else "", model, baseline)
-                     for (model, baseline), measure in itertools.product(found, [claim.measure, *claim.beside])]
+                     for (model, baseline), measure in itertools.product(contrasts, [claim.measure, *claim.beside])]
     return pd.DataFrame(rows, columns=CONTRAST)
 
 
-def _applies(claim: Claim, task: str) -> bool:
+def applies(claim: Claim, task: str) -> bool:
+    """Whether a claim is about a task or about the one that it stands for."""
     return task in claim.tasks or COUNTERPART.get(task) in claim.tasks

@@ -38,14 +38,14 @@ class GatheredRuns:
         return self.runs[task, seed].items
 
     def train(self, task: str, seed: int) -> pd.DataFrame:
-        """What is known of each train row: guid, split, label, subcase, heuristic, is_shortcut, notebook 06's scores and
-        `loss:<model>`, `loss:<model>@<step>` (nats) of whatever was predicted on train."""
+        """What is known of each train row: guid, split, label, subcase, heuristic, is_shortcut, notebook 06's scores
+        and `loss:<model>`, `loss:<model>@<step>` (nats) of whatever was predicted on train."""
         return self.runs[task, seed].train
 
     def written(self, stage: str, name: str) -> pd.DataFrame:
         """A table (CSV) that a stage wrote, of every task and seed that has it: task | seed | its own columns."""
         paths = {place: run.find(stage, name) for place, run in self.runs.items()}
-        frames = [pd.read_csv(path).assign(task=task, seed=seed) for (task, seed), path in paths.items() if path is not None]
+        frames = [pd.read_csv(path).assign(task=task, seed=seed) for (task, seed), path in paths.items() if path]
         table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task", "seed"])
         return table[["task", "seed", *(column for column in table if column not in ("task", "seed"))]]
 
@@ -80,7 +80,8 @@ class GatheredRuns:
         items = self.items(task, seed)
         logits = _logits(self.model(task, seed, model), items)
         dense = self._once(("dense", task, seed), lambda: _logits(self.model(task, seed, "dense"), items))
-        split, label = self._once(("truth", task, seed), lambda: (items["split"].to_numpy(object), items["label"].to_numpy()))
+        split, label = self._once(
+            ("truth", task, seed), lambda: (items["split"].to_numpy(object), items["label"].to_numpy()))
         judged = measures.judge(logits, split, label, registry.get(task))
         return items.assign(**judged, label_loyalty=loyalty.label_loyalty(logits, dense),
                             probability_loyalty=loyalty.probability_loyalty(logits, dense),
@@ -88,10 +89,10 @@ class GatheredRuns:
 
     def _after_attack(self, task: str, seed: int, model: str) -> np.ndarray | float:
         """Whether each attacked row is right after the attack; missing for the others."""
-        found = self._once(("attacks", task, seed), lambda: self._attacks(task, seed)).get(model)
-        if found is None:
+        attacked = self._once(("attacks", task, seed), lambda: self._attacks(task, seed))
+        if model not in attacked:
             return np.nan
-        at, survived = found
+        at, survived = attacked[model]
         result = np.full(len(self.items(task, seed)), np.nan, dtype=object)
         result[at] = survived
         return result
@@ -119,10 +120,10 @@ class GatheredRuns:
         return {place: self.of_run(*place) for place in self.by_place}
 
     def over_seeds(self) -> pd.DataFrame:
-        """`seeds.means` of the seeds that run every notebook: task | model | measure | value | low | high | seeds | interval."""
+        """`seeds.means` of the seeds that run every notebook."""
         places = [place for place in self.by_place if place[1] in self.run.seeds]
-        return self._once(("over seeds",), lambda: seeds.means({place: self.of_run(*place) for place in places},
-                                                                    self.run.n_boot)).copy()
+        return self._once(("over seeds",), lambda: seeds.means(
+            {place: self.of_run(*place) for place in places}, self.run.n_boot)).copy()
 
     def final_table(self) -> pd.DataFrame:
         """Every task and model judged by everything at once: task | model | dev, ood, label_loyalty, loyalty_ood,
@@ -138,7 +139,8 @@ class GatheredRuns:
 
     def _costs(self) -> pd.DataFrame:
         numbers = ["bytes", "nonzero_parameters", "latency_ms"]
-        paths = [(task, run.file(ATTACKED, "plane.csv")) for (task, seed), run in self.runs.items() if seed in self.run.seeds]
+        paths = [(task, run.file(ATTACKED, "plane.csv")) for (task, seed), run in self.runs.items()
+                 if seed in self.run.seeds]
         none = pd.DataFrame(columns=["task", "model", *numbers]).astype(dict.fromkeys(numbers, float))
         frames = [pd.read_csv(path).assign(task=task) for task, path in paths if path is not None] or [none]
         return pd.concat(frames, ignore_index=True).groupby(["task", "model"], sort=False)[numbers].mean()
@@ -156,7 +158,8 @@ class GatheredRuns:
             if len(whole) > 1:
                 null = [(b, a, "dense", names.OTHER_DENSE) for a, b in zip(dense[::2], dense[1::2])]
             else:
-                null = [(seed, first, "dense", f"dense, seed {seed}") for first in whole for seed in dense if seed != first]
+                null = [(seed, first, "dense", f"dense, seed {seed}")
+                        for first in whole for seed in dense if seed != first]
             own = [(seed, seed, name, name) for seed in whole for name in self.by_place[task, seed] if name != "dense"]
             pairs: dict[str, list] = {}
             for seed, of_dense, name, shown in null + own:
@@ -173,22 +176,23 @@ class GatheredRuns:
     def _foretold(self) -> pd.DataFrame:
         frames = []
         for task in self.run.tasks:
-            places = {seed: run.find("06_shortcut_samples", "risk.parquet") for (of, seed), run in self.runs.items() if of == task}
-            risk = {seed: pd.read_parquet(path) for seed, path in places.items() if path is not None and seed in self.run.seeds}
-            runs = {seed: self.of_run(task, seed) for seed in places if seed in risk or seed not in self.run.seeds}
+            paths = {seed: run.find("06_shortcut_samples", "risk.parquet")
+                     for (of, seed), run in self.runs.items() if of == task}
+            risk = {seed: pd.read_parquet(path) for seed, path in paths.items() if path and seed in self.run.seeds}
+            runs = {seed: self.of_run(task, seed) for seed in paths if seed in risk or seed not in self.run.seeds}
             if risk and any(len(models) > 1 for models in runs.values()):
                 frames.append(forecast.aucs(runs, risk).assign(task=task))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task"])
 
     def foretold_over_seeds(self) -> pd.DataFrame:
-        """`forecast.summary` of every task: task | model | kind | split | predictor | value | low | high | lost | n | seeds."""
+        """`forecast.summary` of every task, with the task in front."""
         table = self.foretold()
         frames = [forecast.summary(part).assign(task=task) for task, part in table.groupby("task", sort=False)]
         columns = ["task", "model", "kind", "split", "predictor", "value", "low", "high", "lost", "n", "seeds"]
         return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
     def number_of(self, task: str, seed: int, measure: str, model: str) -> float | None:
-        """The numbers of `contrasts.OF_TABLES` in their units, from what the notebooks wrote; None where they did not."""
+        """A number of `contrasts.OF_TABLES` in its unit, from what the notebooks wrote; None where they did not."""
         stage, name, column, wanted, scale = {
             "rank_agreement": ("06_shortcut_samples", "rivals.csv", "value",
                                {"score": "v_one_run", "on": "train", "measure": "rank"}, 1),
@@ -217,8 +221,9 @@ def _logits(model: store.Model | ReferenceModel, items: pd.DataFrame) -> np.ndar
     truth = ["split", "label"]
     other = (table[truth].to_numpy() != items[truth].to_numpy()).any(axis=1)
     if other.any():
-        raise StudyError(f"model {model.name!r} has no prediction of guid {items['guid'][int(np.argmax(other))]!r} with the "
-                         "split and label of the task's row: predictions and data must be of one task and seed")
+        guid = items["guid"][int(np.argmax(other))]
+        raise StudyError(f"model {model.name!r} has no prediction of guid {guid!r} with the split and label of the "
+                         "task's row: predictions and data must be of one task and seed")
     return np.concatenate(table["logits"].tolist()).reshape(len(items), -1)
 
 
@@ -242,5 +247,6 @@ def gather(run, source: str = "outputs") -> GatheredRuns:
                 continue
             by_place[task, seed] = runs[task, seed].models(stages)
     if not runs:
-        raise StudyError(f"{kept} holds no run of this grid: collect it with `python -m lib.tools.reference {run.profile}` first")
+        raise StudyError(f"{kept} holds no run of this grid: collect it with `python -m lib.tools.reference "
+                         f"{run.profile}` first")
     return GatheredRuns(run, runs, by_place)

@@ -1,26 +1,26 @@
 """The papers' claims, written before the runs, and the ledger that sets each beside what the study found.
 
-Every claim is about one number: a measure of a model minus the same measure of a baseline, 0 where there is
-nothing to see (`lib.claims.contrasts` names the measures). `contrasts` lists the pairs that a profile's models allow,
-`lib.claims.contrasts.scores` computes them, `evidence` puts the seeds together and `ledger` gives the verdicts. The rule:
+Every claim is about one number: a measure of a model minus the same measure of a baseline, 0 where there is nothing to
+see (`lib.claims.contrasts` names the measures). `declared.wanted` lists the pairs that a profile's models allow,
+`contrasts.scores` computes them, `put_together` puts the seeds together and `judged` gives the verdicts. The rule:
 
 - above (below): *replicated* if the 95 % interval lies wholly above (below) 0 and the estimate reaches the smallest
   effect of interest; *not replicated* if the effect falls short of the smallest effect; else *inconclusive*.
-- same: *replicated* if the interval lies inside plus or minus the smallest effect; *not replicated* if the effect is outside.
-- not_below: *replicated* if the interval lies wholly above minus the smallest effect; *not replicated* if the effect is below.
-- same and not_below call a missing difference a finding, so they need five seeds; with fewer they are at best inconclusive.
+- same: *replicated* if the interval lies inside plus or minus the smallest effect; *not replicated* if the effect lies
+  outside. not_below: *replicated* if the interval lies wholly above minus the smallest effect; *not replicated* if the
+  effect lies below. Both call a missing difference a finding: with fewer than five seeds they are at best inconclusive.
 - a claim that names several models holds only if it holds for each: one contrast not replicated decides, then one
   inconclusive. The ledger shows the contrast that decides, the weakest of those with that verdict.
-- *replicated* so needs every one of a claim's m contrasts: an intersection-union test, which needs no correction for their
-  number (Berger 1982). *Not replicated* may rest on any one of the m: its one-sided test that the effect falls short
-  (`short`) must hold at 2.5 % after Holm's correction over the m; for one contrast that is the 95 % interval's own end.
+- *replicated* so needs every one of a claim's m contrasts: an intersection-union test, which needs no correction for
+  their number (Berger 1982). *Not replicated* may rest on any one of the m: its one-sided test that the effect falls
+  short (`short`) must hold at 2.5 % after Holm's correction over the m; for one contrast that is the 95 % interval's
+  own end.
 - an undefined number or interval is *inconclusive*, with the reason; *not measured* where a profile lacks the models.
 
-The interval is a t interval over k seeds, or with one seed a bootstrap interval over rows. `p` is of the mean being 0: a t
-test over seeds; with one seed McNemar's exact test of the rows for `score` (which takes rows as independent, as the interval
-does not), else the normal approximation of the bootstrap. It is told beside the verdict and does not enter it.
+The interval is a t interval over k seeds, or with one seed a bootstrap interval over rows. `p` is of the mean being 0:
+a t test over seeds; with one seed McNemar's exact test of the rows for `score` (which takes rows as independent, as the
+interval does not), else the normal approximation of the bootstrap. It is told beside the verdict and does not enter it.
 """
-
 
 import numpy as np
 import pandas as pd
@@ -28,23 +28,26 @@ from scipy import stats
 
 from lib.analysis import bootstrap, measures
 from lib.claims.contrasts import NUMBERS, OF_TABLES, UNITS
-from lib.claims.declared import CONTRAST, Claim, Direction, _applies
+from lib.claims.declared import CONTRAST, Claim, Direction, applies
 from lib.claims.printed import COUNTERPART, number_of, strength
 from lib.errors import StudyError, nearest
 
 SEEDS_FOR_SAME = 5
 LEVEL = 0.025  # of a one-sided test, as an end of the 95 % interval has it
-EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "n_seeds", "n_rows", "unit",
-            "p", "test", "p_holm", "p_short", "reason"]
-LEDGER = ["id", "task", "claim", "where", "paper", "ours", "interval", "n", "difference", "verdict", "finding", "sentence"]
+EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "n_seeds", "n_rows",
+            "unit", "p", "test", "p_holm", "p_short", "reason"]
+LEDGER = ["id", "task", "claim", "where", "paper", "ours", "interval", "n", "difference", "verdict", "finding",
+          "sentence"]
 SPLITS = {"test": "ID", "ood": "OOD", "": ""}
 WORDS = {  # what a sentence calls a measure; the split goes in front
-    "score": "score", "gap": "gap between ID and OOD", "f_bias": "relative bias", "skill_kept": "share of the dense OOD skill kept",
-    "easy_hard": "gap between easy and hard rows", "overconfidence": "over-confidence on easy rows",
+    "score": "score", "gap": "gap between ID and OOD", "f_bias": "relative bias",
+    "skill_kept": "share of the dense OOD skill kept", "easy_hard": "gap between easy and hard rows",
+    "overconfidence": "over-confidence on easy rows",
     "matched_dev": "OOD score beside the dense run at the same ID score", "label_loyalty": "label loyalty",
     "probability_loyalty": "probability loyalty", "hidden_flips": "answers changed beyond what the score tells",
-    "after_attack": "accuracy after the attack", "agreement": "agreement with the easy-hard split beyond the larger class",
-    "auc": "AUC above a coin's", "rank_agreement": "rank agreement", "alpha_regret": "OOD score beside the oracle's alpha",
+    "after_attack": "accuracy after the attack",
+    "agreement": "agreement with the easy-hard split beyond the larger class", "auc": "AUC above a coin's",
+    "rank_agreement": "rank agreement", "alpha_regret": "OOD score beside the oracle's alpha",
     "bias_slope": "gap beyond dense for ten points of shortcut rate", "foretold": "AUC above a coin's",
 }
 
@@ -52,12 +55,13 @@ WORDS = {  # what a sentence calls a measure; the split goes in front
 def put_together(claims: list[Claim], scores: pd.DataFrame) -> pd.DataFrame:
     """One row per claim, measure, task, model and baseline, the seeds put together.
 
-    scores: the frame of `contrasts` with the columns value, low, high, n, p, reason, as `lib.claims.contrasts.scores` gives it.
-    Several seeds: mean and 95 % t interval over the seeds (which holds the draw of train, the order and the new weights, not
-    the draw of the test rows). One seed: its interval over rows. A value undefined on any seed stays undefined.
-    Columns: claim, measure, task, split, model, baseline, estimate, low, high, n_seeds, n_rows (of one seed), unit, p
-    (two-sided, of the mean being 0), test (which one), p_holm (p after Holm over the contrasts of that claim, task and
-    measure), p_short (`short` after the same correction; of the claim's own measure alone), reason (of what is undefined).
+    scores: the frame of `contrasts` with the columns value, low, high, n, p, reason, as `lib.claims.contrasts.scores`
+    gives it. Several seeds: mean and 95 % t interval over the seeds (which holds the draw of train, the order and the
+    new weights, not the draw of the test rows). One seed: its interval over rows. A value undefined on any seed stays
+    undefined. Columns: claim, measure, task, split, model, baseline, estimate, low, high, n_seeds, n_rows (of one
+    seed), unit, p (two-sided, of the mean being 0), test (which one), p_holm (p after Holm over the contrasts of that
+    claim, task and measure), p_short (`short` after the same correction; of the claim's own measure alone), reason (of
+    what is undefined).
     """
     missing = [c for c in [*CONTRAST, *NUMBERS] if c not in scores.columns]
     if missing:
@@ -72,9 +76,10 @@ def put_together(claims: list[Claim], scores: pd.DataFrame) -> pd.DataFrame:
         place = dict(zip([c for c in CONTRAST if c != "seed"], keys))
         if group["seed"].duplicated().any():
             raise StudyError(f"scores: {place['claim']}, {place['task']}, {place['model']}: a seed stands there twice")
-        claim, found = by_id[place["claim"]], _over_seeds(group)
-        p_short = short(found["estimate"], found["low"], found["high"], claim.direction, claim.smallest_effect, len(group))
-        rows.append(place | found | {"p_short": p_short if place["measure"] == claim.measure else np.nan})
+        claim, whole = by_id[place["claim"]], _over_seeds(group)
+        p_short = short(whole["estimate"], whole["low"], whole["high"], claim.direction, claim.smallest_effect,
+                        len(group))
+        rows.append(place | whole | {"p_short": p_short if place["measure"] == claim.measure else np.nan})
     table = pd.DataFrame(rows, columns=[c for c in EVIDENCE if c not in ("unit", "p_holm")])
     for name, of in (("p_holm", "p"), ("p_short", "p_short")):
         table[name] = table.groupby(["claim", "task", "measure"])[of].transform(measures.holm)
@@ -101,8 +106,9 @@ def _over_seeds(group: pd.DataFrame) -> dict:
 
 
 def _below(estimate: float, high: float, edge: float, n_seeds: int) -> float:
-    """One-sided p of the hypothesis that the effect is `edge` or more; the standard error is read off the interval, of which
-    `high` is an end: a t interval over several seeds, a normal one with one. Below 2.5 % where the interval is below the edge.
+    """One-sided p of the hypothesis that the effect is `edge` or more; the standard error is read off the interval, of
+    which `high` is an end: a t interval over several seeds, a normal one with one. Below 2.5 % where the interval is
+    below the edge.
     """
     if not np.isfinite([estimate, high]).all():
         return np.nan
@@ -111,11 +117,13 @@ def _below(estimate: float, high: float, edge: float, n_seeds: int) -> float:
     return float(stats.t.cdf((estimate - edge) / error, df)) if error else float(estimate >= edge)
 
 
-def short(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float, n_seeds: int) -> float:
+def short(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float,
+          n_seeds: int) -> float:
     """One-sided p against a claim: the smaller, the surer the effect falls short of what the claim asks for.
 
-    above (below): of the hypothesis that the effect reaches the smallest effect; not_below: that it is above minus that;
-    same: that it lies within plus or minus that, the lesser of the p of the two sides. NaN where anything is undefined.
+    above (below): of the hypothesis that the effect reaches the smallest effect; not_below: that it is above minus
+    that; same: that it lies within plus or minus that, the lesser of the p of the two sides. NaN where anything is
+    undefined.
     """
     if direction == "below":
         estimate, low, high = -estimate, -high, -low
@@ -125,11 +133,12 @@ def short(estimate: float, low: float, high: float, direction: Direction, smalle
     return under if direction == "not_below" else min(under, _below(-estimate, -low, -smallest_effect, n_seeds))
 
 
-def verdict(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float, p_short: float) -> str:
+def verdict(estimate: float, low: float, high: float, direction: Direction, smallest_effect: float,
+            p_short: float) -> str:
     """`replicated`, `not replicated` or `inconclusive` by the rule at the head of this module.
 
-    p_short: `short`, corrected for the contrasts of the claim. An undefined estimate or interval is inconclusive. Raises
-    StudyError on an unknown direction.
+    p_short: `short`, corrected for the contrasts of the claim. An undefined estimate or interval is inconclusive.
+    Raises StudyError on an unknown direction.
     """
     if direction not in ("above", "below", "same", "not_below"):
         raise StudyError(f"direction {direction!r} is not one of above, below, same, not_below")
@@ -154,31 +163,31 @@ def rule(claim: Claim) -> str:
 def judged(claims: list[Claim], evidence: pd.DataFrame) -> pd.DataFrame:
     """One row per claim and task of the evidence, plus one for each claim that could not be measured.
 
-    The evidence may be of several profiles, as long as each has its own tasks. Columns: id, task, claim, where, paper, ours,
-    interval, n, difference, verdict, finding (the contrast that decides, in words), sentence (the same with its tests and
-    the paper's number). interval: empty where nothing was measured, `undefined` where it is. `paper` is
-    of the task the paper used; `difference` (ours minus paper) is left empty for the micro-world, whose size of effect is its
-    own.
+    The evidence may be of several profiles, as long as each has its own tasks. Columns: id, task, claim, where, paper,
+    ours, interval, n, difference, verdict, finding (the contrast that decides, in words), sentence (the same with its
+    tests and the paper's number). interval: empty where nothing was measured, `undefined` where it is. `paper` is of
+    the task the paper used; `difference` (ours minus paper) is left empty for the micro-world, whose size of effect is
+    its own.
     """
     tasks = list(dict.fromkeys(evidence["task"]))
     rows = []
     for claim in claims:
         mine = evidence[(evidence["claim"] == claim.id) & (evidence["measure"] == claim.measure)]
-        for task in [t for t in tasks if _applies(claim, t)] or [""]:
+        for task in [t for t in tasks if applies(claim, t)] or [""]:
             rows.append(_entry(claim, task, mine[mine["task"] == task]))
     return pd.DataFrame(rows, columns=LEDGER)
 
 
-def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
+def _entry(claim: Claim, task: str, contrasts: pd.DataFrame) -> dict:
     paper = number_of(claim, task or claim.tasks[0])
     row = {"id": claim.id, "task": task, "claim": claim.claim, "where": claim.where,
            "paper": paper[0] if paper else np.nan, "ours": np.nan, "interval": "", "n": "", "difference": np.nan}
-    if found.empty:
+    if contrasts.empty:
         lacking = f"there is {_lacking(claim, task)}"
         return row | {"verdict": "not measured", "finding": lacking, "sentence": f"Not measured: {lacking}."}
-    verdicts = [_of_evidence(claim, line) for line in found.itertuples()]
+    verdicts = [_of_evidence(claim, line) for line in contrasts.itertuples()]
     worst = next(v for v in ("not replicated", "inconclusive", "replicated") if v in verdicts)
-    line = min((e for e, v in zip(found.itertuples(), verdicts) if v == worst),
+    line = min((e for e, v in zip(contrasts.itertuples(), verdicts) if v == worst),
                key=lambda e: strength(e.estimate, claim.direction))
     if paper and task not in COUNTERPART:
         row["difference"] = line.estimate - paper[0]
@@ -194,9 +203,9 @@ def _entry(claim: Claim, task: str, found: pd.DataFrame) -> dict:
     sentence = f"{worst.capitalize()}: {finding}"
     if not np.isnan(line.low):
         sentence += ", t interval" if line.n_seeds > 1 else ", bootstrap interval over rows (another seed may differ)"
-        sentence += _tested(line, len(found)) + _why(claim, line, worst, len(found))
-    if len(found) > 1:
-        sentence += f"; it decides among {len(found)} contrasts, {verdicts.count('replicated')} of them replicated"
+        sentence += _tested(line, len(contrasts)) + _why(claim, line, worst, len(contrasts))
+    if len(contrasts) > 1:
+        sentence += f"; it decides among {len(contrasts)} contrasts, {verdicts.count('replicated')} of them replicated"
     if paper:
         against = f"{paper[1]} against {paper[2]}"
         sentence += f"; the paper has {paper[0]:+.{digits}f} ({COUNTERPART.get(task, task)}, {against})"
@@ -220,17 +229,19 @@ def _tested(line, m: int) -> str:
     return f"; p {_p(line.p_holm)}{test}{corrected}"
 
 
-def _why(claim: Claim, line, found: str, m: int) -> str:
-    """What decided, where the interval does not show it: the test against the claim, its correction, or too few seeds."""
-    size = f"{claim.smallest_effect:g}" + (f" point{'s' * (claim.smallest_effect != 1)}" if line.unit == "points" else "")
+def _why(claim: Claim, line, said: str, m: int) -> str:
+    """What decided, where the interval does not show it: the test against the claim, its correction, or few seeds."""
+    points = f" point{'s' * (claim.smallest_effect != 1)}" if line.unit == "points" else ""
+    size = f"{claim.smallest_effect:g}{points}"
     side = {"below": f"above -{size}", "same": f"outside +-{size}", "not_below": f"below -{size}"}.get(
         claim.direction, f"below {size}")
-    if found == "not replicated":
+    if said == "not replicated":
         return f"; the effect lies {side}, one-sided p {_p(line.p_short)}"
     values = line.estimate, line.low, line.high
-    if found == "inconclusive" and short(*values, claim.direction, claim.smallest_effect, line.n_seeds) < LEVEL:
+    asked = claim.direction, claim.smallest_effect
+    if said == "inconclusive" and short(*values, *asked, line.n_seeds) < LEVEL:
         return f"; the interval lies {side}, which does not hold after Holm over {m} contrasts"
-    if found == "inconclusive" and verdict(*values, claim.direction, claim.smallest_effect, line.p_short) == "replicated":
+    if said == "inconclusive" and verdict(*values, *asked, line.p_short) == "replicated":
         return f"; to call a difference missing takes {SEEDS_FOR_SAME} seeds"
     return ""
 
@@ -240,6 +251,6 @@ def _p(p: float) -> str:
 
 
 def _of_evidence(claim: Claim, line) -> str:
-    found = verdict(line.estimate, line.low, line.high, claim.direction, claim.smallest_effect, line.p_short)
+    said = verdict(line.estimate, line.low, line.high, claim.direction, claim.smallest_effect, line.p_short)
     few = claim.direction in ("same", "not_below") and line.n_seeds < SEEDS_FOR_SAME
-    return "inconclusive" if few and found == "replicated" else found
+    return "inconclusive" if few and said == "replicated" else said

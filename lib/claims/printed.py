@@ -1,6 +1,5 @@
 """The papers' printed numbers, and what they say to a claim by its own measure."""
 
-
 import pandas as pd
 
 from lib.claims.contrasts import pairs
@@ -39,8 +38,9 @@ def number_of(claim, task: str) -> tuple[float, str, str] | None:
         return float(values["agreement"] - values["majority"]), "variance", "larger class"
     cells = rows.pivot_table(index="model", columns=["measure", "split"], values="value", aggfunc="mean")
     values = _printed_values(claim, task, cells).dropna()
-    found = [(float(values[m] - values[b]), m, b) for m, b in pairs(claim.models, claim.baselines, list(values.index))]
-    return min(found, key=lambda row: strength(row[0], claim.direction)) if found else None
+    contrasts = [(float(values[model] - values[baseline]), model, baseline)
+                 for model, baseline in pairs(claim.models, claim.baselines, list(values.index))]
+    return min(contrasts, key=lambda row: strength(row[0], claim.direction)) if contrasts else None
 
 
 def _printed_values(claim, task: str, cells: pd.DataFrame) -> pd.Series:

@@ -1,7 +1,8 @@
-"""What one task and seed of a profile left, read alike from `outputs` (`Made`) and from the committed reference (`Kept`).
+"""What one task and seed of a profile left, read alike from `outputs` and from the committed reference.
 
-Both offer items (the evaluation rows without texts, with `easy`: the shortcut-only model is right), train (what is known of
-each train row), models by name, and the files of the stages. `lib.tools.reference` says what the reference's files hold.
+Both offer items (the evaluation rows without texts, with `easy`: the shortcut-only model is right), train (what is
+known of each train row), models by name, and the files of the stages. `lib.tools.reference` says what the reference's
+files hold.
 """
 
 import json
@@ -39,7 +40,7 @@ class OutputRun:
     seed: int
 
     def models(self, stages: Iterable[str] = MODEL_STAGES) -> dict[str, store.Model]:
-        """The models of some stages by name; one that two stages ask for counts once. StudyError: a stage has not run."""
+        """The models of some stages by name, one of two stages once. StudyError: a stage has not run."""
         return {name: model for stage in stages for name, model in store.read_stage(self.folder / stage).items()}
 
     def find(self, stage: str, name: str) -> Path | None:
@@ -74,11 +75,11 @@ class OutputRun:
     def train_rows(self, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         """`train`, with the losses of these predictions (`predictions_of`)."""
         train = self._all.loc[self._all["split"] == "train", OF_TRAIN].reset_index(drop=True)
-        scores = self.find("06_shortcut_samples", "difficulty.parquet")
-        if scores is not None:
-            found = pd.read_parquet(scores)
-            numbers = found.select_dtypes("float").columns
-            train = train.merge(found.astype(dict.fromkeys(numbers, "float32")), on="guid", how="left")
+        path = self.find("06_shortcut_samples", "difficulty.parquet")
+        if path is not None:
+            scores = pd.read_parquet(path)
+            numbers = scores.select_dtypes("float").columns
+            train = train.merge(scores.astype(dict.fromkeys(numbers, "float32")), on="guid", how="left")
         return train.assign(**{f"loss:{name}": _losses(table, train) for name, table in tables.items()
                                if (table["split"] == "train").any()})
 
@@ -90,7 +91,7 @@ class OutputRun:
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """One task and seed of the reference. It offers what `OutputRun` does; what was not kept is left out, not an error."""
+    """One task and seed of the reference. It offers what `OutputRun` does; what was not kept is left out."""
 
     folder: Path
 
@@ -137,9 +138,11 @@ class ReferenceRun:
         arrow = _read(path, pq.read_table)
         version = (arrow.schema.metadata or {}).get(b"reference_schema", b"none").decode()
         if version != SCHEMA:
-            raise StudyError(f"{path}: the reference's schema is {version!r}, this study reads {SCHEMA!r}: collect it again")
+            raise StudyError(f"{path}: the reference's schema is {version!r}, this study reads {SCHEMA!r}: collect it "
+                             "again")
         for column in ("guid", *arrow.column_names):
-            if column not in arrow.column_names or column != "guid" and not pa.types.is_fixed_size_list(arrow[column].type):
+            if column not in arrow.column_names or not (
+                    column == "guid" or pa.types.is_fixed_size_list(arrow[column].type)):
                 raise StudyError(f"{path}: column {column!r} is missing or holds no logits: {AGAIN}")
         guids = arrow["guid"].to_pandas()
         at = pd.Index(self.items["guid"]).get_indexer(guids)
@@ -234,7 +237,8 @@ def predictions_of(models: dict[str, store.Model]) -> dict[str, pd.DataFrame]:
     for name, model in models.items():
         tables[name] = model.predictions()
         if (model.folder / "checkpoints.parquet").exists():
-            tables |= {f"{name}@{step}": part.drop(columns="step") for step, part in model.checkpoints().groupby("step")}
+            along = model.checkpoints().groupby("step")
+            tables |= {f"{name}@{step}": table.drop(columns="step") for step, table in along}
     return tables
 
 
