@@ -15,7 +15,7 @@ from lib import code
 from lib.errors import StudyError
 from lib.models import encoders, make, pretrained
 from lib.params.profile import load_profile
-from lib.params.stages import STAGES
+from lib.params.stages import CHAIN, MODELS, STAGES
 from lib.tasks import registry
 from lib.tools import plan, requests, speeds
 
@@ -79,7 +79,7 @@ def mirror(folder, names, monkeypatch):
 def recorded(profile):
     """(task, seed, section, record, cost) of every model of the committed reference, with the first section that lists it."""
     seen = set()
-    for path in sorted((REFERENCE / profile).glob("*/seed*/*/models.json")):
+    for path in sorted((REFERENCE / profile).glob(f"*/seed*/*/{MODELS}")):
         costs = json.loads((path.parents[1] / "costs.json").read_text())
         section = next(section for section, stage in STAGES.items() if stage == path.parent.name)
         for record in json.loads(path.read_text()):
@@ -153,18 +153,13 @@ def test_structures_have_the_layers_that_they_keep():
         speeds.shape_of("theseus-12", dense)
 
 
-def test_stages_wait_for_each_other_as_in_the_snakefile():
-    rules = re.split(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), flags=re.M)[1:]
-    needs = {}
-    for name, text in zip(rules[::2], rules[1::2]):
-        stages = re.findall(r"(\d\db?_\w+)/\w+\.(?:json|parquet|csv)", text.split("output:")[0])
-        needs[name] = {section for section, stage in STAGES.items() if stage in stages} - {name}
-    direct = {}
-    for section, before in plan.NEEDS.items():  # what comes before a stage's own needs it need not wait for again
-        direct[section] = set(before).union(*(direct[b] for b in before))
-        assert needs[section] <= direct[section] and set(before) <= needs[section]
-    assert {s for s in plan.NEEDS if "seed={seed}" not in s and s in plan.ALL_TEACHERS} == {
-        name for name, text in zip(rules[::2], rules[1::2]) if "expand" in text and name not in ("all", "claims")}
+def test_notebooks_wait_for_what_the_table_of_stages_says_they_read():
+    chain = {}
+    for section, stage in CHAIN.items():
+        chain[section] = 1 + max((chain[before] for before in stage.reads), default=0)
+    runs = pd.DataFrame([("t", 0, section, 1.0) for section in CHAIN if section != "claims"] + [("", -1, "claims", 1.0)],
+                        columns=["task", "seed", "section", "seconds"])
+    assert plan.wall(runs, len(runs)) == chain["claims"] == 7
 
 
 def test_jobs_run_side_by_side_where_nothing_has_to_be_awaited():

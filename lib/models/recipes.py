@@ -1,10 +1,11 @@
 """Make a model by its name alone: what it builds on is found among the finished models or made first.
 
-What a name implies (`steps_to`, `epochs`, `predicts_train`) and what a notebook's parameters ask for (`pruned`,
-`mitigated`) stand here once, for the notebooks and for `lib.tools.plan`, which counts before anything runs.
+What a name implies (`steps_to`, `epochs`, `predicts_train`) and what a notebook's parameters ask for (`teacher`,
+`pruned`, `mitigated`) stand here once, for the notebooks and for `lib.tools.plan`, which counts before anything runs.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -33,8 +34,12 @@ def follow(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]
         return make.model(run, items, name, make.Extras(start=parent, **trained))
     _check_made_here(name)
     start = dense if found.family == "theseus" or found.variant == "after" else None
-    return make.model(run, items, name, make.Extras(start=start, epochs=epochs(run, name),
-                                                       predict_train=predicts_train(name), **loss))
+    return make.model(run, items, name, replace(asked(run, name), start=start, **loss))
+
+
+def asked(run, name: str) -> make.Extras:
+    """What the name of a model asks for by itself: its teacher, start and weights come beside."""
+    return make.Extras(epochs=epochs(run, name), predict_train=predicts_train(name))
 
 
 def epochs(run, name: str) -> float:
@@ -83,10 +88,25 @@ def follow_all(run, items: pd.DataFrame, wanted: list[str], finished: dict[str, 
     return made
 
 
-def pruned(run) -> list[str]:
-    """The models that notebook 04 makes besides its controls: each sparsity, then heads, then feed-forward width."""
-    return [names.percent(kind, share) for kind, shares in (
-        ("imp", run.sparsity_levels), ("heads", run.head_fractions), ("ffn", run.ffn_fractions)) for share in shares]
+def teacher(run, ood: Iterable[str]) -> make.Extras:
+    """How notebook 02 makes the dense model. ood: the sets that make up its task's OOD score."""
+    return make.Extras(checkpoints=tuple(run.checkpoints), checkpoint_splits=("train", "test", *ood),
+                       predict_train=True)
+
+
+def pruned(run, start: store.Model | None = None) -> dict[str, make.Extras]:
+    """The models that notebook 04 makes besides its controls: each sparsity, then heads, then feed-forward width.
+
+    The run of the highest sparsity is predicted along its way. start: the dense model, whose heads and width are cut.
+    """
+    highest = max(run.sparsity_levels)
+    passed = tuple(level for level in run.run_levels if level <= highest)
+    sparse = {names.percent("imp", level): make.Extras(run_levels=passed if level == highest else (),
+                                                       checkpoint_splits=("train",), predict_train=True)
+              for level in run.sparsity_levels}
+    cut = make.Extras(start=start, epochs=run.recovery_epochs)
+    return sparse | {names.percent(kind, share): cut for kind, shares in (
+        ("heads", run.head_fractions), ("ffn", run.ffn_fractions)) for share in shares}
 
 
 def mitigated(run) -> list[str]:

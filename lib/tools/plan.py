@@ -24,87 +24,82 @@ from lib.files import ROOT
 from lib.models import make
 from lib.params.profile import Profile, load_profile, split_overrides
 from lib.params.schema import task_folder
-from lib.params.sections import RUNS
-from lib.params.stages import STAGES
+from lib.params.stages import CHAIN, HANDED_ON, STAGES
 from lib.tasks import registry
 from lib.tools import requests, speeds
 from lib.tools.speeds import Machine
 
-HANDED_ON = ("teacher", "distillation", "pruning", "quantization", "mitigation")  # their models are read by 08 and 09
-NEEDS = {"data": (), "teacher": ("data",), "distillation": ("teacher",), "pruning": ("teacher",),
-         "quantization": ("distillation", "pruning"), "shortcut_samples": ("pruning",), "doses": ("data",),
-         "mitigation": ("distillation", "pruning", "shortcut_samples"), "mends": ("mitigation",),
-         "loyalty": ("quantization", "mitigation")}
-ALL_TEACHERS = ("shortcut_samples", "loyalty")  # wait for the dense model of every seed
-FLOORS = ("teacher", "shortcut_samples", "mitigation")  # fit models without an encoder
 TOKENIZER_BYTES, ROW_BYTES = 750_000, 24  # beside a model's weights: its tokenizer, and each row it predicts
 
 
+COUNTED = ["model", "dose", "n_train", "steps", "rows", "predicted", "along", "train", "predict", "quantized", "bytes",
+           "tokenised"]
+
+
 def wanted(profile: Profile) -> pd.DataFrame:
-    """Every model that the notebooks of a profile make, in their order, one row each; one that two notebooks ask for once.
+    """Every model that the notebooks of a profile make, in their order, one row each; one that two ask for once.
 
     task | seed | section | model | dose | n_train | steps | rows (trained on) | predicted (rows, at the end) | along (rows,
     on the way) | train, predict, quantized (FLOPs of training, of predictions, of those by a quantised model) | bytes (on
     disk) | tokenised (rows read). Raises StudyError for what the notebooks would refuse as they start.
     """
-    known, found = _sizes(profile), []
+    known, rows = _sizes(profile), []
     for task, seed, sections in requests.places(profile):
         place = requests.Place(profile.run("data", task, seed), known[task], {})
         for section in (s for s in sections if s in requests.OF_SECTION):
             run = profile.run(section, task, seed)
             for one in requests.OF_SECTION[section](run, place):
-                found.append({"task": task, "seed": seed, "section": section} | _counted(one, run))
+                rows.append([task, seed, section, *_counted(one, run)])
                 if not one.dose:
                     place.earlier[one.name] = None
-    columns = ["task", "seed", "section", *_COUNTED]
-    return pd.DataFrame(found, columns=columns).drop_duplicates(["task", "seed", "model", "dose"], ignore_index=True)
-
-
-_COUNTED = ["model", "dose", "n_train", "steps", "rows", "predicted", "along", "train", "predict", "quantized", "bytes",
-            "tokenised"]
+    every = pd.DataFrame(rows, columns=["task", "seed", "section", *COUNTED])
+    return every.drop_duplicates(["task", "seed", "model", "dose"], ignore_index=True)
 
 
 def _sizes(profile: Profile) -> dict[str, dict]:
     return {task: requests.sizes(profile.run("data", task, 0)) for task in profile.grid.tasks}
 
 
-def _counted(one: requests.Wanted, run) -> dict:
-    found, labels, dense = names.parse(one.name), len(registry.get(run.task).labels), speeds.dense_shape(run)
-    own = speeds.shape_of(one.name, dense)
+def _counted(one: requests.Wanted, run) -> tuple:
+    """The columns COUNTED of a model."""
+    recipe, labels, dense = names.parse(one.name), len(registry.get(run.task).labels), speeds.dense_shape(run)
+    own, extras = speeds.shape_of(one.name, dense), one.extras
     n, tokens = one.sizes["train"]
-    steps = make.steps_of(one.epochs, n, run.batch_size) if one.epochs else 0
+    epochs = run.epochs if extras.epochs is None else extras.epochs
+    steps = make.steps_of(epochs, n, run.batch_size) if epochs else 0
     rows, forward, teacher = steps * run.batch_size, own.flops(tokens, labels), dense.flops(tokens, labels)
     training = 3 * rows * forward
-    if found.loss in names.TRANSFERS:
+    if recipe.loss in names.TRANSFERS:
         training += rows * teacher
-    if found.family == "heads":
+    if recipe.family == "heads":
         training += 3 * n * forward  # one pass tells how much each head matters
-    if found.family == "theseus" and not found.quantization:  # layers not replaced yet run, without gradients of their weights
-        rate = run.replace_rate if found.structure.endswith("-constant") else (1 + run.replace_start) / 2
+    if recipe.family == "theseus" and not recipe.quantization:  # layers not replaced yet run, their weights frozen
+        rate = run.replace_rate if recipe.structure.endswith("-constant") else (1 + run.replace_start) / 2
         training += rows * run.replace_share * (1 - rate) * (2 * teacher - 3 * forward)
-    ends = [split for split in one.sizes if split != "train" or one.predicts_train]
-    work = {split: n * own.flops(length, labels) for split, (n, length) in one.sizes.items()}
-    predict = sum(work[split] for split in ends) + one.stops * sum(work[split] for split in one.along)
-    predicted, along = sum(one.sizes[s][0] for s in ends), one.stops * sum(one.sizes[s][0] for s in one.along)
-    weights = 4 * own.parameters(labels) - (3 * own.layers * own.layer_weights if found.quantization else 0)
-    return dict(zip(_COUNTED, (
-        one.name, one.dose, n, steps, rows, predicted, along, training, 0.0 if found.quantization else predict,
-        predict if found.quantization else 0.0, weights + TOKENIZER_BYTES + ROW_BYTES * (predicted + along),
-        sum(n for n, _ in one.sizes.values())), strict=True))
+    stops = len({round(share * steps) for share in extras.checkpoints}) + len(extras.run_levels)
+    ends = [split for split in one.sizes if split != "train" or extras.predict_train]
+    work = {split: rows * own.flops(length, labels) for split, (rows, length) in one.sizes.items()}
+    predict = sum(work[split] for split in ends) + stops * sum(work[split] for split in extras.checkpoint_splits)
+    predicted, along = (times * sum(one.sizes[split][0] for split in splits)
+                        for times, splits in ((1, ends), (stops, extras.checkpoint_splits)))
+    weights = 4 * own.parameters(labels) - (3 * own.layers * own.layer_weights if recipe.quantization else 0)
+    return (one.name, one.dose, n, steps, rows, predicted, along, training, *((0.0, predict) if recipe.quantization else
+            (predict, 0.0)), weights + TOKENIZER_BYTES + ROW_BYTES * (predicted + along),
+            sum(rows for rows, _ in one.sizes.values()))
 
 
 def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
-    """Which models of `wanted` lie in the profile's store: made by this code with the same settings, on as many rows, from a
-    teacher and a start that lie there too. What their rows say, and the strengths and weights of a loss, are not compared."""
-    paths = sorted((ROOT / "outputs" / profile.name / "store").glob("[!.]*/record.json"), key=lambda path: -path.stat().st_mtime)
+    """Which models of `wanted` lie in the profile's store: made by this code with the same settings, on as many rows,
+    from a teacher and a start that lie there too. Not compared: what their rows say, a loss's strengths and weights."""
+    paths = (ROOT / "outputs" / profile.name / "store").glob("[!.]*/record.json")
     left: dict[tuple, list[dict]] = {}
-    for record in filter(None, map(_record, paths)):
+    for record in filter(None, map(_record, sorted(paths, key=lambda path: -path.stat().st_mtime))):
         left.setdefault(tuple(record[key] for key in ("task", "seed", "model", "steps", "n_train")), []).append(record)
-    keys, data, found = {None}, {}, []
+    keys, data, done = {None}, {}, []
     for row in every.itertuples():
-        parsed, run = names.parse(row.model), profile.run(row.section, row.task, row.seed)
-        fields = make.RUN_FIELDS + make.FIELDS_OF_FAMILY.get(parsed.quantization or parsed.family, ())
-        settings = {field: getattr(run, field) for field in fields} | {"source": _source_hash(make.sources(parsed))}
+        recipe, run = names.parse(row.model), profile.run(row.section, row.task, row.seed)
+        fields = make.RUN_FIELDS + make.FIELDS_OF_FAMILY.get(recipe.quantization or recipe.family, ())
+        settings = {field: getattr(run, field) for field in fields} | {"source": _source_hash(make.sources(recipe))}
         candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
         place = (row.task, row.seed, row.dose)
         first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
@@ -112,12 +107,12 @@ def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
                       and r["data"] == data.get(place, r["data"] if first else None)
                       and bool(r["checkpoints"] or r["run_levels"]) == bool(row.along)
                       and all(r.get(key) == value for key, value in settings.items())), None)
-        found.append(match is not None)
+        done.append(match is not None)
         if match:
             candidates.remove(match)
             keys.add(match["key"])
             data[place] = match["data"]
-    return pd.Series(found, every.index, dtype=bool)
+    return pd.Series(done, every.index, dtype=bool)
 
 
 def _record(path: Path) -> dict | None:
@@ -133,26 +128,27 @@ _source_hash = lru_cache(lambda modules: code.source_hash(*modules))
 
 # ---------------------------------------------------------------- seconds
 def notebooks(profile: Profile, every: pd.DataFrame, done: pd.Series, on: Machine) -> pd.DataFrame:
-    """One row for each notebook: task | seed | section | models | done | steps, rows, bytes (of models still to be made) |
-    flops | seconds of one job of that machine. every: `wanted`; done: `finished`."""
+    """One row for each notebook: task | seed | section | models | done | steps, rows, bytes, flops (of models still to be
+    made) | seconds of one job of that machine. every: `wanted`; done: `finished`."""
     fixed = speeds.known().fixed
     arithmetic = (every["train"] / on.train + every["predict"] / on.predict + every["quantized"] / on.quantized) / 1e9
     every = every.assign(done=done, flops=every[["train", "predict", "quantized"]].sum(axis=1), seconds=(
         every["steps"] * on.step + arithmetic + fixed.model + fixed.tokenised * every["tokenised"] / 1000))
-    known, found = _sizes(profile), []
+    known, lines = _sizes(profile), []
     for task, seed, sections in requests.places(profile):
         here = every[(every["task"] == task) & (every["seed"] == seed)]
         for section in sections:
             mine = here[here["section"] == section]
             to_do = mine.loc[~mine["done"], ["steps", "rows", "bytes", "flops", "seconds"]].sum()
             seconds, flops = _beside_training(profile.run(section, task, seed), here, known[task], on)
-            found.append({"task": task, "seed": seed, "section": section, "models": len(mine), "done": int(mine["done"].sum()),
-                          **to_do, "flops": to_do["flops"] + flops, "seconds": to_do["seconds"] + seconds})
-    last = fixed.notebook + sum(fixed.floors * known[task]["train"][0] / 1000 for task, _, _ in requests.places(profile)) + sum(
-        fixed.analysed * requests.evaluated(known[task]) / 1000 * len(part) for task, part in _handed_on(every).groupby("task"))
-    claims = {"task": "", "seed": -1, "section": "claims", "seconds": last}
-    columns = ["task", "seed", "section", "models", "done", "steps", "rows", "bytes", "flops", "seconds"]
-    return pd.DataFrame([*found, dict.fromkeys(columns, 0) | claims], columns=columns)
+            lines.append([task, seed, section, len(mine), int(mine["done"].sum()), to_do["steps"], to_do["rows"],
+                          to_do["bytes"], to_do["flops"] + flops, to_do["seconds"] + seconds])
+    floors = sum(fixed.floors * known[task]["train"][0] / 1000 for task, _, _ in requests.places(profile))
+    judged = sum(fixed.analysed * requests.evaluated(known[task]) / 1000 * len(part)
+                 for task, part in _handed_on(every).groupby("task"))
+    lines.append(["", -1, "claims", 0, 0, 0, 0, 0, 0, fixed.notebook + floors + judged])
+    return pd.DataFrame(lines, columns=["task", "seed", "section", "models", "done", "steps", "rows", "bytes", "flops",
+                                        "seconds"])
 
 
 def _handed_on(every: pd.DataFrame) -> pd.DataFrame:
@@ -171,7 +167,7 @@ def _beside_training(run, here: pd.DataFrame, sizes: dict, on: Machine) -> tuple
     labels, dense, handed = len(registry.get(run.task).labels), speeds.dense_shape(run), _handed_on(here)["model"]
     judged = len(handed) if section == "loyalty" else 1 + (here["section"] == section).sum()
     seconds = fixed.notebook + fixed.analysed * judged * requests.evaluated(sizes) / 1000
-    if section in FLOORS:
+    if CHAIN[section].floors:
         seconds += fixed.floors * sizes["train"][0] / 1000
     if section == "shortcut_samples":  # reads what the dense model's last layer is fed
         work = sum(n * dense.flops(tokens, labels) for split, (n, tokens) in sizes.items() if split != "train")
@@ -192,12 +188,14 @@ def wall(runs: pd.DataFrame, jobs: int) -> float:
     They wait for each other as the Snakefile's rules do.
     """
     at = {(row.task, row.seed, row.section): row.seconds for row in runs.itertuples()}
-    teachers = {task: [place for place in at if place[0] == task and place[2] == "teacher"] for task, _, _ in at}
-    needs = {(task, seed, section): [(task, seed, s) for s in NEEDS[section]]
-             + (teachers[task] if section in ALL_TEACHERS else []) for task, seed, section in at if section != "claims"}
-    needs |= {place: list(needs) for place in at if place[2] == "claims"}
+    needs = {}
+    for task, seed, section in at:
+        stage = CHAIN[section]
+        needs[task, seed, section] = {other for other in at if other[2] in stage.reads and (
+            stage.runs == "profile" or other[:2] == (task, seed)
+            or (stage.every_dense and other[0] == task and other[2] == "teacher"))}
     urgency: dict[tuple, float] = {}
-    for place in sorted(at, key=lambda p: -list(RUNS).index(p[2])):
+    for place in sorted(at, key=lambda p: -list(CHAIN).index(p[2])):
         urgency[place] = at[place] + max((urgency[other] for other in urgency if place in needs[other]), default=0.0)
     waiting, running, ended, now = sorted(at, key=lambda p: -urgency[p]), [], set(), 0.0
     while waiting or running:
@@ -219,17 +217,20 @@ def tell(profile: Profile, on: Machine, jobs: int = 1, devices: int = 1) -> str:
     each = on.slowed(sharing if accelerated else max(1.0, jobs * on.threads / on.cores))
     runs = notebooks(profile, every, done, each)
     cells = runs[runs["section"] != "claims"].groupby(["task", "seed"], sort=False)
-    where = f"on {devices} device{'s' * (devices > 1)}" if accelerated else f"of {on.threads} thread{'s' * (on.threads > 1)}"
+    where = f"on {devices} device{'s' * (devices > 1)}" if accelerated else \
+        f"of {on.threads} thread{'s' * (on.threads > 1)}"
     told = [f"Wall time: {_time(wall(runs, jobs))} with {jobs} job{'s' * (jobs > 1)} at a time {where}. "
             f"{'Device-hours' if accelerated else 'Hours of one job'}: "
             f"{runs['seconds'].sum() / 3600 / (sharing if accelerated else 1):,.2f}. Arithmetic: "
             f"{runs['flops'].sum() / 1e12:,.0f} TFLOP. New on disk: {runs['bytes'].sum() / 1e9:,.1f} GB."]
     if done.any():
         afresh = notebooks(profile, every, done & False, each)
-        told.append(f"{done.sum()} of {len(every)} models count as finished: they lie in outputs/{profile.name}/store with these "
-                    f"settings and this code (what their rows say is not compared). Afresh: {_time(wall(afresh, jobs))}.")
+        told.append(f"{done.sum()} of {len(every)} models count as finished: they lie in outputs/{profile.name}/store with "
+                    "these settings and this code (what their rows say is not compared). Afresh: "
+                    f"{_time(wall(afresh, jobs))}.")
     if not accelerated and jobs * on.threads > on.cores:
-        told.append(f"{jobs} jobs of {on.threads} threads want more than {on.cores} cores: give each job fewer (common.threads).")
+        told.append(f"{jobs} jobs of {on.threads} threads want more than {on.cores} cores: give each job fewer "
+                    "(common.threads).")
     tables = [_table({STAGES[section]: part for section, part in runs.groupby("section", sort=False)}, runs),
               _table({f"{task_folder(task)}, seed {seed}": part for (task, seed), part in cells})]
     return "\n\n".join(["\n".join(map(_wrapped, _opening(profile, on))), *tables, "\n".join(map(_wrapped, told))])

@@ -48,11 +48,19 @@ def train(run, items: pd.DataFrame, epochs: float) -> dict[str, store.Model]:
             extras = mitigation.extras(found.loss_name, paced, items, made["dense"], made.get(found.base), _scores(made, items))
             made[name] = make.model(paced, items, name, extras)
         elif found.family == "imp" and found.loss == "vanilla":
-            levels = tuple(level for level in run.run_levels if level <= float(found.structure.split("-")[1]) / 100)
-            made[name] = make.model(paced, items, name, make.Extras(run_levels=levels, checkpoint_splits=("train",)))
+            made[name] = make.model(paced, items, name, asked(paced, name))
         else:
             made[name] = recipes.follow(paced, items, name, made)
     return made
+
+
+def asked(run, name: str) -> make.Extras:
+    """How a model is made, but for what it takes from others; a pruned one is predicted on train along its run."""
+    recipe = names.parse(name)
+    if recipe.family != "imp" or recipe.loss != "vanilla":
+        return recipes.asked(run, name)
+    levels = tuple(level for level in run.run_levels if level <= float(recipe.structure.split("-")[1]) / 100)
+    return make.Extras(epochs=run.epochs, run_levels=levels, checkpoint_splits=("train",))
 
 
 def _scores(made: dict[str, store.Model], items: pd.DataFrame) -> pd.DataFrame:
@@ -86,8 +94,8 @@ def slopes(responses: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_to_go(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, seed: int) -> pd.DataFrame:
-    """Points lost against the dense model of the same dose on each trained subcase: model | subcase | count | depth | lost,
-    largest loss first. items: the rows of the dose, whose train draw gives the counts."""
+    """Points lost against the dense model of the same dose on each trained subcase: model | subcase | count | depth |
+    lost, largest loss first. items: the rows of the dose, whose train draw gives the counts."""
     table = tables.forgetting(rows, items, task, seed=seed, n_boot=0)
     dense = table[table["model"] == "dense"].set_index("subcase")["value"]
     table = table[table["model"] != "dense"].assign(lost=lambda t: (t["subcase"].map(dense) - t["value"]) * 100)
