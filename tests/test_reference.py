@@ -237,7 +237,7 @@ def test_the_check_says_so_and_tells_by_its_exit_status(root, kept, monkeypatch,
         store.write_csv(root / "outputs" / "rebuilt" / profiles[0] / "09_claims" / "ledger.csv", table)
     monkeypatch.setattr(reference, "rebuild", rebuilds)
     with pytest.raises(SystemExit) as stopped:
-        reference.main(["--check"])
+        reference.collect_or_check(["--check"])
     assert bool(stopped.value.code) == changed
     said = capsys.readouterr().out
     assert said == ("smoke: ledger.csv, row 2, column id: committed 'A2', rebuilt 'A3'\n" if changed else

@@ -117,16 +117,16 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
     readme = tmp_path / "README.md"
     readme.write_text(PROSE.format("Lost? <!-- found: micro A3 micro_nli --><!-- end -->\n\n"
                                    "Won? <!-- found: micro B1 --><!-- end -->"))
-    findings.main([], (readme,), reference)
-    findings.main(["--check"], (readme,), reference)
+    findings.write_or_check([], (readme,), reference)
+    findings.write_or_check(["--check"], (readme,), reference)
     change(reference, "+1.2 points", "+1.3 points")
     before = readme.read_text()
     with pytest.raises(SystemExit) as stopped:
-        findings.main(["--check"], (readme,), reference)
+        findings.write_or_check(["--check"], (readme,), reference)
     assert stopped.value.code == 1 and readme.read_text() == before
     [told] = capsys.readouterr().err.splitlines()
     assert told.startswith("README.md: line 9: 'micro B1' is not what outputs/reference says")
-    findings.main([], (readme,), reference)
+    findings.write_or_check([], (readme,), reference)
     assert "+1.3 points" in readme.read_text()
 
 
@@ -161,7 +161,7 @@ def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_pat
     readme = tmp_path / "README.md"
     readme.write_text(PROSE.format("See <!-- found: mikro B1 --><!-- end -->"))
     with pytest.raises(SystemExit) as stopped:
-        findings.main([], (readme,), reference)
+        findings.write_or_check([], (readme,), reference)
     assert stopped.value.code == 1 and "README.md: line 7:" in capsys.readouterr().err
     assert readme.read_text() == PROSE.format("See <!-- found: mikro B1 --><!-- end -->")
 

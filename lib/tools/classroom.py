@@ -26,9 +26,8 @@ from lib.errors import StudyError
 from lib.files import ROOT
 
 ASK = "*What do you see? Write it here.*"
-ABOUT = """The study's notebooks for a class: less text, no answers, empty cells for exercises. They run as the others do.
-Work in copies: `make class` writes these files anew, over what was changed in them.
-"""
+ABOUT = ("The study's notebooks for a class: less text, no answers, empty cells for exercises. They run as the others "
+         "do.\nWork in copies: `make class` writes these files anew, over what was changed in them.\n")
 KEPT = re.compile(r"#|[-*+] |\d+\. |\||>|```|:::|\$\$|<")  # how a block begins that is no paragraph
 WHOLE = re.compile(r"\$|\*|\bet al\.|\b[Pp]aper|\b(?:Table|Figure|Section)\b")
 SENTENCE = re.compile(r"(.+?(?<!\bal)(?<!\be\.g)(?<!\bi\.e)[.?!][*_)\"']*)(?:\s|$)", re.S)
@@ -61,7 +60,8 @@ def twin(notebook: NotebookNode, name: str) -> NotebookNode:
             cells.append(nbformat.from_dict({**cell, "source": text, "metadata": {"tags": tags} if tags else {}}))
     tasks = EXERCISE.findall(exercises)
     if not tasks:
-        missing = "below its heading 'Exercises' stands no numbered task" if exercises else "it has no heading 'Exercises'"
+        missing = ("below its heading 'Exercises' stands no numbered task" if exercises
+                   else "it has no heading 'Exercises'")
         raise StudyError(f"{name}: {missing}; end it with that heading and two to four lines '1. ...'")
     for number, task in tasks:
         words = textwrap.shorten(re.sub(r"[*`$]", "", first_sentence(task)), 100, placeholder=" ...")
@@ -82,19 +82,19 @@ def shortened(text: str) -> str:
 
 def blocks(text: str) -> list[str]:
     """The parts of a text that blank lines divide; one within a fence or an equation divides nothing."""
-    found: list[str] = []
+    parts: list[str] = []
     for part in re.split(r"\n(?:[ \t]*\n)+", text.strip("\n")):
-        if found and any(found[-1].count(mark) % 2 for mark in ("```", "$$")):
-            found[-1] += "\n\n" + part
+        if parts and any(parts[-1].count(mark) % 2 for mark in ("```", "$$")):
+            parts[-1] += "\n\n" + part
         else:
-            found.append(part)
-    return [block for block in found if block.strip()]
+            parts.append(part)
+    return [block for block in parts if block.strip()]
 
 
 def first_sentence(paragraph: str) -> str:
     """Its first sentence; all of a paragraph that does not end as a sentence does."""
-    found = SENTENCE.match(paragraph)
-    return found[1] if found and re.search(r"[.?!][*_)\"']*\s*\Z", paragraph) else paragraph
+    first = SENTENCE.match(paragraph)
+    return first[1] if first and re.search(r"[.?!][*_)\"']*\s*\Z", paragraph) else paragraph
 
 
 def linked(text: str) -> str:
@@ -111,10 +111,11 @@ def linked(text: str) -> str:
 
 
 def write(notebooks: Path, out: Path) -> list[Path]:
-    """Write the twin of every notebook of a folder into `out`, all or none; returns their paths. StudyError as `twin`."""
+    """Write the twin of every notebook of a folder into `out`, all or none; returns their paths. Errors as `twin`."""
     sources = sorted(notebooks.glob("[0-9]*.ipynb"))
     if not sources:
-        raise StudyError(f"{notebooks} holds no notebook (such as 04_pruning.ipynb); run this in a whole copy of the study")
+        raise StudyError(f"{notebooks} holds no notebook (such as 04_pruning.ipynb); run this in a whole copy of the "
+                         "study")
     twins = {}
     for source in sources:
         try:
@@ -122,24 +123,25 @@ def write(notebooks: Path, out: Path) -> list[Path]:
         except (OSError, ValueError) as error:
             raise StudyError(f"{source} is no notebook that can be read; take it from the repository again") from error
         twins[out / source.name] = twin(notebook, str(source))
-    for path, made in twins.items():
+    for path, notebook in twins.items():
         with files.whole(path) as temporary:
-            nbformat.write(made, temporary)
+            nbformat.write(notebook, temporary)
     with files.whole(out / "README.md") as temporary:
         temporary.write_text(ABOUT)
     return list(twins)
 
 
-def main(arguments: list[str]) -> None:
+def write_twins(arguments: list[str]) -> None:
+    """`python -m lib.tools.classroom` writes the twins of the committed notebooks."""
     parser = argparse.ArgumentParser(prog="python -m lib.tools.classroom", description=__doc__.split("\n\n")[0])
     parser.parse_args(arguments)
     out = ROOT / "outputs" / "class"
     try:
-        made = write(ROOT / "notebooks", out)
+        written = write(ROOT / "notebooks", out)
     except StudyError as error:
         parser.exit(2, f"{error}\n")
-    print(f"{len(made)} notebooks for a class: {out.relative_to(ROOT)}")
+    print(f"{len(written)} notebooks for a class: {out.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    write_twins(sys.argv[1:])

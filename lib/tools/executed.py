@@ -23,22 +23,20 @@ def _last_state(text: str) -> str:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Fold streams into one output each and drop run times, widget state and papermill's marks; tags, captions and outputs stay."""
+    """Fold streams into one output each; of metadata keep KEPT, not run times, widget state or papermill's marks."""
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if cell.cell_type != "code":
             continue
         outputs: list = []
         for output in cell.outputs:
-            before = outputs[-1] if outputs else None
-            if before and output.output_type == before.output_type == "stream" and output.name == before.name:
-                before.text += output.text
+            if outputs and output.output_type == "stream" and output.name == outputs[-1].get("name"):
+                outputs[-1].text += output.text
             else:
                 outputs.append(output)
-        for output in outputs:
-            if output.output_type == "stream":
-                output.text = _last_state(output.text)
-        cell.outputs = [o for o in outputs if o.output_type != "stream" or o.text.strip()]
+        for output in (output for output in outputs if output.output_type == "stream"):
+            output.text = _last_state(output.text)
+        cell.outputs = [output for output in outputs if output.output_type != "stream" or output.text.strip()]
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                          "language_info": {"name": "python"}}
     return notebook
@@ -61,12 +59,13 @@ def execute(path: Path) -> None:
     """Run a notebook on its own defaults and write it back, tidied. A failing one raises and stays as it was."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / path.name
-        subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", str(path), str(run)], cwd=ROOT, check=True)
+        command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(path), str(run)]
+        subprocess.run(command, cwd=ROOT, check=True)
         tidy_copy(run, path)
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m lib.tools.executed [NAME ...]` executes the committed notebooks and solutions on smoke, in order, in place."""
+def execute_named(arguments: list[str]) -> None:
+    """`python -m lib.tools.executed [NAME ...]` executes committed notebooks and solutions on smoke, in place."""
     parser = argparse.ArgumentParser(prog="python -m lib.tools.executed", description=execute.__doc__)
     parser.add_argument("names", nargs="*", help="such as 04_pruning or solutions/04_pruning; all where none is given")
     names = parser.parse_args(arguments).names
@@ -80,4 +79,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    execute_named(sys.argv[1:])

@@ -58,16 +58,16 @@ def collect(profile: str, root: Path = ROOT) -> Path:
 
 def _collect_run(folder: Path, place: Path) -> None:
     record = json.loads((folder / "02_teacher" / "models.json").read_text())[0]
-    made = OutputRun(folder, record["task"], record["seed"])
-    models = made.models(made.finished)
+    run = OutputRun(folder, record["task"], record["seed"])
+    models = run.models(run.finished)
     tables = predictions_of(models)
     evaluated = {name: table[table["split"] != "train"] for name, table in tables.items()}
     final = {name: table for name, table in evaluated.items() if name in models}
     along = {name: table for name, table in evaluated.items() if name not in models and len(table)}
-    guids = made.items["guid"]
+    guids = run.items["guid"]
     writers: dict[str, Callable[[Path], object]] = {
-        "items.parquet": lambda path: store.write_items(path, made.items),
-        "train.parquet": lambda path: store.write_items(path, made.train_rows(tables)),
+        "items.parquet": lambda path: store.write_items(path, run.items),
+        "train.parquet": lambda path: store.write_items(path, run.train_rows(tables)),
         "predictions.parquet": lambda path: _write_wide(path, guids, final),
         "costs.json": lambda path: store.write_json(path, {name: model.cost for name, model in models.items()})}
     if along:
@@ -91,11 +91,11 @@ def _collect_run(folder: Path, place: Path) -> None:
 def _put(target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file and put it at `target` in one step, unless that has the same bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / target.name
-        write(made)
-        if not target.exists() or target.read_bytes() != made.read_bytes():
+        new = Path(folder) / target.name
+        write(new)
+        if not target.exists() or target.read_bytes() != new.read_bytes():
             with files.whole(target) as temporary:
-                shutil.copyfile(made, temporary)
+                shutil.copyfile(new, temporary)
 
 
 def _write_wide(path: Path, guids: pd.Series, tables: dict[str, pd.DataFrame]) -> None:
@@ -111,8 +111,8 @@ def _write_wide(path: Path, guids: pd.Series, tables: dict[str, pd.DataFrame]) -
 
 
 def rebuild(profiles: list[str], root: Path = ROOT) -> None:
-    """Run notebook 09 on the reference alone, as many profiles at a time as there are cores, the largest first; it writes
-    to `outputs/rebuilt/<profile>`. Raises StudyError with its last line for a notebook that fails.
+    """Run notebook 09 on the reference alone, as many profiles at a time as there are cores, the largest first; it
+    writes to `outputs/rebuilt/<profile>`. Raises StudyError with its last line for a notebook that fails.
     """
     for profile in profiles:
         params = root / "outputs" / "reference" / profile / "params.yaml"
@@ -128,10 +128,9 @@ def _rebuild(profile: str, root: Path) -> None:
     params, place = root / "outputs" / "reference" / profile / "params.yaml", root / "outputs" / "rebuilt" / profile
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    job = subprocess.run(
-        [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/09_claims.ipynb", str(place / "09_claims.ipynb"),
-         "-f", str(params), "-p", "source", "reference"],
-        cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/09_claims.ipynb",
+               str(place / "09_claims.ipynb"), "-f", str(params), "-p", "source", "reference"]
+    job = subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if job.returncode:
         last = (job.stderr.strip() or "it said nothing").splitlines()[-1]
         raise StudyError(f"notebook 09 failed on the reference of {profile}: {last}")
@@ -154,9 +153,11 @@ def difference(committed: Path, rebuilt: Path) -> str:
         for folder, what in ((committed, "committed"), (rebuilt, "rebuilt")):
             if not (folder / name).exists():
                 return f"{name} was not {what}"
-        before, after = (pd.read_csv(folder / name, dtype=str, keep_default_na=False) for folder in (committed, rebuilt))
+        before, after = (pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+                         for folder in (committed, rebuilt))
         if list(before.columns) != list(after.columns):
-            return f"{name}: the committed columns are {', '.join(before.columns)}, the rebuilt {', '.join(after.columns)}"
+            columns, others = (", ".join(table.columns) for table in (before, after))
+            return f"{name}: the committed columns are {columns}, the rebuilt {others}"
         for row, (a, b) in enumerate(zip(before.to_numpy(), after.to_numpy()), 1):
             for column, old, new in zip(before.columns, a, b):
                 if old != new:
@@ -180,15 +181,16 @@ def _check_names(profiles: list[str], kept: bool) -> None:
         "reference/*/params.yaml" if kept else "*/*/seed*/02_teacher/models.json")} - {"reference", "rebuilt"})
     for name in profiles:
         if name not in known:
-            where = f"{outputs / 'reference'} has no profile" if kept else f"{outputs} holds no finished teacher of a profile"
-            mend = f"collect it with `python -m lib.tools.reference {name}` first" if kept else f"run `make study PROFILE={name}` first"
-            raise StudyError(f"{where} '{name}': {mend}{nearest(name, known)}")
+            said = (f"{outputs / 'reference'} has no profile '{name}': collect it with "
+                    f"`python -m lib.tools.reference {name}` first" if kept else
+                    f"{outputs} holds no finished teacher of a profile '{name}': run `make study PROFILE={name}` first")
+            raise StudyError(said + nearest(name, known))
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m lib.tools.reference PROFILE ...` collects finished runs and rebuilds 09's tables from them; `--check` rebuilds
-    those of the profiles given, or all, and compares."""
-    parser = argparse.ArgumentParser(prog="python -m lib.tools.reference", description=main.__doc__)
+def collect_or_check(arguments: list[str]) -> None:
+    """`python -m lib.tools.reference PROFILE ...` collects finished runs and rebuilds 09's tables from them; `--check`
+    rebuilds those of the profiles given, or all, and compares."""
+    parser = argparse.ArgumentParser(prog="python -m lib.tools.reference", description=collect_or_check.__doc__)
     parser.add_argument("profiles", nargs="*")
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args(arguments)
@@ -199,11 +201,11 @@ def main(arguments: list[str]) -> None:
     try:
         _check_names(profiles, given.check)
         if given.check:
-            found = check(profiles, ROOT)
-            for profile, what in found.items():
+            differences = check(profiles, ROOT)
+            for profile, what in differences.items():
                 n = len(list((folder / profile / "09_claims").rglob("*.csv")))
                 sys.stdout.write(f"{profile}: {what or f'{n} tables of 09 rebuilt, identical to the committed ones'}\n")
-            sys.exit(int(any(found.values())))
+            sys.exit(int(any(differences.values())))
         for profile in profiles:
             target = collect(profile, ROOT)
             rebuild([profile], ROOT)
@@ -215,4 +217,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    collect_or_check(sys.argv[1:])
