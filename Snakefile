@@ -157,9 +157,8 @@ def done(section, task="{task}", seed="{seed}"):
 
 def waits_for(stage):
     """What a stage of a task and seed reads of earlier ones."""
-    seeds = sorted({seed for _, seed in GRID.places(CHAIN["teacher"])})
-    return [done(section, seed=seed) for section in stage.reads
-            for seed in (seeds if section == "teacher" and stage.every_dense else ["{seed}"])]
+    dense = sorted({seed for _, seed in GRID.places(CHAIN["teacher"])})
+    return [done(section, seed=seed) for section in stage.reads for seed in stage.seeds_read(section, "{seed}", dense)]
 
 
 def of_task(wildcards):

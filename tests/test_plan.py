@@ -30,7 +30,7 @@ def no_mirror(monkeypatch):
 
 @pytest.fixture(scope="module")
 def smoke():
-    return plan.wanted(load_profile("smoke"))
+    return requests.wanted(load_profile("smoke"))
 
 
 def shown(stage, column):
@@ -93,7 +93,7 @@ def recorded(profile):
 def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profile, tmp_path, monkeypatch):
     again = load_profile(shutil.copy(REFERENCE / profile / "params.yaml", tmp_path / f"{profile}.yaml"))
     mirror(tmp_path, again.grid.tasks, monkeypatch)
-    every = plan.wanted(again)
+    every = requests.wanted(again)
     every = every[every["model"] != "untrained"]
     planned = {(r.task, r.seed, r.section, r.model): r for r in every.itertuples()}
     made = {(task, seed, section, record["model"]): (record, cost) for task, seed, section, record, cost in recorded(profile)}
@@ -111,7 +111,7 @@ def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profil
 
 
 def test_what_the_reference_of_micro_has_is_planned():
-    every = plan.wanted(load_profile("micro"))
+    every = requests.wanted(load_profile("micro"))
     planned = {(r.task, r.seed, r.model): r.steps for r in every[every["dose"] == ()].itertuples()}
     found = list(recorded("micro"))
     assert found
@@ -123,7 +123,7 @@ def test_what_the_reference_of_micro_has_is_planned():
 
 
 def test_the_own_dose_stands_on_both_axes_and_is_trained_once():
-    every = plan.wanted(load_profile("micro"))
+    every = requests.wanted(load_profile("micro"))
     doses = every[(every["section"] == "doses") & (every["seed"] == 0)]
     assert doses["dose"].nunique() == (5 + 1) + (3 + 1) - 1 and len(doses) == 9 * 5
     assert set(doses["steps"]) == {384}, "every dose takes the profile's own steps"
@@ -175,7 +175,7 @@ def test_jobs_run_side_by_side_where_nothing_has_to_be_awaited():
 
 def test_the_estimate_of_mini_is_within_30_percent_of_what_its_models_took():
     profile = load_profile("mini")
-    every, on = plan.wanted(profile), speeds.machine(threads=2)
+    every, on = requests.wanted(profile), speeds.machine(threads=2)
     every = every[every["model"] != "untrained"]
     at_end = every["predict"] * every["predicted"] / (every["predicted"] + every["along"])
     planned = every["train"] / on.train + at_end / on.predict + every["quantized"] / on.quantized
@@ -208,7 +208,7 @@ def test_the_papers_grid_needs_no_hub(monkeypatch):
     profile = load_profile("paper")
     eight = plan.tell(profile, speeds.machine(on_accelerator=True), jobs=8, devices=8)
     assert "on 8 devices" in eight and "an assumption" in eight and "390,702 train" in eight
-    every = plan.wanted(profile)
+    every = requests.wanted(profile)
     assert len(every) == 15 * 46 and every.groupby(["task", "seed"]).size().nunique() == 1
 
 
@@ -217,14 +217,14 @@ def test_an_encoder_of_unknown_shape_says_what_to_give(monkeypatch):
         raise StudyError("no hub here")
     monkeypatch.setattr(pretrained, "depth", absent)
     with pytest.raises(StudyError, match="some/encoder.*params/speeds.yaml"):
-        plan.wanted(load_profile("paper", ["common.encoder=some/encoder"]))
+        requests.wanted(load_profile("paper", ["common.encoder=some/encoder"]))
 
 
 def test_what_the_notebooks_would_refuse_is_told_first():
     with pytest.raises(StudyError, match="heads-30.*pruning.head_fractions"):
-        plan.wanted(load_profile("smoke", ["quantization.recipes=[heads-30 + ptq8]"]))
+        requests.wanted(load_profile("smoke", ["quantization.recipes=[heads-30 + ptq8]"]))
     with pytest.raises(StudyError, match="imp-55"):
-        plan.wanted(load_profile("smoke", ["mitigation.bases=[imp-55]"]))
+        requests.wanted(load_profile("smoke", ["mitigation.bases=[imp-55]"]))
 
 
 def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, micro, monkeypatch):
@@ -236,18 +236,16 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
     run = profile.run("teacher", "micro_nli", 0)
     dense = make.model(run, micro, "dense", make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True))
     make.model(run, micro, "truncated-1 + distil", make.Extras(teacher=dense, kd_weight=0.9))
-    monkeypatch.setattr(plan, "ROOT", tiny_run.outputs.parents[1])
+    monkeypatch.setattr(requests, "ROOT", tiny_run.outputs.parents[1])
 
     def done(*more):
         changed = load_profile("smoke", [*settings, *more])
-        every = plan.wanted(changed)
-        return set(every.loc[plan.finished(changed, every), "model"])
+        every = requests.wanted(changed)
+        return set(every.loc[requests.finished(changed, every), "model"])
     assert done() == {"dense", "truncated-1 + distil"}
     assert done("common.learning_rate=0.02") == set() and done("data.n_train=72") == set()
     monkeypatch.setattr(code, "source_hash", lambda *_: "another")
-    plan._source_hash.cache_clear()
     assert done() == set()
-    plan._source_hash.cache_clear()
 
 
 def test_this_machine_is_measured_with_the_runs_settings(tiny_run):
@@ -271,7 +269,7 @@ def test_machines_are_chosen_by_threads_or_name():
     (["paper", "--set", "quantization.recipes=[theseus-12]"], "theseus-12.*1 to 11")])
 def test_a_mistake_is_one_line(capsys, arguments, told):
     with pytest.raises(SystemExit) as stop:
-        plan.main(arguments)
+        plan.print_plan(arguments)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and re.search(told, error)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 MODELS = "models.json"  # lists the models that a stage made
 
@@ -23,6 +23,10 @@ class Stage(NamedTuple):
     runs: Literal["dense", "seeds", "doses", "profile"] = "seeds"
     every_dense: bool = False
     floors: bool = False
+
+    def seeds_read(self, section: str, own: Any, dense: list) -> list:
+        """Of which seeds it reads a stage: its own, or all that have a dense model."""
+        return dense if self.every_dense and section == "teacher" else [own]
 
 
 _TO_PRUNING = ("data", "teacher", "distillation", "pruning")

@@ -3,25 +3,20 @@
     python -m lib.tools.plan PROFILE [--set section.key=value ...] [--jobs N] [--devices N] [--machine NAME]
                        [--rows-per-second R | --flops-per-second F] [--calibrate]
 
-Seconds of a notebook = what it takes when its models are finished (`fixed` of params/speeds.yaml) + FLOPs of its training,
-of its predictions and of its attacks, each over the machine's achieved FLOP/s, counted as `lib.models.encoders.flops` does.
+Seconds of a notebook = what it takes when its models are finished (`fixed` of params/speeds.yaml) + FLOPs of its
+training, predictions and attacks, each over the machine's achieved FLOP/s, counted as `lib.models.encoders.flops` does.
 """
 
 import argparse
 import heapq
-import json
 import sys
 import textwrap
-from functools import lru_cache
-from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from lib import code, names
+from lib import names
 from lib.errors import StudyError
-from lib.files import ROOT
-from lib.models import make
 from lib.params.profile import Profile, load_profile, split_overrides
 from lib.params.schema import task_folder
 from lib.params.stages import CHAIN, HANDED_ON, STAGES
@@ -29,112 +24,15 @@ from lib.tasks import registry
 from lib.tools import requests, speeds
 from lib.tools.speeds import Machine
 
-TOKENIZER_BYTES, ROW_BYTES = 750_000, 24  # beside a model's weights: its tokenizer, and each row it predicts
 
-
-COUNTED = ["model", "dose", "n_train", "steps", "rows", "predicted", "along", "train", "predict", "quantized", "bytes",
-           "tokenised"]
-
-
-def wanted(profile: Profile) -> pd.DataFrame:
-    """Every model that the notebooks of a profile make, in their order, one row each; one that two ask for once.
-
-    task | seed | section | model | dose | n_train | steps | rows (trained on) | predicted (rows, at the end) | along (rows,
-    on the way) | train, predict, quantized (FLOPs of training, of predictions, of those by a quantised model) | bytes (on
-    disk) | tokenised (rows read). Raises StudyError for what the notebooks would refuse as they start.
-    """
-    known, rows = _sizes(profile), []
-    for task, seed, sections in requests.places(profile):
-        place = requests.Place(profile.run("data", task, seed), known[task], {})
-        for section in (s for s in sections if s in requests.OF_SECTION):
-            run = profile.run(section, task, seed)
-            for one in requests.OF_SECTION[section](run, place):
-                rows.append([task, seed, section, *_counted(one, run)])
-                if not one.dose:
-                    place.earlier[one.name] = None
-    every = pd.DataFrame(rows, columns=["task", "seed", "section", *COUNTED])
-    return every.drop_duplicates(["task", "seed", "model", "dose"], ignore_index=True)
-
-
-def _sizes(profile: Profile) -> dict[str, dict]:
-    return {task: requests.sizes(profile.run("data", task, 0)) for task in profile.grid.tasks}
-
-
-def _counted(one: requests.Wanted, run) -> tuple:
-    """The columns COUNTED of a model."""
-    recipe, labels, dense = names.parse(one.name), len(registry.get(run.task).labels), speeds.dense_shape(run)
-    own, extras = speeds.shape_of(one.name, dense), one.extras
-    n, tokens = one.sizes["train"]
-    epochs = run.epochs if extras.epochs is None else extras.epochs
-    steps = make.steps_of(epochs, n, run.batch_size) if epochs else 0
-    rows, forward, teacher = steps * run.batch_size, own.flops(tokens, labels), dense.flops(tokens, labels)
-    training = 3 * rows * forward
-    if recipe.loss in names.TRANSFERS:
-        training += rows * teacher
-    if recipe.family == "heads":
-        training += 3 * n * forward  # one pass tells how much each head matters
-    if recipe.family == "theseus" and not recipe.quantization:  # layers not replaced yet run, their weights frozen
-        rate = run.replace_rate if recipe.structure.endswith("-constant") else (1 + run.replace_start) / 2
-        training += rows * run.replace_share * (1 - rate) * (2 * teacher - 3 * forward)
-    stops = len({round(share * steps) for share in extras.checkpoints}) + len(extras.run_levels)
-    ends = [split for split in one.sizes if split != "train" or extras.predict_train]
-    work = {split: rows * own.flops(length, labels) for split, (rows, length) in one.sizes.items()}
-    predict = sum(work[split] for split in ends) + stops * sum(work[split] for split in extras.checkpoint_splits)
-    predicted, along = (times * sum(one.sizes[split][0] for split in splits)
-                        for times, splits in ((1, ends), (stops, extras.checkpoint_splits)))
-    weights = 4 * own.parameters(labels) - (3 * own.layers * own.layer_weights if recipe.quantization else 0)
-    return (one.name, one.dose, n, steps, rows, predicted, along, training, *((0.0, predict) if recipe.quantization else
-            (predict, 0.0)), weights + TOKENIZER_BYTES + ROW_BYTES * (predicted + along),
-            sum(rows for rows, _ in one.sizes.values()))
-
-
-def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
-    """Which models of `wanted` lie in the profile's store: made by this code with the same settings, on as many rows,
-    from a teacher and a start that lie there too. Not compared: what their rows say, a loss's strengths and weights."""
-    paths = (ROOT / "outputs" / profile.name / "store").glob("[!.]*/record.json")
-    left: dict[tuple, list[dict]] = {}
-    for record in filter(None, map(_record, sorted(paths, key=lambda path: -path.stat().st_mtime))):
-        left.setdefault(tuple(record[key] for key in ("task", "seed", "model", "steps", "n_train")), []).append(record)
-    keys, data, done = {None}, {}, []
-    for row in every.itertuples():
-        recipe, run = names.parse(row.model), profile.run(row.section, row.task, row.seed)
-        fields = make.RUN_FIELDS + make.FIELDS_OF_FAMILY.get(recipe.quantization or recipe.family, ())
-        settings = {field: getattr(run, field) for field in fields} | {"source": _source_hash(make.sources(recipe))}
-        candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
-        place = (row.task, row.seed, row.dose)
-        first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
-        match = next((r for r in candidates if {r["teacher"], r["start"]} <= keys
-                      and r["data"] == data.get(place, r["data"] if first else None)
-                      and bool(r["checkpoints"] or r["run_levels"]) == bool(row.along)
-                      and all(r.get(key) == value for key, value in settings.items())), None)
-        done.append(match is not None)
-        if match:
-            candidates.remove(match)
-            keys.add(match["key"])
-            data[place] = match["data"]
-    return pd.Series(done, every.index, dtype=bool)
-
-
-def _record(path: Path) -> dict | None:
-    """A model's record; None where it is damaged, for then the model is made again."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        return None
-
-
-_source_hash = lru_cache(lambda modules: code.source_hash(*modules))
-
-
-# ---------------------------------------------------------------- seconds
 def notebooks(profile: Profile, every: pd.DataFrame, done: pd.Series, on: Machine) -> pd.DataFrame:
-    """One row for each notebook: task | seed | section | models | done | steps, rows, bytes, flops (of models still to be
-    made) | seconds of one job of that machine. every: `wanted`; done: `finished`."""
+    """One row for each notebook: task | seed | section | models | done | steps, rows, bytes, flops (of models still to
+    be made) | seconds of one job of that machine. every: `requests.wanted`; done: `requests.finished`."""
     fixed = speeds.known().fixed
     arithmetic = (every["train"] / on.train + every["predict"] / on.predict + every["quantized"] / on.quantized) / 1e9
     every = every.assign(done=done, flops=every[["train", "predict", "quantized"]].sum(axis=1), seconds=(
         every["steps"] * on.step + arithmetic + fixed.model + fixed.tokenised * every["tokenised"] / 1000))
-    known, lines = _sizes(profile), []
+    known, lines = requests.all_sizes(profile), []
     for task, seed, sections in requests.places(profile):
         here = every[(every["task"] == task) & (every["seed"] == seed)]
         for section in sections:
@@ -188,12 +86,11 @@ def wall(runs: pd.DataFrame, jobs: int) -> float:
     They wait for each other as the Snakefile's rules do.
     """
     at = {(row.task, row.seed, row.section): row.seconds for row in runs.itertuples()}
-    needs = {}
-    for task, seed, section in at:
-        stage = CHAIN[section]
-        needs[task, seed, section] = {other for other in at if other[2] in stage.reads and (
-            stage.runs == "profile" or other[:2] == (task, seed)
-            or (stage.every_dense and other[0] == task and other[2] == "teacher"))}
+    dense = {task: [k for t, k, section in at if (t, section) == (task, "teacher")] for task, _, _ in at}
+    needs = {(task, seed, section): [(task, k, before) for before in CHAIN[section].reads
+                                     for k in CHAIN[section].seeds_read(before, seed, dense[task])]
+             for task, seed, section in at if section != "claims"}
+    needs |= {place: list(needs) for place in at if place[2] == "claims"}
     urgency: dict[tuple, float] = {}
     for place in sorted(at, key=lambda p: -list(CHAIN).index(p[2])):
         urgency[place] = at[place] + max((urgency[other] for other in urgency if place in needs[other]), default=0.0)
@@ -210,8 +107,8 @@ def wall(runs: pd.DataFrame, jobs: int) -> float:
 # ---------------------------------------------------------------- telling it
 def tell(profile: Profile, on: Machine, jobs: int = 1, devices: int = 1) -> str:
     """The plan in words and tables. jobs: notebooks at a time; devices: accelerators that they share."""
-    every = wanted(profile)
-    done = finished(profile, every)
+    every = requests.wanted(profile)
+    done = requests.finished(profile, every)
     accelerated = on.kind == "accelerator"
     sharing = max(1.0, jobs / devices)
     each = on.slowed(sharing if accelerated else max(1.0, jobs * on.threads / on.cores))
@@ -225,8 +122,8 @@ def tell(profile: Profile, on: Machine, jobs: int = 1, devices: int = 1) -> str:
             f"{runs['flops'].sum() / 1e12:,.0f} TFLOP. New on disk: {runs['bytes'].sum() / 1e9:,.1f} GB."]
     if done.any():
         afresh = notebooks(profile, every, done & False, each)
-        told.append(f"{done.sum()} of {len(every)} models count as finished: they lie in outputs/{profile.name}/store with "
-                    "these settings and this code (what their rows say is not compared). Afresh: "
+        told.append(f"{done.sum()} of {len(every)} models count as finished: they lie in outputs/{profile.name}/store "
+                    "with these settings and this code (what their rows say is not compared). Afresh: "
                     f"{_time(wall(afresh, jobs))}.")
     if not accelerated and jobs * on.threads > on.cores:
         told.append(f"{jobs} jobs of {on.threads} threads want more than {on.cores} cores: give each job fewer "
@@ -238,13 +135,13 @@ def tell(profile: Profile, on: Machine, jobs: int = 1, devices: int = 1) -> str:
 
 def _opening(profile: Profile, on: Machine) -> list[str]:
     run = profile.run("teacher", profile.grid.tasks[0], 0)
-    dense, told = speeds.dense_shape(run), []
-    told.append(f"Plan of {profile.source}: the dense model is {run.encoder} with {dense.layers} layers of {dense.hidden}, "
-                f"{dense.parameters(len(registry.get(run.task).labels)) / 1e6:.0f}M parameters.")
-    for task, sizes in _sizes(profile).items():
-        told.append(f"{task_folder(task)}: {sizes['train'][0]:,} train and {requests.evaluated(sizes):,} evaluation rows"
-                    f"{requests.origin(task)}, {sizes['train'][1]:.0f} tokens each in train.")
-    return [*told, f"Speed: {on.train:,.0f} GFLOP/s of training, {on.predict:,.0f} of predictions ({on.origin})."]
+    dense = speeds.dense_shape(run)
+    return [f"Plan of {profile.source}: the dense model is {run.encoder} with {dense.layers} layers of {dense.hidden}, "
+            f"{dense.parameters(len(registry.get(run.task).labels)) / 1e6:.0f}M parameters.",
+            *(f"{task_folder(task)}: {sizes['train'][0]:,} train and {requests.evaluated(sizes):,} evaluation rows"
+              f"{requests.origin(task)}, {sizes['train'][1]:.0f} tokens each in train."
+              for task, sizes in requests.all_sizes(profile).items()),
+            f"Speed: {on.train:,.0f} GFLOP/s of training, {on.predict:,.0f} of predictions ({on.origin})."]
 
 
 def _wrapped(text: str) -> str:
@@ -261,21 +158,23 @@ def _table(parts: dict[str, pd.DataFrame], whole: pd.DataFrame | None = None) ->
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def main(arguments: list[str]) -> None:
+def print_plan(arguments: list[str]) -> None:
     """Print the plan of a profile, or with --calibrate an entry of params/speeds.yaml for this machine."""
-    parser = argparse.ArgumentParser(prog="python -m lib.tools.plan", description="What a profile will run and what that will take.")
+    parser = argparse.ArgumentParser(prog="python -m lib.tools.plan", description="What a profile will run and take.")
     parser.add_argument("profile")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="section.key=value")
     parser.add_argument("--jobs", type=int, help="notebooks at a time; else one, or one for each device")
     parser.add_argument("--devices", type=int, help="accelerators, of the kind that params/speeds.yaml has first")
-    parser.add_argument("--machine", default="", help="an entry of params/speeds.yaml; else as --devices and common.threads say")
+    parser.add_argument("--machine", default="", help="an entry of params/speeds.yaml; else by --devices or threads")
     speed = parser.add_mutually_exclusive_group()
-    speed.add_argument("--rows-per-second", type=float, help="of the dense model in training, in place of the machine's own")
-    speed.add_argument("--flops-per-second", type=float, help="of training, in place of the machine's own")
-    parser.add_argument("--calibrate", action="store_true", help="measure this machine in about 20 s and print its entry")
+    speed.add_argument("--rows-per-second", type=float, help="of the dense model in training, not the machine's own")
+    speed.add_argument("--flops-per-second", type=float, help="of training, not the machine's own")
+    parser.add_argument("--calibrate", action="store_true", help="measure this machine in 20 s and print its entry")
     given = parser.parse_args(arguments)
     try:
         print(_answer(given))
@@ -291,8 +190,8 @@ def _answer(given: argparse.Namespace) -> str:
     task = profile.grid.tasks[0]
     run, (_, tokens) = profile.run("teacher", task, 0), requests.sizes(profile.run("data", task, 0))["train"]
     if given.calibrate:
-        entry = {f"{profile.name}-here": speeds.calibrate(run, tokens).model_dump()}
-        return "# for machines: in params/speeds.yaml; taken with --machine\n" + yaml.safe_dump(entry, sort_keys=False).rstrip()
+        entry = yaml.safe_dump({f"{profile.name}-here": speeds.calibrate(run, tokens).model_dump()}, sort_keys=False)
+        return f"# for machines: in params/speeds.yaml; taken with --machine\n{entry.rstrip()}"
     on = speeds.machine(given.machine, run.threads, given.devices is not None)
     if given.rows_per_second:
         forward = speeds.dense_shape(run).flops(tokens, len(registry.get(task).labels))
@@ -304,4 +203,4 @@ def _answer(given: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_plan(sys.argv[1:])
