@@ -258,7 +258,7 @@ def test_a_model_in_the_wrong_state_is_refused(tokenizer, tmp_path):
             call(quantization.prepare(tiny()))
         with pytest.raises(StudyError, match="quantised already"):
             call(quantization.quantize(tiny(), "ptq8"))
-    with pytest.raises(StudyError, match="encoders.save"):
+    with pytest.raises(StudyError, match="pretrained.save"):
         quantization.save(tiny(), tokenizer, tmp_path)
 
 

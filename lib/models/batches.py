@@ -1,4 +1,4 @@
-"""From rows of text to padded tensors: tokenise once, batch (by length where it pays), pad to the longest of a batch."""
+"""From rows of text to padded tensors: tokenise once, batch (by length where it pays), pad to a batch's longest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,19 +11,16 @@ from transformers import PreTrainedTokenizerBase
 from lib.errors import StudyError
 
 POOL = 16  # batches sorted together: MNLI pads 11 % of its tokens, and rows of a batch still vary
-# Rows whose mixed batches pad less than this stay mixed. Where length goes with the kind of a sentence, as in the
-# micro-world, a sorted batch holds one kind, and some seeds then train far worse.
+# rows whose mixed batches pad less than this stay mixed: where length goes with the kind of a sentence, as in the
+# micro-world, a sorted batch holds one kind, and some seeds then train far worse
 MIXED_PADDING = 0.5
 TOKENS_PER_ROW = 64
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised rows, unpadded, in row order.
-
-    input_ids: n arrays of token ids. token_type_ids: n arrays (0 first text, 1 second), or None where the tokenizer
-    has none. labels: int64 [n]. lengths: tokens of each row [n]. pad_id: the id that pads.
-    """
+    """Tokenised rows, unpadded, in row order: n arrays of token ids, n of token types (0 first text, 1 second; None
+    where the tokenizer has none), labels int64 [n], tokens of each row [n], and the id that pads."""
 
     input_ids: list[np.ndarray]
     token_type_ids: list[np.ndarray] | None
@@ -40,7 +37,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
     if tokenizer.pad_token_id is None:
         raise StudyError("encoder: its tokenizer has no padding token; choose a BERT, RoBERTa or DistilBERT encoder")
     if max_length > tokenizer.model_max_length:
-        raise StudyError(f"max_length {max_length} is beyond the encoder's {tokenizer.model_max_length} tokens: lower it")
+        raise StudyError(f"max_length {max_length} is beyond the encoder's {tokenizer.model_max_length} tokens: lower "
+                         "it")
     labels = items["label"].to_numpy(dtype=np.int64, copy=True)  # a frame's own column is read-only
     if not len(items):
         return Encoded([], None, labels, np.zeros(0, np.int64), tokenizer.pad_token_id)
@@ -48,7 +46,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
                        return_attention_mask=False)
     columns = {name: [np.asarray(row, np.int32) for row in rows] for name, rows in tokens.items()}
     ids = columns["input_ids"]
-    return Encoded(ids, columns.get("token_type_ids"), labels, np.array([len(row) for row in ids]), tokenizer.pad_token_id)
+    lengths = np.array([len(row) for row in ids])
+    return Encoded(ids, columns.get("token_type_ids"), labels, lengths, tokenizer.pad_token_id)
 
 
 def train_batches(lengths: np.ndarray, batch_size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
@@ -76,14 +75,14 @@ def train_batches(lengths: np.ndarray, batch_size: int, steps: int, seed: int) -
 
 
 def mixed_padding(lengths: np.ndarray, batch_size: int) -> float:
-    """The padding that batches of rows drawn at random are expected to hold, as a share of the real tokens (batches of 32:
-    0.1 to 0.3 in the micro-world, 1.2 on MNLI)."""
-    is_longest = np.diff(np.linspace(0, 1, len(lengths) + 1) ** batch_size)  # the chance of each row, the shortest first
+    """The padding that batches of rows drawn at random are expected to hold, as a share of the real tokens (batches of
+    32: 0.1 to 0.3 in the micro-world, 1.2 on MNLI)."""
+    is_longest = np.diff(np.linspace(0, 1, len(lengths) + 1) ** batch_size)  # the chance of each row, shortest first
     return float(is_longest @ np.sort(lengths) / lengths.mean() - 1)
 
 
 def eval_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Every row once, sorted by length, in batches of about equal cost: `batch_size` rows of 64 tokens, more if shorter."""
+    """Every row once, sorted by length, in batches of about equal cost: `batch_size` rows of 64 tokens, or more."""
     order, start, budget = np.argsort(lengths, kind="stable"), 0, batch_size * TOKENS_PER_ROW
     while start < len(order):
         longest = lengths[order[start:start + budget]]  # of a batch that ends at this row

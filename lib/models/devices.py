@@ -1,4 +1,4 @@
-"""Several jobs, several GPUs in one machine: each process takes the card that the fewest others hold."""
+"""Where models run: device (of several GPUs the card that the fewest jobs hold), precision, threads, seeds, memory."""
 
 import fcntl
 import getpass
@@ -15,14 +15,15 @@ import torch
 
 from lib.errors import StudyError
 
+PEAK_SIDES = (1024, 2048)  # of the square matrices whose product tells a machine's peak
 _held: dict[Path, tuple[int, object]] = {}
 
 
 def take_card(n_cards: int, folder: Path | None = None) -> int:
-    """The number of the card for this process, 0 to n_cards - 1; asked again the same one. It is held by a lock that dies
-    with the process, so that jobs side by side spread over the cards, and beyond one a card share them evenly.
+    """The number of the card for this process, 0 to n_cards - 1; asked again the same one.
 
-    folder: where the locks lie; by default a folder of this user's in the machine's temporary one.
+    It is held by a lock that dies with the process, so that jobs side by side spread over the cards, and beyond one a
+    card share them evenly. folder: where the locks lie; by default one of this user's in the machine's temporary one.
     """
     folder = folder or Path(tempfile.gettempdir()) / f"study-cards-{getpass.getuser()}"
     if folder in _held:
@@ -41,8 +42,8 @@ def take_card(n_cards: int, folder: Path | None = None) -> int:
 
 
 def device(name: str) -> str:
-    """The device to use: `auto` is cuda, else mps, else cpu. Of several GPUs the one that the fewest jobs hold becomes this
-    process's (`take_card`). StudyError: an unknown or absent one."""
+    """The device to use: `auto` is cuda, else mps, else cpu. Of several GPUs the one that the fewest jobs hold becomes
+    this process's (`take_card`). StudyError: an unknown or absent one."""
     kind = _kind(name)
     if kind == "cuda":
         torch.cuda.set_device(take_card(torch.cuda.device_count()))
@@ -74,7 +75,7 @@ def dtype(name: str, device: str) -> str:
 
 def deterministic(seed: int, threads: int) -> None:
     """Seed every random source and choose repeatable kernels: same machine, same threads, same bytes."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is repeatable with a workspace of fixed size only
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats with a workspace of fixed size only
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -84,6 +85,7 @@ def deterministic(seed: int, threads: int) -> None:
 
 
 def peak_memory(device: str) -> int | None:
+    """Bytes held at most so far: of the accelerator, on a CPU of the whole process; None where it is not told."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
     if device == "mps":
@@ -93,9 +95,6 @@ def peak_memory(device: str) -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-PEAK_SIDES = (1024, 2048)
 
 
 def matrix_peak(dtype: str, device: str, seconds: float = 0.5) -> float:

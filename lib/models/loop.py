@@ -41,14 +41,13 @@ class Plan:
 def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, Tensor], Tensor], plan: Plan, *,
         after_step: Callable[[int], None] | None = None, checkpoints: Mapping[int, Callable[[], None]] | None = None,
         progress: tqdm | None = None) -> tuple[pd.DataFrame, dict]:
-    """Train, in place, the parameters that require a gradient: AdamW, linear warm-up then linear decay to 0, clipped to 1.
+    """Train, in place, the parameters that require a gradient: AdamW, linear warm-up, linear decay to 0, clipped to 1.
 
     objective: (logits fp32 [b, c], row numbers [b] on the CPU) -> scalar loss. after_step(step) is called after each
     optimizer step (1, 2, ...): pruners. checkpoints: {step: call} after that step, the model in eval mode; what is
-    done there changes nothing in the training. progress: a bar of `plan.steps` steps. Call
-    `devices.deterministic` first for a run that repeats byte by byte.
-    Gives the log (step, loss, learning_rate: one row per step) and the cost (seconds and rows_per_second of the
-    training alone, without checkpoints; peak_memory_bytes: of the accelerator, on a CPU of the whole process so far).
+    done there changes nothing in the training. progress: a bar of `plan.steps` steps. Call `devices.deterministic`
+    first for a run that repeats byte by byte. Gives the log (step, loss, learning_rate: one row per step) and the cost
+    (seconds and rows_per_second of the training alone, without checkpoints; peak_memory_bytes of `devices`).
     StudyError: a loss that is no number, a plan that cannot be, a checkpoint outside the run.
     """
     checkpoints = checkpoints or {}
@@ -142,7 +141,7 @@ def _optimizer(model: PreTrainedModel, plan: Plan) -> torch.optim.AdamW:
 
 
 def _rate(step: int, plan: Plan) -> float:
-    """Learning rate of step 1, 2, ...: up to the peak at the last warm-up step, then down; 0 would be step `steps` + 1."""
+    """Learning rate of step 1, 2, ...: up to the peak at the last warm-up step, then down; 0 at step `steps` + 1."""
     rising = round(plan.warmup * plan.steps)
     if step <= rising:
         return plan.learning_rate * step / rising
@@ -203,5 +202,3 @@ def bf16_copy(model: PreTrainedModel) -> PreTrainedModel:
         if head is not worker.base_model:
             head.float().register_forward_pre_hook(lambda _, inputs: tuple(x.float() for x in inputs))
     return worker
-
-

@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from lib.errors import StudyError, nearest
 
-DISTILLED = (
-    "distil", "smooth", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled", "confidence_regularisation",
-)
+DISTILLED = ("distil", "smooth", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled",
+             "confidence_regularisation")
 NAMES = ("vanilla", "focal", "jtt", *DISTILLED)
 FIXED_STRENGTH = {"distil": 1.0, "smooth": 0.9}
 
@@ -83,16 +82,9 @@ def jtt_weights(first_logits: Tensor, labels: Tensor, weight: float = 2.0) -> Te
     return torch.where(wrong, float(weight), 1.0)
 
 
-def objective(
-    loss: str,
-    labels: Tensor,
-    *,
-    teacher_logits: Tensor | None = None,
-    strength: Tensor | float | None = None,
-    weights: Tensor | None = None,
-    kd_weight: float = 0.9,
-    gamma: float = 2.0,
-) -> Callable[[Tensor, Tensor], Tensor]:
+def objective(loss: str, labels: Tensor, *, teacher_logits: Tensor | None = None,
+              strength: Tensor | float | None = None, weights: Tensor | None = None, kd_weight: float = 0.9,
+              gamma: float = 2.0) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name as a function of (logits [b, c], rows [b]) -> scalar; rows index the training set.
 
     `labels` [n]; `teacher_logits` [n, c] (confidence_regularisation: those of a first model of the student's own
@@ -115,7 +107,6 @@ def objective(
         if not (w > 0).all():
             raise StudyError("loss 'jtt': weights must all be above 0")
         return lambda logits, rows: weighted(logits, _pick(labels, rows, logits), _pick(w, rows, logits))
-
     teacher = _column(loss, "teacher_logits", teacher_logits, len(labels))
     d = 1.0 if loss == "distil" else FIXED_STRENGTH.get(loss) if strength is None else strength
     d = _column(loss, "strength", d, len(labels))

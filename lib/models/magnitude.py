@@ -42,14 +42,14 @@ class MagnitudePruner:
             raise StudyError(f"mask_interval is {interval}; give a number of steps of 1 or more")
         self.begin, self.end = round(warmup * steps), round((1 - cooldown) * steps)
         if self.end <= self.begin:
-            raise StudyError(f"no step is left to prune in: {steps} steps with prune_warmup {warmup} and prune_cooldown "
-                             f"{cooldown}; lower these or take more steps")
+            raise StudyError(f"no step is left to prune in: {steps} steps with prune_warmup {warmup} and "
+                             f"prune_cooldown {cooldown}; lower these or take more steps")
         self.sparsity_target = sparsity
         self.mask_steps = [*range(self.begin + interval, self.end, interval), self.end]
         self.history: dict[int, float] = {}
         self._places, self._weights = _weights(model)
         sizes = [w.numel() for w in self._weights]
-        # 1 kept, 0 pruned, in the weights' dtype (a boolean mask multiplies four times slower): flat, and seen per weight
+        # 1 kept, 0 pruned, in the weights' dtype (a boolean mask multiplies four times slower): flat, seen per weight
         self._keep = torch.ones(sum(sizes), device=self._weights[0].device, dtype=self._weights[0].dtype)
         self._masks = [mask.view_as(w) for mask, w in zip(self._keep.split(sizes), self._weights)]
 
@@ -64,17 +64,17 @@ class MagnitudePruner:
         The mask of that step holds a little more, see `history`. StudyError: a sparsity outside (0, s_f], or two
         that fall on one step.
         """
-        found: dict[int, float] = {}
+        reached: dict[int, float] = {}
         for s in sparsities:
             if not 0 < s <= self.sparsity_target:
                 raise StudyError(f"sparsity {s} is not on the way of this run: give one above 0 and up to its "
                                  f"{self.sparsity_target}")
             step = next(t for t in self.mask_steps if self.target(t) >= s)
-            if step in found:
-                raise StudyError(f"sparsities {found[step]} and {s} fall on the same mask step {step}: lower "
+            if step in reached:
+                raise StudyError(f"sparsities {reached[step]} and {s} fall on the same mask step {step}: lower "
                                  "mask_interval or take more steps")
-            found[step] = s
-        return found
+            reached[step] = s
+        return reached
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -91,10 +91,9 @@ class MagnitudePruner:
 
     def per_layer(self) -> pd.DataFrame:
         """layer | part (attention, feed_forward) | weights | pruned | sparsity, as the mask stands now."""
-        table = pd.DataFrame(self._places, columns=["layer", "part"]).assign(
-            weights=[mask.numel() for mask in self._masks],
-            pruned=[_count_zeros(mask) for mask in self._masks],
-        ).groupby(["layer", "part"], as_index=False).sum()
+        counts = pd.DataFrame(self._places, columns=["layer", "part"]).assign(
+            weights=[mask.numel() for mask in self._masks], pruned=[_count_zeros(mask) for mask in self._masks])
+        table = counts.groupby(["layer", "part"], as_index=False).sum()
         return table.assign(sparsity=table["pruned"] / table["weights"])
 
     def _apply(self) -> None:
@@ -129,11 +128,8 @@ class ZeroHolder:
 
 
 def measured_sparsity(model: PreTrainedModel) -> dict[str, float]:
-    """Sparsity of any model, counted in its weights: sparsity_encoder and sparsity_model.
-
-    The zeros among the encoder layers' attention and feed-forward weights, over these weights and over all
-    parameters of the model.
-    """
+    """sparsity_encoder and sparsity_model of any model: the zeros among the encoder layers' attention and feed-forward
+    weights, over these weights and over all parameters of the model."""
     _, weights = _weights(model)
     zeros = sum(map(_count_zeros, weights))
     return {"sparsity_encoder": zeros / sum(w.numel() for w in weights),
@@ -142,9 +138,10 @@ def measured_sparsity(model: PreTrainedModel) -> dict[str, float]:
 
 def _weights(model: PreTrainedModel) -> tuple[list[tuple[int, str]], list[nn.Parameter]]:
     """The prunable weights, and the (layer, part) each stands in."""
-    found = [((i, "feed_forward" if name.startswith("ffn") else "attention"), linear.weight)
-             for i, layer in enumerate(encoder_layers(model)) for name, linear in layer_parts(layer)._asdict().items()]
-    return [place for place, _ in found], [weight for _, weight in found]
+    parts = [(i, name, linear.weight) for i, layer in enumerate(encoder_layers(model))
+             for name, linear in layer_parts(layer)._asdict().items()]
+    places = [(i, "feed_forward" if name.startswith("ffn") else "attention") for i, name, _ in parts]
+    return places, [weight for *_, weight in parts]
 
 
 def _count_zeros(values: Tensor) -> int:
@@ -161,7 +158,7 @@ def _kth_smallest(magnitude: Tensor, k: int) -> Tensor | float:
     if k <= 0:
         return 0.0
     # np.partition takes seconds where half the values are one and the same zero, and the few weights to go are
-    # under a bound that a sample tells; should the sample mislead, all values decide.
+    # under a bound that a sample tells; should the sample mislead, all values decide
     sample = np.sort(values[::61])
     sample = sample[sample > 0]
     rank = int(1.2 * k / n_positive * len(sample)) + 50

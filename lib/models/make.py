@@ -34,13 +34,15 @@ from lib.models import (
 )
 from lib.tasks import dataset, registry
 
-TRAINING_SIDE = tuple(f"models.{name}" for name in ("batches", "devices", "encoders", "loop", "losses", "make", "pretrained"))
+TRAINING_SIDE = tuple(f"models.{module}" for module in (
+    "batches", "devices", "encoders", "loop", "losses", "make", "pretrained"))
 OF_FAMILY = {"imp": ("models.magnitude",), "heads": ("models.magnitude", "models.structured"),
              "ffn": ("models.structured",), "theseus": ("models.theseus",)}
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
               "batch_size", "learning_rate", "warmup", "weight_decay", "seed", "threads")
 FIELDS_OF_FAMILY = {"imp": ("prune_warmup", "prune_cooldown", "mask_interval"),
                     "theseus": ("replace_start", "replace_rate", "replace_share")}
+OF_EXTRAS = ("kd_weight", "transfer_weight", "gamma", "checkpoints", "checkpoint_splits", "run_levels", "predict_train")
 PRUNED = ("imp", "heads", "ffn")
 
 
@@ -50,10 +52,10 @@ class Extras:
 
     teacher: the dense model whose logits on train are the soft targets (pkd and tinybert run it). strength: d [n_train]
     or one float. weights: loss weight of each train row [n_train]. kd_weight, transfer_weight, gamma: of the loss.
-    start: a finished model to go on from (structured pruning, replacing, quantisation). checkpoints: fractions of the steps at which the run is predicted, its end
-    comes with them.
-    run_levels: sparsities at which an IMP run is predicted. checkpoint_splits: what is predicted at both.
-    epochs: in place of the run's own. predict_train: whether the finished model is predicted on train too.
+    start: a finished model to go on from (structured pruning, replacing, quantisation). checkpoints: fractions of the
+    steps at which the run is predicted, its end comes with them. run_levels: sparsities at which an IMP run is
+    predicted. checkpoint_splits: what is predicted at both. epochs: in place of the run's own. predict_train: whether
+    the finished model is predicted on train too.
     """
 
     teacher: store.Model | None = None
@@ -75,10 +77,11 @@ def steps_of(epochs: float, n_rows: int, batch_size: int) -> int:
     return max(1, math.ceil(epochs * n_rows / batch_size))
 
 
-def sources(found: names.Name) -> tuple[str, ...]:
+def sources(recipe: names.Name) -> tuple[str, ...]:
     """Modules of lib whose code is part of a model's key."""
-    return (*TRAINING_SIDE, *OF_FAMILY.get(found.family, ()), *(("models.transfer",) if found.loss in names.TRANSFERS else ()),
-            *(("models.magnitude", "models.quantization") if found.quantization else ()))
+    return (*TRAINING_SIDE, *OF_FAMILY.get(recipe.family, ()),
+            *(("models.transfer",) if recipe.loss in names.TRANSFERS else ()),
+            *(("models.magnitude", "models.quantization") if recipe.quantization else ()))
 
 
 def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> store.Model:
@@ -87,36 +90,36 @@ def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> sto
     run: a checked run of `lib.params.profile`. items: the task's rows. Raises StudyError for a name or an extra that
     does not fit, before any training.
     """
-    found = names.parse(name)
-    family, stage = found.family, found.quantization or found.family
+    recipe = names.parse(name)
+    stage = recipe.quantization or recipe.family
     if stage in ("heads", "ffn", "theseus", *names.QUANTIZATIONS) and extras.start is None:
         raise StudyError(f"model {name!r}: {stage} starts from a finished model; hand it as extras.start")
     n_train = int((items["split"] == "train").sum())
     device = devices.device(run.device)
-    trains = family != "untrained" and not found.quantization.startswith("ptq")
-    own = family not in names.FAMILIES
-    encoder, revision = (found.structure, "") if own else (run.encoder, run.encoder_revision)
+    trains = recipe.family != "untrained" and not recipe.quantization.startswith("ptq")
     ingredients = {
         "model": name, "task": run.task, "data": dataset.fingerprint(items),
         "steps": steps_of(extras.epochs or run.epochs, n_train, run.batch_size) if trains else 0,
-        "dtype": devices.dtype(run.dtype, device), "device": device,
-        "source": code.source_hash(*sources(found)),
-        "encoder_files": pretrained.identity(encoder, revision),
+        "dtype": devices.dtype(run.dtype, device), "device": device, "source": code.source_hash(*sources(recipe)),
+        "encoder_files": pretrained.identity(*_encoder(run, recipe)),
         "teacher": extras.teacher.record["key"] if extras.teacher else None,
         "start": extras.start.record["key"] if extras.start else None,
         "strength": store.array_hash(np.asarray(extras.strength)) if extras.strength is not None else None,
-        "weights": store.array_hash(extras.weights), "kd_weight": extras.kd_weight,
-        "transfer_weight": extras.transfer_weight, "gamma": extras.gamma,
-        "checkpoints": extras.checkpoints, "checkpoint_splits": extras.checkpoint_splits,
-        "run_levels": extras.run_levels, "predict_train": extras.predict_train,
-    } | {field: getattr(run, field) for field in RUN_FIELDS + FIELDS_OF_FAMILY.get(stage, ())}
+        "weights": store.array_hash(extras.weights),
+    } | {field: getattr(extras, field) for field in OF_EXTRAS} | {
+        field: getattr(run, field) for field in RUN_FIELDS + FIELDS_OF_FAMILY.get(stage, ())}
     model_key = store.key(ingredients)
     finished = store.find(run.outputs / "store", model_key)
     if finished:
         return finished
-    recipe = ingredients | {"key": model_key, "compression": found.structure, "loss": found.loss,
-                            "quantization": found.quantization, "profile": run.profile}
-    return store.add(run.outputs / "store", model_key, lambda folder: train(run, items, recipe, extras, folder))
+    record = ingredients | {"key": model_key, "compression": recipe.structure, "loss": recipe.loss,
+                            "quantization": recipe.quantization, "profile": run.profile}
+    return store.add(run.outputs / "store", model_key, lambda folder: train(run, items, record, extras, folder))
+
+
+def _encoder(run, recipe: names.Name) -> tuple[str, str]:
+    """Encoder and revision: the run's, or the structure itself where it is no family."""
+    return (run.encoder, run.encoder_revision) if recipe.family in names.FAMILIES else (recipe.structure, "")
 
 
 def load(model: store.Model) -> transformers.PreTrainedModel:
@@ -126,33 +129,30 @@ def load(model: store.Model) -> transformers.PreTrainedModel:
     n_labels = len(registry.get(model.record["task"]).labels)
     kept = pretrained.n_labels(str(model.path))
     if kept != n_labels:
-        raise StudyError(f"{model.path} has {kept} labels, task '{model.record['task']}' has {n_labels}: run the notebook that makes "
-                         f"{model.name!r} again")
+        raise StudyError(f"{model.path} has {kept} labels, task '{model.record['task']}' has {n_labels}: run the "
+                         f"notebook that makes {model.name!r} again")
     loaded = pretrained.load_classifier(str(model.path), n_labels, seed=0).eval()
     return structured.cut_heads(loaded) if names.parse(model.name).family == "heads" else loaded
 
 
-def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) -> None:
-    """Make the model of a recipe, which `model` wrote, and its files in `folder`."""
-    name, steps, device, dtype = names.parse(recipe["model"]), recipe["steps"], recipe["device"], recipe["dtype"]
+def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) -> None:
+    """Make the model of a record, which `model` began, and its files in `folder`."""
+    recipe, steps, device, dtype = names.parse(record["model"]), record["steps"], record["device"], record["dtype"]
     began = time.perf_counter()
     devices.deterministic(run.seed, run.threads)
-    own = name.family not in names.FAMILIES
-    encoder, revision = (name.structure, "") if own else (run.encoder, run.encoder_revision)
-    tokenizer = pretrained.load_tokenizer(encoder, revision)
+    tokenizer = pretrained.load_tokenizer(*_encoder(run, recipe))
     encoded = {split: batches.encode(tokenizer, part, run.max_length)
                for split, part in items.groupby("split", sort=False)}
     train_rows = encoded["train"]
-    model = _build(run, name, encoder, revision, extras.start).to(device)
-    change = _change(run, name, model, train_rows, steps, device)
+    model = _build(run, recipe, extras.start).to(device)
+    change = _change(run, recipe, model, train_rows, steps, device)
 
     def predict(splits: Sequence[str]) -> pd.DataFrame:
-        tables = []
-        rows = sum(len(encoded[split].labels) for split in splits)
-        with progress.bar(rows, f"{recipe['model']}, predictions", wait=progress.LONG) as bar:
+        tables, n_rows = [], sum(len(encoded[split].labels) for split in splits)
+        with progress.bar(n_rows, f"{record['model']}, predictions", wait=progress.LONG) as bar:
             for split in splits:
-                logits = loop.predict(model, encoded[split], dtype="fp32" if name.quantization else dtype, device=device,
-                                          progress=bar)
+                logits = loop.predict(model, encoded[split], dtype="fp32" if recipe.quantization else dtype,
+                                      device=device, progress=bar)
                 tables.append(store.predictions_table(items[items["split"] == split], logits))
         return pd.concat(tables, ignore_index=True)
 
@@ -162,9 +162,9 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) 
     cost = {}
     if steps:
         plan = loop.Plan(steps=steps, batch_size=run.batch_size, learning_rate=run.learning_rate, warmup=run.warmup,
-                             weight_decay=run.weight_decay, dtype=dtype, device=device, seed=run.seed)
-        with _objective(name.loss, items, train_rows, model, extras, device) as objective, \
-                progress.bar(steps, recipe["model"]) as bar:
+                         weight_decay=run.weight_decay, dtype=dtype, device=device, seed=run.seed)
+        with _objective(recipe.loss, items, train_rows, model, extras, device) as objective, \
+                progress.bar(steps, record["model"]) as bar:
             log, cost = loop.fit(
                 model, train_rows, objective, plan, progress=bar,
                 after_step=change.after_step if change else None,
@@ -176,13 +176,13 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) 
     length = {split: round(float(encoded[split].lengths.mean())) for split in ("train", "test")}
     forward = {split: encoders.flops(model, tokens) for split, tokens in length.items()}
     counted = encoders.sizes(model) | magnitude.measured_sparsity(model) | {"flops_per_example": forward["test"]}
-    if name.quantization:
-        model = quantization.quantize(model, name.quantization)
+    if recipe.quantization:
+        model = quantization.quantize(model, recipe.quantization)
     started = time.perf_counter()
     table = predict([split for split in encoded if split != "train" or extras.predict_train])
     predicted = len(table) + sum(map(len, along))
     on_row = 3 * forward["train"]
-    if name.loss in names.TRANSFERS:  # the teacher runs beside its student
+    if recipe.loss in names.TRANSFERS:  # the teacher runs beside its student
         on_row += encoders.flops(load(extras.teacher), length["train"])
     cost |= {"predict_seconds": time.perf_counter() - started, "predicted_rows": len(table),
              "flops": steps * run.batch_size * on_row + predicted * forward["test"]}
@@ -195,10 +195,10 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) 
     is_magnitude = isinstance(change, magnitude.MagnitudePruner)
     if is_magnitude:
         store.write_csv(folder / "sparsity_per_layer.csv", change.per_layer())
-    (quantization if name.quantization else pretrained).save(model, tokenizer, folder / "model")
-    store.write_json(folder / "cost.json", cost | {"wall_seconds": time.perf_counter() - began,
-                                                   "peak_memory_bytes": cost.get("peak_memory_bytes", devices.peak_memory(device))})
-    store.write_json(folder / "record.json", recipe | counted | {
+    (quantization if recipe.quantization else pretrained).save(model, tokenizer, folder / "model")
+    store.write_json(folder / "cost.json", {"peak_memory_bytes": devices.peak_memory(device)} | cost
+                     | {"wall_seconds": time.perf_counter() - began})
+    store.write_json(folder / "record.json", record | counted | {
         "bytes": (folder / "model" / "model.safetensors").stat().st_size,
         "n_train": len(train_rows.labels), "epochs": steps * run.batch_size / len(train_rows.labels),
         "sparsity_target": change.sparsity_target if is_magnitude else 0.0,
@@ -208,48 +208,47 @@ def train(run, items: pd.DataFrame, recipe: dict, extras: Extras, folder: Path) 
     })
 
 
-def _build(run, name: names.Name, encoder: str, revision: str, start: store.Model | None) -> transformers.PreTrainedModel:
-    task = registry.get(run.task)
-    frozen = run.freeze_embeddings or name.family in PRUNED  # as in the paper, whatever the dense model does
-    common = dict(seed=run.seed, dropout=run.dropout, freeze_embeddings=frozen, labels=task.labels)
+def _build(run, recipe: names.Name, start: store.Model | None) -> transformers.PreTrainedModel:
+    labels, (encoder, revision) = registry.get(run.task).labels, _encoder(run, recipe)
+    frozen = run.freeze_embeddings or recipe.family in PRUNED  # as in the paper, whatever the dense model does
+    common = dict(seed=run.seed, dropout=run.dropout, freeze_embeddings=frozen, labels=labels)
     if start is not None:
-        return pretrained.load_classifier(str(start.path), len(task.labels), **common)
-    whole = pretrained.depth(encoder, revision)
-    if name.family not in names.FAMILIES:
-        return pretrained.load_classifier(encoder, len(task.labels), revision=revision, **common)
-    layers = encoders.layers_for(name.structure, min(run.encoder_layers or whole, whole))
-    return pretrained.load_classifier(encoder, len(task.labels), layers=layers, from_scratch=name.family == "scratch",
-                                    revision=revision, **common)
+        return pretrained.load_classifier(str(start.path), len(labels), **common)
+    if recipe.family in names.FAMILIES:
+        whole = pretrained.depth(encoder, revision)
+        common["layers"] = encoders.layers_for(recipe.structure, min(run.encoder_layers or whole, whole))
+        common["from_scratch"] = recipe.family == "scratch"
+    return pretrained.load_classifier(encoder, len(labels), revision=revision, **common)
 
 
-def _change(run, name: names.Name, model, train: batches.Encoded, steps: int, device: str):
+def _change(run, recipe: names.Name, model, train: batches.Encoded, steps: int, device: str):
     """What changes the model while it trains, an object with `after_step`; None where nothing is to be called."""
-    if name.quantization:
-        if name.quantization != "qat8":
+    if recipe.quantization:
+        if recipe.quantization != "qat8":
             return None
         quantization.prepare(model)
         return magnitude.ZeroHolder(model)
-    level = name.structure.partition("-")[2]
-    if name.family == "imp":
+    level = recipe.structure.partition("-")[2]
+    if recipe.family == "imp":
         return magnitude.MagnitudePruner(model, float(level) / 100, steps=steps, warmup=run.prune_warmup,
-                                       cooldown=run.prune_cooldown, interval=run.mask_interval)
-    if name.family == "heads":
+                                         cooldown=run.prune_cooldown, interval=run.mask_interval)
+    if recipe.family == "heads":
         importance = structured.head_importance(model, train, train.labels, device)
         return structured.HeadPruner(model, importance, float(level) / 100)
-    if name.family == "ffn":
+    if recipe.family == "ffn":
         structured.cut_ffn(model, structured.ffn_importance(model), float(level) / 100)
-    if name.family == "theseus":
+    if recipe.family == "theseus":
         successors, _, constant = level.partition("-")
         return theseus.Replacer(model, int(successors), schedule=constant or "linear", start=run.replace_start,
-                                  rate=run.replace_rate, share=run.replace_share, steps=steps, seed=run.seed)
+                                rate=run.replace_rate, share=run.replace_share, steps=steps, seed=run.seed)
     return None
 
 
 @contextmanager
 def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, extras: Extras,
                device: str) -> Iterator:
-    """The training loss; one that copies hidden states is distillation plus what it copies from the teacher, as it runs."""
-    given = {name: value for name, value in (("kd_weight", extras.kd_weight), ("gamma", extras.gamma)) if value is not None}
+    """The training loss; one that copies hidden states is distillation plus what it copies from the running teacher."""
+    given = {name: getattr(extras, name) for name in ("kd_weight", "gamma") if getattr(extras, name) is not None}
     base = losses.objective(
         "distil" if loss in names.TRANSFERS else loss, torch.as_tensor(train.labels), strength=_tensor(extras.strength),
         teacher_logits=torch.as_tensor(extras.teacher.logits(items, "train")) if extras.teacher else None,

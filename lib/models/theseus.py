@@ -1,4 +1,4 @@
-"""Progressive module replacing (Xu et al., EMNLP 2020, BERT-of-Theseus): a shallow successor grows inside its teacher."""
+"""Progressive module replacing (BERT-of-Theseus; Xu et al., EMNLP 2020): a shallow successor grows in its teacher."""
 
 from __future__ import annotations
 

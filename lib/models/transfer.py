@@ -37,7 +37,7 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 
 
 def attention_scores(query: Tensor, key: Tensor, n_heads: int) -> Tensor:
-    """Unnormalised attention Q K^T / sqrt(d) of all heads, [batch, heads, length, length], from [batch, length, width]."""
+    """Unnormalised attention Q K^T / sqrt(d), [batch, heads, length, length], from two [batch, length, width]."""
     q, k = (x.float().unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (query, key))
     return q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
 
@@ -82,7 +82,7 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
     def total(logits: Tensor, rows: Tensor) -> Tensor:
         mask, loss = masks.pop().float(), base(logits, rows)
         for i in range(len(pairs)):
-            s, t = ({name: found.pop((name, i)) for name in _taken(kind)} for found in (seen, copied))
+            s, t = ({name: outputs.pop((name, i)) for name in _taken(kind)} for outputs in (seen, copied))
             if kind == "pkd":
                 loss = loss + weight * patient(s["hidden"], t["hidden"])
             else:
