@@ -62,9 +62,9 @@ def fake_onnx(monkeypatch, tmp_path):
     def session(file, threads):
         return lambda inputs: made[int(file.read_text())](**inputs).logits.numpy()
 
-    monkeypatch.setattr(costs, "export", export)
-    monkeypatch.setattr(costs, "open_session", session)
-    monkeypatch.setattr(costs, "to_int8", lambda file: file)
+    monkeypatch.setattr(runtimes, "export", export)
+    monkeypatch.setattr(runtimes, "open_session", session)
+    monkeypatch.setattr(runtimes, "to_int8", lambda file: file)
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: package)
     return made
 
@@ -173,8 +173,8 @@ def test_onnx_absent_or_wrong_is_told(monkeypatch, tmp_path):
     assert found["note"].str.startswith("onnxruntime is not installed: pip install '.[onnx]'").all()
 
     made = fake_onnx(monkeypatch, tmp_path)
-    session = costs.open_session
-    monkeypatch.setattr(costs, "open_session", lambda file, threads: lambda inputs: session(file, threads)(inputs) + 0.01)
+    session = runtimes.open_session
+    monkeypatch.setattr(runtimes, "open_session", lambda file, threads: lambda inputs: session(file, threads)(inputs) + 0.01)
     found = costs.measure({"dense": tiny(), "imp-70": tiny(seed=1)}, paths=["onnx_fp32", "onnx_int8"], batch_sizes=[1],
                           **SETTING)
     assert found["latency_ms"].isna().all() and len(made) == 1

@@ -1,9 +1,9 @@
 """Greedy importance-ranked word substitution: which words of the second text does a model's answer hang on?
 
-Words of `text_b` (hypothesis, claim, second question) are ranked by how much the true class loses when they are
-taken out, and replaced in that order, each by the best of its candidates (`lib.trials.candidates`), until the answer turns
-or the budget is spent. The recipe is that of Jin et al. (2020, arXiv 1907.11932) without its sentence similarity
-and tagger. All rows advance in lock step, so that each round asks the model once.
+Words of `text_b` (hypothesis, claim, second question) are ranked by how much the true class loses when they are taken
+out, and replaced in that order, each by the best of its candidates (`lib.trials.candidates`), until the answer turns or
+the budget is spent. The recipe is that of Jin et al. (2020, arXiv 1907.11932) without its sentence similarity and
+tagger. All rows advance in lock step, so that each round asks the model once.
 """
 
 import re
@@ -88,12 +88,12 @@ class _Row:
 
 
 def run(victim: Victim, items: pd.DataFrame, source: Source, *, max_changed: float, max_candidates: int,
-           stop_words: bool = True, progress: tqdm | None = None) -> pd.DataFrame:
+        stop_words: bool = True, progress: tqdm | None = None) -> pd.DataFrame:
     """Attack the rows of items (guid, text_a, text_b, label), one row each in the result, in their order.
 
-    source: candidates of a word, see `lib.trials.candidates.source`; the first `max_candidates` are tried. max_changed: share
-    of text_b's words that may be replaced, at least one word. stop_words: leave `candidates.STOP_WORDS` as they are.
-    victim: anything with `logits(text_a, text_b)`. progress: a bar that is moved on by len(items) rows.
+    source: candidates of a word, see `lib.trials.candidates.source`; the first `max_candidates` are tried. max_changed:
+    share of text_b's words that may be replaced, at least one word. stop_words: leave `candidates.STOP_WORDS` as they
+    are. victim: anything with `logits(text_a, text_b)`. progress: a bar that is moved on by len(items) rows.
 
     guid | label | correct (before) | success | queries | words (of text_b) | changed | text_b | adversarial ("" unless
     success). queries: texts asked about the row (itself, without each word, its candidates), whether remembered or
@@ -132,14 +132,14 @@ def run(victim: Victim, items: pd.DataFrame, source: Source, *, max_changed: flo
         "text_b": items["text_b"].to_numpy(), "adversarial": [row.text() if row.success else "" for row in rows]})
 
 
-def summary(found: pd.DataFrame, items: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def summary(attacked: pd.DataFrame, items: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """An attack in five numbers: measure | value | low | high | n (rows), intervals as `lib.analysis.bootstrap`.
 
     clean_accuracy and after_attack_accuracy (a row wrong before is a failure) of all rows; success_rate and queries
     (mean) of the rows right before; words_changed: mean share of text_b's words replaced where the attack succeeded.
-    found: of one model (with a column `seed`: of one model per seed). items: their splits, subcases and groups.
+    attacked: of one model (with a column `seed`: of one model per seed). items: their splits, subcases and groups.
     """
-    rows = found.merge(items[["guid", "split", "subcase", "group"]], on="guid", how="left", validate="many_to_one")
+    rows = attacked.merge(items[["guid", "split", "subcase", "group"]], on="guid", how="left", validate="many_to_one")
     rows["confidence"], rows["loss"] = rows["changed"] / rows["words"].clip(lower=1), rows["queries"]  # reused names
     broken, right = rows["success"], rows["correct"]
     parts = [("clean_accuracy", rows, "accuracy"),
@@ -147,14 +147,15 @@ def summary(found: pd.DataFrame, items: pd.DataFrame, n_boot: int = 1000, seed: 
              ("success_rate", rows.assign(correct=broken)[right], "accuracy"),
              ("queries", rows[right], "loss"),
              ("words_changed", rows[broken], "confidence")]
-    table = bootstrap.intervals([({"measure": name}, part, kind) for name, part, kind in parts if len(part)], n_boot, seed)
+    known = [({"measure": name}, part, kind) for name, part, kind in parts if len(part)]
+    table = bootstrap.intervals(known, n_boot, seed)
     table = table.set_index("measure").reindex([name for name, *_ in parts]).reset_index()
     return table.assign(n=table["n"].fillna(0).astype(int))
 
 
-def replay(victim: Victim, found: pd.DataFrame, items: pd.DataFrame) -> pd.Series:
+def replay(victim: Victim, attacked: pd.DataFrame, items: pd.DataFrame) -> pd.Series:
     """Whether the victim is right on the adversarial texts found on another model: guid -> bool, successes only."""
-    pairs = found.loc[found["success"], ["guid", "label", "adversarial"]].merge(
+    pairs = attacked.loc[attacked["success"], ["guid", "label", "adversarial"]].merge(
         items[["guid", "text_a"]], on="guid", how="left", validate="one_to_one")
     logits = victim.logits(pairs["text_a"].tolist(), pairs["adversarial"].tolist())
     return pd.Series(logits.argmax(axis=1) == pairs["label"].to_numpy(), index=pd.Index(pairs["guid"], name="guid"),

@@ -3,6 +3,7 @@
 A source is a function word -> replacements, best first, in lower case; the word may be in any case.
 """
 
+import contextlib
 import io
 import re
 import warnings
@@ -55,8 +56,7 @@ def source(kind: str, *, limit: int, pos: bool = True, wordnet: str = "", vector
     sentence. `wordnet`: its folder; "" looks in nltk's data, then /usr/share/wordnet, then downloads. vectors: the
     neighbours of cosine `min_cosine` or more in the text file `vectors` of lines `word v1 v2 ...` (a first line
     `rows columns` is skipped); it knows no part of speech. characters: two inner neighbours swapped, then an inner
-    letter dropped, in words of four letters or
-    more.
+    letter dropped, in words of four letters or more.
     StudyError: an unknown kind, a limit below 1, a file or folder that is absent or at fault.
     """
     if kind not in KINDS:
@@ -64,7 +64,8 @@ def source(kind: str, *, limit: int, pos: bool = True, wordnet: str = "", vector
     if limit < 1:
         raise StudyError(f"attack_candidates is {limit}; give 1 or more")
     if kind == "synonyms":
-        find = _synonyms
+        def find(word):
+            return SYNONYMS.get(word, ())
     elif kind == "characters":
         find = _misspellings
     elif kind == "wordnet":
@@ -74,13 +75,9 @@ def source(kind: str, *, limit: int, pos: bool = True, wordnet: str = "", vector
 
     @lru_cache(maxsize=None)
     def known(word: str) -> tuple[str, ...]:
-        found = dict.fromkeys(c for c in find(word) if c != word and c not in STOP_WORDS)
-        return tuple(found)[:limit]
+        replacements = dict.fromkeys(c for c in find(word) if c != word and c not in STOP_WORDS)
+        return tuple(replacements)[:limit]
     return lambda word: list(known(word.lower()))
-
-
-def _synonyms(word: str) -> tuple[str, ...]:
-    return SYNONYMS.get(word, ())
 
 
 def _misspellings(word: str) -> list[str]:
@@ -152,21 +149,21 @@ class _WordNet:
         readings.sort(key=lambda r: -r[0])  # stable: noun, verb, adjective, adverb where counts tie
         if self.same_pos:
             readings = readings[:1]
-        found = [self._inflect(name, pos, ending) for _, pos, base, ending in readings
-                 for synset in self.reader.synsets(base, pos) if base in synset.lemma_names()
-                 for name in synset.lemma_names() if re.fullmatch("[a-z]+", name) and name != base]
-        return [word for word in found if word]
+        inflected = [self._inflect(name, pos, ending) for _, pos, base, ending in readings
+                     for synset in self.reader.synsets(base, pos) if base in synset.lemma_names()
+                     for name in synset.lemma_names() if re.fullmatch("[a-z]+", name) and name != base]
+        return [word for word in inflected if word]
 
     def _readings(self, word: str, pos: str) -> list[tuple[int, str, str]]:
         """Count of the commonest sense, base form and ending of each way to read the word as that part of speech."""
-        found = []
+        readings = []
         for base in dict.fromkeys((word, self.reader.morphy(word, pos), *self._stems(word, pos))):
             senses = self.reader.synsets(base, pos, check_exceptions=False) if base else []
             counts = [lemma.count() for s in senses for lemma in s.lemmas() if lemma.name() == base]
             ending = next((e for e in ENDINGS[pos] if self._inflect(base, pos, e) == word), None) if counts else None
             if ending is not None:
-                found.append((max(counts), base, ending))
-        return found
+                readings.append((max(counts), base, ending))
+        return readings
 
     def _stems(self, word: str, pos: str) -> list[str]:
         """What is left where a regular ending is taken off: morphy stops at a word that is itself in the lexicon."""
@@ -180,12 +177,9 @@ class _WordNet:
     def _inflect(self, base: str, pos: str, ending: str) -> str:
         """The base with that ending; "" where the lexicon lists another form in its place."""
         form = _regular(base, ending)
-        if not ending:
-            return form
-        kind = {"ing": "ing", "s": "s"}
-        others = [f for f in self.forms[pos].get(base, ()) if pos == "n"
-                  or next((e for e in kind if f.endswith(e)), "ed") == ending]
-        return form if not others or form in others else ""
+        others = [other for other in self.forms[pos].get(base, ()) if pos == "n"
+                  or next((e for e in ("ing", "s") if other.endswith(e)), "ed") == ending]
+        return form if not ending or not others or form in others else ""
 
 
 def _regular(base: str, ending: str) -> str:
@@ -230,11 +224,8 @@ def _open_wordnet(folder: str):
 
     def own():
         for name in ("corpora/wordnet", "corpora/wordnet.zip/wordnet/"):
-            try:
+            with contextlib.suppress(LookupError):
                 return nltk.data.find(name)
-            except LookupError:
-                continue
-        return None
 
     def named(path: Path) -> str:
         if str(path) not in nltk.data.path:

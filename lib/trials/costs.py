@@ -30,22 +30,8 @@ from transformers import PreTrainedModel
 
 from lib.errors import StudyError, nearest
 from lib.models import batches, encoders, quantization
-from lib.trials.runtimes import (
-    ONNX,
-    TOLERANCE,
-    Forward,
-    Inputs,
-    agreement_of,
-    as_float,
-    as_used,
-    example,
-    export,
-    graph_of,
-    kind_of,
-    open_session,
-    to_int8,
-    torch_forward,
-)
+from lib.trials import runtimes
+from lib.trials.runtimes import Forward, Inputs
 
 PATHS = ("eager", "compiled", "onnx_fp32", "onnx_int8")
 NO_SPEED = "eager (not a speed)"
@@ -62,16 +48,15 @@ def sizes(models: Mapping[str, PreTrainedModel], folders: Mapping[str, Path], le
     bytes: on disk, of all safetensors files in the model's folder. flops: of one forward pass over one example of
     `length` tokens, after zeroed heads are cut (see `encoders.flops`). StudyError: a folder without weights.
     """
-    found = []
+    rows = []
     for name, model in models.items():
         files = list(Path(folders[name]).glob("*.safetensors"))
         if not files:
             raise StudyError(f"model {name!r}: {folders[name]} holds no model.safetensors: make the model again")
-        table = (quantization if kind_of(model) != "float" else encoders).sizes(model)
-        found.append({"model": name, "parameters": table["parameters"], "nonzero_parameters": table["nonzero_parameters"],
-                      "bytes": sum(file.stat().st_size for file in files),
-                      "flops": encoders.flops(as_used(model)[0], length)})
-    return pd.DataFrame(found, columns=["model", "parameters", "nonzero_parameters", "bytes", "flops"])
+        table = (quantization if runtimes.kind_of(model) != "float" else encoders).sizes(model)
+        rows.append((name, table["parameters"], table["nonzero_parameters"], sum(file.stat().st_size for file in files),
+                     encoders.flops(runtimes.as_used(model)[0], length)))
+    return pd.DataFrame(rows, columns=["model", "parameters", "nonzero_parameters", "bytes", "flops"])
 
 
 def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int, batch_sizes: Sequence[int] = (1, 32),
@@ -100,7 +85,8 @@ def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int,
     torch.set_num_threads(threads)
     try:
         with torch.no_grad(), tempfile.TemporaryDirectory() as folder, torch._dynamo.config.patch(LIMITS), _quiet():
-            bench = _Bench({name: model.eval() for name, model in models.items()}, length, threads, Path(folder), encoded)
+            waiting = {name: model.eval() for name, model in models.items()}
+            bench = _Bench(waiting, length, threads, Path(folder), encoded)
             for path in paths:
                 for name in models:
                     bench.add(name, path, batch_sizes)
@@ -114,15 +100,15 @@ def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int,
             torch.compiler.reset()
 
 
-def fastest(found: pd.DataFrame) -> pd.DataFrame:
+def fastest(times: pd.DataFrame) -> pd.DataFrame:
     """Per model and batch size the fastest of its own paths, of a table by `measure`: model | batch | path |
     latency_ms | rows_per_s, in the table's order. An int8 model's are compiled and onnx_int8, never eager; a float
     model's all but onnx_int8; with int4 weights compiled and onnx_fp32. A model none of whose own paths ran has path ""
     and NaN."""
-    times = found["latency_ms"].where(found["speed"])
-    best = times.fillna(np.inf).groupby([found["model"], found["batch"]], sort=False).idxmin()
-    kept = found.loc[best, ["model", "batch", "path", "latency_ms", "rows_per_s"]].reset_index(drop=True)
-    none = times.loc[best].isna().to_numpy()
+    own = times["latency_ms"].where(times["speed"])
+    best = own.fillna(np.inf).groupby([times["model"], times["batch"]], sort=False).idxmin()
+    kept = times.loc[best, ["model", "batch", "path", "latency_ms", "rows_per_s"]].reset_index(drop=True)
+    none = own.loc[best].isna().to_numpy()
     kept.loc[none, ["latency_ms", "rows_per_s"]] = np.nan
     kept.loc[none, "path"] = ""
     return kept
@@ -133,7 +119,7 @@ class _Bench:
 
     def __init__(self, models: Mapping[str, PreTrainedModel], length: int, threads: int, folder: Path,
                  encoded: batches.Encoded | None):
-        self._models = {name: as_used(model) for name, model in models.items()}
+        self._models = {name: runtimes.as_used(model) for name, model in models.items()}
         self._length, self._threads, self._folder, self._encoded = length, threads, folder, encoded
         self._floats: dict[tuple, tuple[str, Path]] = {}  # exported float graphs
         # who is timed, how, on what, or why not, agreement
@@ -142,13 +128,16 @@ class _Bench:
         self._times: dict[tuple, list[float]] = {}
 
     def add(self, name: str, path: str, batch_sizes: Sequence[int]) -> None:
-        model, _ = self._models[name]
-        key = (path, name if path == "eager" else graph_of(as_float(model) if path.startswith("onnx") else model))
+        model, in_onnx = self._models[name][0], path.startswith("onnx")
+        key = (path, name if path == "eager" else runtimes.graph_of(runtimes.as_float(model) if in_onnx else model))
         if key not in self._calls:
-            inputs = {batch: example(model, batch, self._length) for batch in batch_sizes}
+            inputs = {batch: runtimes.example(model, batch, self._length) for batch in batch_sizes}
             forward, agreement, reason = None, np.nan, ""
             try:
-                forward, agreement = self._onnx(name, path) if path.startswith("onnx") else (torch_forward(model, path), np.nan)
+                if in_onnx:
+                    forward, agreement = self._onnx(name, path)
+                else:
+                    forward = runtimes.torch_forward(model, path)
                 for batch in batch_sizes:
                     forward(inputs[batch])  # compiles for this size
             except Exception as error:  # whatever a compiler or exporter raises: the row says so, the others go on
@@ -164,44 +153,41 @@ class _Bench:
                 times.append(_sample(forward, inputs[batch]))
 
     def frame(self) -> pd.DataFrame:
-        found = []
+        rows = []
         for name, path, batch, key in self._rows:
             model, cut = self._models[name]
             timed, _, _, reason, agreement = self._calls[key]
             times = 1e3 * np.array(self._times.get((key, batch), [np.nan]))
             if not reason and timed != name:
                 reason = f"timed on {timed}, the same graph"
-            shown, own, about = _honest(path, kind_of(model))
+            shown, own, about = _honest(path, runtimes.kind_of(model))
             latency = float(np.median(times))
-            found.append([name, shown, batch, latency, times.min(), times.max(), 1e3 * batch / latency, own,
-                          agreement if timed == name else np.nan, "; ".join(filter(None, [reason, cut, about]))])
-        return pd.DataFrame(found, columns=COLUMNS)
+            rows.append([name, shown, batch, latency, times.min(), times.max(), 1e3 * batch / latency, own,
+                         agreement if timed == name else np.nan, "; ".join(filter(None, [reason, cut, about]))])
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def _onnx(self, name: str, path: str) -> tuple[Forward, float]:
-        if missing := [package for package in ONNX if not importlib.util.find_spec(package)]:
+        if missing := [package for package in runtimes.ONNX if not importlib.util.find_spec(package)]:
             raise StudyError(f"{missing[-1]} is not installed: pip install '.[onnx]'")
-        model = as_float(self._models[name][0])
-        key = graph_of(model)
+        model = runtimes.as_float(self._models[name][0])
+        key = runtimes.graph_of(model)
         if key not in self._floats:
             file = self._folder / f"{len(self._floats)}.onnx"
-            export(model, file)
+            runtimes.export(model, file)
             self._floats[key] = name, file
-            inputs = example(model, 3, 12)
+            inputs = runtimes.example(model, 3, 12)
             inputs["attention_mask"][0, 5:] = 0
-            gap = float(np.abs(open_session(file, self._threads)(inputs) - model(**inputs).logits.numpy()).max())
-            if not gap <= TOLERANCE:  # NaN too
+            logits = runtimes.open_session(file, self._threads)(inputs)
+            gap = float(np.abs(logits - model(**inputs).logits.numpy()).max())
+            if not gap <= runtimes.TOLERANCE:  # NaN too
                 file.unlink()
                 raise StudyError(f"onnxruntime's logits are {gap:.1g} from torch's")
         owner, file = self._floats[key]
         if not file.exists():
             raise StudyError(f"the graph of {owner} failed, see onnx_fp32")
-        agreement = np.nan
-        if path == "onnx_int8":
-            file = to_int8(file)
-        session = open_session(file, self._threads)
-        if path == "onnx_int8" and self._encoded is not None and owner == name:
-            agreement = agreement_of(self._models[name][0], session, self._encoded)
-        return session, agreement
+        session = runtimes.open_session(runtimes.to_int8(file) if path == "onnx_int8" else file, self._threads)
+        compared = path == "onnx_int8" and self._encoded is not None and owner == name
+        return session, runtimes.agreement_of(self._models[name][0], session, self._encoded) if compared else np.nan
 
 
 def _honest(path: str, kind: str) -> tuple[str, bool, str]:
@@ -237,7 +223,8 @@ def _quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        unread = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
             warnings.simplefilter("ignore")
             yield
     finally:

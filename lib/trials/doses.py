@@ -29,7 +29,7 @@ def plan(run, items: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(items: pd.DataFrame, task: Task, seed: int, n_train: int, shortcut_rate: float) -> pd.DataFrame:
-    """The task's test and OOD rows beside a train draw at that dose. Raises StudyError for a dose the grammar cannot fill."""
+    """The task's test and OOD rows beside a train draw at that dose. StudyError: a dose the grammar cannot fill."""
     fresh = microworld.generate(task.name, seed=seed, n_train=n_train, n_eval=100, n_ood=2, shortcut_rate=shortcut_rate)
     kept = items[items["split"].isin(["test", *tables.ood_splits(task)])]
     return pd.concat([fresh[fresh["split"] == "train"], kept], ignore_index=True)
@@ -43,11 +43,12 @@ def train(run, items: pd.DataFrame, epochs: float) -> dict[str, store.Model]:
     paced = run.model_copy(update={"epochs": epochs})
     made = {"dense": make.model(paced, items, "dense", make.Extras(predict_train=True))}
     for name in sorted(run.models, key=lambda name: names.parse(name).loss == "rmc"):
-        found = names.parse(name)
-        if found.loss == "rmc":
-            extras = mitigation.extras(found.loss_name, paced, items, made["dense"], made.get(found.base), _scores(made, items))
+        recipe = names.parse(name)
+        if recipe.loss == "rmc":
+            extras = mitigation.extras(recipe.loss_name, paced, items, made["dense"], made.get(recipe.base),
+                                       _scores(made, items))
             made[name] = make.model(paced, items, name, extras)
-        elif found.family == "imp" and found.loss == "vanilla":
+        elif recipe.family == "imp" and recipe.loss == "vanilla":
             made[name] = make.model(paced, items, name, asked(paced, name))
         else:
             made[name] = recipes.follow(paced, items, name, made)
@@ -77,7 +78,8 @@ def response(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int =
     """
     scored = tables.scores(rows, task, seed=seed, n_boot=n_boot)
     scored = scored[scored["split"].isin(["test", "ood", "ood fails-only"])]
-    against = tables.relative(rows, task, seed=seed, n_boot=n_boot).query("measure in ['gap_difference', 'f_bias', 'skill_kept']")
+    against = tables.relative(rows, task, seed=seed, n_boot=n_boot)
+    against = against[against["measure"].isin(["gap_difference", "f_bias", "skill_kept"])]
     scored = scored.rename(columns={"split": "measure"}).replace({"measure": {"ood fails-only": "fails_only"}})
     return pd.concat([scored, against], ignore_index=True)[["model", "measure", "value", "low", "high"]]
 
@@ -99,7 +101,8 @@ def first_to_go(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, 
     table = tables.forgetting(rows, items, task, seed=seed, n_boot=0)
     dense = table[table["model"] == "dense"].set_index("subcase")["value"]
     table = table[table["model"] != "dense"].assign(lost=lambda t: (t["subcase"].map(dense) - t["value"]) * 100)
-    return table.sort_values("lost", ascending=False)[["model", "subcase", "count", "depth", "lost"]].reset_index(drop=True)
+    columns = ["model", "subcase", "count", "depth", "lost"]
+    return table.sort_values("lost", ascending=False, ignore_index=True)[columns]
 
 
 def judged(made: dict[str, store.Model], items: pd.DataFrame, task: Task) -> dict[str, pd.DataFrame]:

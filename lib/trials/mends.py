@@ -24,10 +24,12 @@ def forgotten(dense: pd.DataFrame, base: pd.DataFrame) -> str:
 def with_more(items: pd.DataFrame, task: Task, subcase: str, k: int, seed: int) -> pd.DataFrame:
     """Test and OOD rows, and train with k new rows of a subcase on which the shortcut fails."""
     kept = items[items["split"].isin(["train", "test", *tables.ood_splits(task)])]
-    return pd.concat([kept, microworld.more(task.name, subcase, k, seed=seed, without=set(items["guid"]))], ignore_index=True)
+    new = microworld.more(task.name, subcase, k, seed=seed, without=set(items["guid"]))
+    return pd.concat([kept, new], ignore_index=True)
 
 
-def more_rows(run, items: pd.DataFrame, task: Task, base: str, subcase: str, dense: store.Model) -> dict[int, store.Model]:
+def more_rows(run, items: pd.DataFrame, task: Task, base: str, subcase: str,
+              dense: store.Model) -> dict[int, store.Model]:
     """The base trained again, for as many steps, with k more rows of the subcase, for every k of `run.more_rows`."""
     made = {}
     for k in run.more_rows:
@@ -43,20 +45,21 @@ def others(base: str, structures: list[str], available: dict[str, store.Model]) 
 
     kind: steps (the base for twice as long), weights (a larger structure of its family), loss (notebooks 03 and 07).
     """
-    found = {f"{base}-2x": ("steps", f"{base}-2x")}
-    found |= {name: ("weights", name) for name in structures if names.parse(name).family == names.parse(base).family}
-    found |= {name: ("loss", name) for name in available if name.startswith(f"{base} + ") and not names.parse(name).quantization}
-    return {mend: (kind, available[name]) for mend, (kind, name) in found.items() if name in available and name != base}
+    kinds = {f"{base}-2x": "steps"}
+    kinds |= {name: "weights" for name in structures if names.parse(name).family == names.parse(base).family}
+    kinds |= {name: "loss" for name in available
+              if name.startswith(f"{base} + ") and not names.parse(name).quantization}
+    return {name: (kind, available[name]) for name, kind in kinds.items() if name in available and name != base}
 
 
 def cost(model: store.Model, dense: store.Model, pruned: list[store.Model]) -> float:
-    """Price of a mended model in dense trainings, by floating-point operations: its own training and, for a loss that is
-    told how hard each row is, the pruned runs that tell it (`pruned`, all of them, or the sparsest for one run)."""
-    found = names.parse(model.name)
+    """Price of a mended model in dense trainings, by floating-point operations: its own training and, for a loss that
+    is told how hard each row is, the pruned runs that tell it (`pruned`, all of them, or the sparsest for one run)."""
+    recipe = names.parse(model.name)
     needed = [model]
-    if found.setting == "one_run":
+    if recipe.setting == "one_run":
         needed += pruned[-1:]
-    elif found.loss in ALL_LEVELS:
+    elif recipe.loss in ALL_LEVELS:
         needed += pruned
     return sum(_work(one) for one in needed) / _work(dense)
 
@@ -65,20 +68,22 @@ def _work(model: store.Model) -> float:
     return model.record["steps"] * model.record["batch_size"] * model.record["flops_per_example"]
 
 
-def gains(base: str, mends: dict[str, tuple[str, int, store.Model, pd.DataFrame]], base_rows: pd.DataFrame, subcase: str,
-          dense: store.Model, pruned: list[store.Model], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
+def gains(base: str, mends: dict[str, tuple[str, int, store.Model, pd.DataFrame]], base_rows: pd.DataFrame,
+          subcase: str, dense: store.Model, pruned: list[store.Model], task: Task, seed: int,
+          n_boot: int = 1000) -> pd.DataFrame:
     """One row a mend, columns TABLE: what it costs and what it gives over the base, paired over rows.
 
-    mends: name -> (kind, new labelled rows, model, its `measures.rows`). value: OOD difference to the base; forgotten_*: the
-    same on the rows of the forgotten subcase alone. rows: new labelled rows. cost: `cost`.
+    mends: name -> (kind, new labelled rows, model, its `measures.rows`). value: OOD difference to the base;
+    forgotten_*: the same on the rows of the forgotten subcase alone. rows: new labelled rows. cost: `cost`.
     """
     result = []
     for mend, (kind, k, model, rows) in mends.items():
         whole = measures.overall(rows, task, n_boot=0).set_index("measure")["value"]
-        parts = [(r[r["split"] == "ood"], r[(r["split"] == "ood") & (r["subcase"] == subcase)]) for r in (rows, base_rows)]
-        table = [measures.difference(a, b, "accuracy", n_boot=n_boot, seed=seed).iloc[0] for a, b in zip(*parts)]
-        ends = {end: table[0][end] for end in ("value", "low", "high")}
-        ends |= {f"forgotten_{end}": table[1][end] for end in ("value", "low", "high")}
+        ends, pair = {}, [judged[judged["split"] == "ood"] for judged in (rows, base_rows)]
+        for prefix in ("", "forgotten_"):
+            difference = measures.difference(*pair, "accuracy", n_boot=n_boot, seed=seed).iloc[0]
+            ends |= {f"{prefix}{end}": difference[end] for end in ("value", "low", "high")}
+            pair = [ood[ood["subcase"] == subcase] for ood in pair]
         result.append({"base": base, "mend": mend, "kind": kind, "model": model.name, "rows": k,
                        "cost": cost(model, dense, pruned), "nonzero_parameters": model.record["nonzero_parameters"],
                        "test": whole["test"], "ood": whole["ood"], "forgotten": subcase, **ends})

@@ -47,11 +47,11 @@ def _strength(loss: str, run, train: pd.DataFrame, teacher_logits: np.ndarray,
         return None
     if loss == "smooth":
         return run.smooth
-    found = names.parse(f"dense + {loss}")
-    score = "one_run" if found.setting == "one_run" else run.difficulty
-    alpha = int(found.setting) / 100 if found.setting.isdigit() else run.alpha
+    recipe = names.parse(f"dense + {loss}")
+    score = "one_run" if recipe.setting == "one_run" else run.difficulty
+    alpha = int(recipe.setting) / 100 if recipe.setting.isdigit() else run.alpha
     d = difficulty.strength(scores[f"v_{score}"].to_numpy(), alpha)
-    if found.loss == "rmc":
+    if recipe.loss == "rmc":
         return d
     if loss == "smooth_matched":
         return float(difficulty.matched(d))

@@ -1,4 +1,4 @@
-"""Every model of a run under attack: by its own attack, by those found on the others, and what batching the attack brings."""
+"""Every model of a run under attack: by its own attack, by those found on the others, and what batching brings."""
 
 import time
 from pathlib import Path
@@ -49,17 +49,21 @@ def attacks(finished: dict[str, store.Model], run, rows: pd.DataFrame, source: c
             if path.exists() and not files.fault(path.parent, path.name):
                 bar.update(len(rows))
             else:
-                found = attack.run(victim(model, run), rows, source, max_changed=run.attack_changed, progress=bar,
-                                      max_candidates=run.attack_candidates, stop_words=run.attack_stop_words)
-                store.write_items(path, found)
+                store.write_items(path, _attacked(victim(model, run), run, rows, source, bar))
             parts.append(pd.read_parquet(path).assign(model=name))
     table = pd.concat(parts, ignore_index=True)
     return table[["model", *table.columns.drop("model")]]
 
 
+def _attacked(asked, run, rows: pd.DataFrame, source: candidates.Source, bar=None) -> pd.DataFrame:
+    return attack.run(asked, rows, source, max_changed=run.attack_changed, max_candidates=run.attack_candidates,
+                      stop_words=run.attack_stop_words, progress=bar)
+
+
 def _key(model: store.Model, run, rows: pd.DataFrame) -> str:
     settings = {key: value for key, value in run.model_dump().items() if key.startswith("attack_")}
-    changed = [str(Path(file).stat().st_mtime_ns) for file in (run.wordnet, run.vectors) if file and Path(file).exists()]
+    files_used = [file for file in (run.wordnet, run.vectors) if file and Path(file).exists()]
+    changed = [str(Path(file).stat().st_mtime_ns) for file in files_used]
     return store.key(settings | {
         "model": model.record["key"], "rows": rows["guid"].tolist(), "files": [run.wordnet, run.vectors, *changed],
         "source": code.source_hash("trials.attack", "trials.candidates", "tasks.grammar")})
@@ -85,35 +89,34 @@ def transfers(finished: dict[str, store.Model], run, table: pd.DataFrame, items:
     """
     table = table[table["model"].isin(finished)]
     right = {name: set(part.loc[part["correct"], "guid"]) for name, part in table.groupby("model", sort=False)}
-    found_on = {name: part for name, part in table[table["success"]].groupby("model", sort=False)}
+    broken = {name: part for name, part in table[table["success"]].groupby("model", sort=False)}
     result = []
     with progress.bar(len(finished), "transfer") as bar:
         for name, model in finished.items():
             asked = victim(model, run)
-            for source, found in found_on.items():
-                found = found[found["guid"].isin(right[name])]
-                if source != name and len(found):
-                    kept = attack.replay(asked, found, items)
+            for source, part in broken.items():
+                part = part[part["guid"].isin(right[name])]
+                if source != name and len(part):
+                    kept = attack.replay(asked, part, items)
                     result.append({"found_on": source, "model": name, "value": float(kept.mean()), "n": len(kept)})
             bar.update()
     order = {name: i for i, name in enumerate(finished)}
-    found = pd.DataFrame(result, columns=["found_on", "model", "value", "n"])
-    return found.sort_values("found_on", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    matrix = pd.DataFrame(result, columns=["found_on", "model", "value", "n"])
+    return matrix.sort_values("found_on", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
 def batching(model: store.Model, run, rows: pd.DataFrame, source: candidates.Source, n_single: int) -> pd.DataFrame:
-    """The same attack with all queries of a round at once, and on the first `n_single` rows one query at a time, in one run.
+    """The same attack with all queries of a round at once, and on the first `n_single` rows one query at a time.
 
-    how | rows | queries | forwards (not remembered) | seconds | queries_per_s | gflops (of the forwards, without padding, a
-    second) | of_peak (share of the fastest square matrix product in that precision, measured in between).
+    how | rows | queries | forwards (not remembered) | seconds | queries_per_s | gflops (of the forwards, without
+    padding, a second) | of_peak (share of the fastest square matrix product in that precision, measured in between).
     """
     def run_with(batched: bool) -> dict:
         asked = victim(model, run) if batched else _OneByOne(victim(model, run, batch_size=1))
         seconds = -time.perf_counter()
         some = rows if batched else rows.head(n_single)
         for part in [some] if batched else [some.iloc[[i]] for i in range(len(some))]:
-            attack.run(asked, part, source, max_changed=run.attack_changed, max_candidates=run.attack_candidates,
-                          stop_words=run.attack_stop_words)
+            _attacked(asked, run, part, source)
         seconds += time.perf_counter()
         inner = asked if batched else asked.victim
         return {"how": "batched" if batched else "one by one", "rows": len(some), "queries": inner.queries,

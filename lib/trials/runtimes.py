@@ -12,14 +12,8 @@ from transformers import PreTrainedModel
 from lib.models import batches, encoders, structured
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
-
-
 TOLERANCE = 1e-3  # largest difference of a logit between torch and onnxruntime, both fp32
-
-
 Inputs = dict[str, Tensor]
-
-
 Forward = Callable[[Inputs], np.ndarray]  # to logits [batch, classes]
 
 
@@ -108,7 +102,7 @@ def open_session(file: Path, threads: int) -> Forward:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # waiting threads would slow what is timed next
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # waiting threads would slow the next
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["logits"], {name: x.numpy() for name, x in inputs.items()})[0]
 

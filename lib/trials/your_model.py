@@ -36,8 +36,8 @@ def load(place: str, task: Task, labels: list[str] | None = None, revision: str 
     """A finished classifier from a folder or a hub id, quantised or not.
 
     labels: the task's class names in the model's order, needed where its config does not name them. dtype: of
-    predictions; a quantised model takes fp32. name: what it is called in bars and texts. Raises StudyError for a folder that holds no finished classifier, another
-    number of classes, or classes that cannot be told apart.
+    predictions; a quantised model takes fp32. name: what it is called in bars and texts. Raises StudyError for a folder
+    that holds no finished classifier, another number of classes, or classes that cannot be told apart.
     """
     model = pretrained.load_finished(place, revision)
     names = labels or [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
@@ -46,7 +46,7 @@ def load(place: str, task: Task, labels: list[str] | None = None, revision: str 
 
 
 def example(run) -> tuple[str, str]:
-    """Folders of a compressed model and its parent of this profile's own chain: its last quantised model, and the dense one.
+    """Folders of a compressed model and its parent of this profile's own chain: its last quantised and its dense one.
 
     Raises StudyError where notebooks 02 and 05 have not run.
     """
@@ -59,12 +59,12 @@ def order_of(names: list[str], task: Task, place: str) -> tuple[int, ...]:
     plain = [sources.normalise(name) for name in names]
     wanted = [sources.normalise(label) for label in task.labels]
     if len(names) != len(task.labels):
-        raise StudyError(f"{place} has {len(names)} classes ({', '.join(names)}), task '{task.name}' has {len(task.labels)} "
-                         f"({', '.join(task.labels)}): give a model of that task")
+        raise StudyError(f"{place} has {len(names)} classes ({', '.join(names)}), task '{task.name}' has "
+                         f"{len(task.labels)} ({', '.join(task.labels)}): give a model of that task")
     if sorted(plain) != sorted(wanted):
         strange = next(name for name, one in zip(names, plain) if one not in wanted)
-        raise StudyError(f"{place} calls a class '{strange}', which task '{task.name}' does not know{nearest(strange, task.labels)}; "
-                         "say in labels what its classes mean, in its order, such as "
+        raise StudyError(f"{place} calls a class '{strange}', which task '{task.name}' does not know"
+                         f"{nearest(strange, task.labels)}; say in labels what its classes mean, in its order, such as "
                          f"labels = {list(task.labels)}")
     return tuple(plain.index(label) for label in wanted)
 
@@ -84,8 +84,9 @@ def is_quantized(model: PreTrainedModel) -> bool:
 
 
 def read_predictions(path: str | Path, items: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """A predictions table from another framework: Parquet, CSV, TSV or JSON lines with a column guid and one for each class
-    of the task, by its name, holding logits or probabilities. Rows of train may be left out; further columns are not read.
+    """A predictions table from another framework: Parquet, CSV, TSV or JSON lines with a column guid and one for each
+    class of the task, by its name, holding logits or probabilities. Rows of train may be left out; further columns are
+    not read.
 
     Raises StudyError naming the file and the column or row at fault.
     """
@@ -94,8 +95,8 @@ def read_predictions(path: str | Path, items: pd.DataFrame, task: Task) -> pd.Da
     by_name = {sources.normalise(str(column)): column for column in frame.columns}
     for name in ("guid", *task.labels):
         if sources.normalise(name) not in by_name:
-            raise StudyError(f"{path}: column '{name}' is missing{nearest(name, map(str, frame.columns))}; give guid and a column "
-                             f"for each class: {', '.join(task.labels)}")
+            raise StudyError(f"{path}: column '{name}' is missing{nearest(name, map(str, frame.columns))}; give guid "
+                             f"and a column for each class: {', '.join(task.labels)}")
     guid = frame[by_name["guid"]].astype(str)
     if guid.duplicated().any():
         raise StudyError(f"{path}: guid '{guid[guid.duplicated()].iloc[0]}' stands there twice; give one row each")
@@ -103,12 +104,14 @@ def read_predictions(path: str | Path, items: pd.DataFrame, task: Task) -> pd.Da
     known = items[items["split"] != "train"].reset_index(drop=True)
     at = pd.Index(guid).get_indexer(known["guid"])
     if (at < 0).any():
-        raise StudyError(f"{path}: guid '{known['guid'][at < 0].iloc[0]}' of split {known['split'][at < 0].iloc[0]} has no row "
-                         f"({(at < 0).sum()} of {len(known)} are missing); predict every row but train's")
+        first = known[at < 0].iloc[0]
+        raise StudyError(f"{path}: guid '{first['guid']}' of split {first['split']} has no row ({(at < 0).sum()} of "
+                         f"{len(known)} are missing); predict every row but train's")
     values = scores.to_numpy(float)[at]
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
-        raise StudyError(f"{path}: guid '{known['guid'][row]}': {values[row].tolist()} are not all numbers; give logits or probabilities")
+        raise StudyError(f"{path}: guid '{known['guid'][row]}': {values[row].tolist()} are not all numbers; give "
+                         "logits or probabilities")
     if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
         values = np.log(np.clip(values, 1e-12, None))
     return store.predictions_table(known, values)
@@ -116,8 +119,8 @@ def read_predictions(path: str | Path, items: pd.DataFrame, task: Task) -> pd.Da
 
 def victim(subject: Subject, max_length: int, device: str = "cpu") -> "_Ordered":
     """The model, ready for `lib.trials.attack`, its answers in the task's order of classes."""
-    asked = attack.Victim(subject.model, subject.tokenizer, max_length, "fp32", "cpu" if is_quantized(subject.model) else device)
-    return _Ordered(asked, subject.order)
+    place = "cpu" if is_quantized(subject.model) else device
+    return _Ordered(attack.Victim(subject.model, subject.tokenizer, max_length, "fp32", place), subject.order)
 
 
 @dataclass
@@ -131,50 +134,50 @@ class _Ordered:
 
 def doubt(predictions: pd.DataFrame, task: Task) -> str:
     """A warning where another order of the classes fits the ID rows far better than the one in use; else ""."""
-    here = predictions[predictions["split"].isin(["dev", "test"])]
-    answer, label = np.stack(here["logits"].to_numpy()).argmax(axis=1), here["label"].to_numpy()
     if len(task.labels) > MANY:
         return ""
+    here = predictions[predictions["split"].isin(["dev", "test"])]
+    answer, label = np.stack(here["logits"].to_numpy()).argmax(axis=1), here["label"].to_numpy()
     fits = {order: (np.asarray(order)[answer] == label).mean() for order in permutations(range(len(task.labels)))}
     best, now = max(fits, key=fits.get), fits[tuple(range(len(task.labels)))]
     if fits[best] - now < DOUBT:
         return ""
     names = [task.labels[i] for i in best]
-    return (f"Right on {now:.0%} of the ID rows; with its classes read as {', '.join(names)} it would be right on {fits[best]:.0%}. "
-            f"Is the order of its labels wrong? Say it with labels = {names}.")
+    return (f"Right on {now:.0%} of the ID rows; with its classes read as {', '.join(names)} it would be right on "
+            f"{fits[best]:.0%}. Is the order of its labels wrong? Say it with labels = {names}.")
 
 
 def tokenizers_differ(subject: Subject, parent: Subject) -> str:
     """What to know where a model and its parent read by different words; else ""."""
     if subject.tokenizer.get_vocab() == parent.tokenizer.get_vocab():
         return ""
-    return (f"{subject.name} has a tokenizer of its own ({len(subject.tokenizer)} tokens, its parent's {len(parent.tokenizer)}): each "
-            "reads by its own, and word counts and speeds are of different inputs.")
+    return (f"{subject.name} has a tokenizer of its own ({len(subject.tokenizer)} tokens, its parent's "
+            f"{len(parent.tokenizer)}): each reads by its own, and word counts and speeds are of different inputs.")
 
 
-def verdict(rows: pd.DataFrame, parent_rows: pd.DataFrame, predictions: pd.DataFrame, parent: pd.DataFrame, items: pd.DataFrame,
-            task: Task, margin: float = 0.02, n_boot: int = 1000) -> str:
-    """The verdict on a compressed model beside its parent, in plain words; margin: the smallest difference worth a word."""
-    found = measures.compare(rows, parent_rows, task, n_boot=n_boot).set_index("measure")
-    by = {name: found.loc[name, ["value", "low", "high"]].astype(float) for name in ("id_difference", "ood_difference", "gap_difference")}
-    loyal = loyalty.by_split(predictions, parent, items, task, n_boot).query("measure == 'label_loyalty'").set_index("split")
-    lines = [f"- In distribution it scores {_points(by['id_difference'])} against its parent, out of distribution "
-             f"{_points(by['ood_difference'])}."]
-    grown = by["gap_difference"]
+def verdict(rows: pd.DataFrame, parent_rows: pd.DataFrame, predictions: pd.DataFrame, parent: pd.DataFrame,
+            items: pd.DataFrame, task: Task, margin: float = 0.02, n_boot: int = 1000) -> str:
+    """The verdict on a compressed model beside its parent, in plain words; margin: the smallest difference of note."""
+    compared = measures.compare(rows, parent_rows, task, n_boot=n_boot).set_index("measure")
+    by_id, by_ood, grown = (compared.loc[f"{name}_difference", ["value", "low", "high"]].astype(float)
+                            for name in ("id", "ood", "gap"))
+    lines = [f"- In distribution it scores {_points(by_id)} against its parent, out of distribution {_points(by_ood)}."]
     if grown["low"] > 0 and grown["value"] >= margin:
-        lines.append(f"- **It has forgotten more than its ID score shows**: the gap between the two grew by {_points(grown)}.")
-    elif grown["high"] < margin:
-        lines.append(f"- **It has not forgotten more than its ID score shows**, as far as {100 * margin:g} points: the gap grew by "
+        lines.append("- **It has forgotten more than its ID score shows**: the gap between the two grew by "
                      f"{_points(grown)}.")
+    elif grown["high"] < margin:
+        lines.append(f"- **It has not forgotten more than its ID score shows**, as far as {100 * margin:g} points: the "
+                     f"gap grew by {_points(grown)}.")
     else:
-        lines.append(f"- **Undecided** whether it forgot more than its ID score shows: the gap grew by {_points(grown)}; more OOD "
-                     "rows would tell.")
-    if pd.isna(found.loc["skill_kept", "value"]):
-        lines.append("- Its parent is not surely above chance out of distribution: there is hardly anything that could be forgotten, "
-                     "so this verdict says little.")
-    changed = {split: 1 - loyal.loc[split, "value"] for split in loyal.index if split in ("test", *task.ood)}
-    lines.append("- Answers that are not its parent's: " + ", ".join(f"{share:.1%} of {split}" for split, share in changed.items()) + ".")
-    return "\n".join(lines)
+        lines.append("- **Undecided** whether it forgot more than its ID score shows: the gap grew by "
+                     f"{_points(grown)}; more OOD rows would tell.")
+    if pd.isna(compared.loc["skill_kept", "value"]):
+        lines.append("- Its parent is not surely above chance out of distribution: there is hardly anything that could "
+                     "be forgotten, so this verdict says little.")
+    loyal = loyalty.by_split(predictions, parent, items, task, n_boot)
+    loyal = loyal[loyal["measure"] == "label_loyalty"].set_index("split")["value"]
+    changed = (f"{1 - share:.1%} of {split}" for split, share in loyal.items() if split in ("test", *task.ood))
+    return "\n".join([*lines, f"- Answers that are not its parent's: {', '.join(changed)}."])
 
 
 def _points(estimate: pd.Series) -> str:
