@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from lib import files, store
 from lib.errors import StudyError
 from lib.params.profile import load_profile
+from lib.params.stages import CHAIN
 from lib.tools import integrity
 
 ITEMS = pd.DataFrame({"guid": [f"r{i}" for i in range(6)], "split": ["test"] * 6, "label": [0, 1] * 3})
@@ -48,8 +49,8 @@ def outputs(tmp_path):
 
 def left(outputs: Path) -> set[str]:
     """The files by which Snakemake sees what is done, and the models."""
-    found = [path for path in outputs.rglob("*") if path.name in integrity.LAST]
-    return {path.parent.name for path in found} | {path.name for path in (outputs / "store").iterdir()}
+    done = {path.parent.name for stage in CHAIN.values() for path in outputs.rglob(f"{stage.notebook}/{stage.done}")}
+    return done | {path.name for path in (outputs / "store").iterdir()}
 
 
 ALL = {"01_data", "02_teacher", "04_pruning", "08_loyalty_and_attacks", "09_claims", "k0", "k1"}
@@ -172,16 +173,16 @@ def test_the_command_says_what_it_found(outputs, monkeypatch, capsys):
     monkeypatch.setattr(integrity, "ROOT", outputs.parent)
     shutil.move(outputs, outputs.parent / "outputs" / load_profile("smoke").name)
     cut(outputs.parent / "outputs" / "smoke" / "09_claims" / "ledger.csv")
-    integrity.main(["smoke"])
+    integrity.mend_profile(["smoke"])
     assert "damaged:" in (said := capsys.readouterr().out) and "ledger.csv was altered" in said
     with pytest.raises(SystemExit) as stopped:
-        integrity.main(["smokey"])
+        integrity.mend_profile(["smokey"])
     assert stopped.value.code == 2 and "did you mean 'smoke'" in capsys.readouterr().err
 
 
 def test_where_nothing_ran_nothing_is_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(integrity, "ROOT", tmp_path)
-    integrity.main(["smoke"])
+    integrity.mend_profile(["smoke"])
     assert not any(tmp_path.iterdir()) and not capsys.readouterr().out
 
 

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from lib import safe_yaml
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
-from lib.names import FAMILIES, parse
-from lib.params.schema import TASKS, Grid, Run, Strict
+from lib.params import agreement
+from lib.params.schema import Grid, Run, Strict
 from lib.params.sections import RUNS
 
 IDENTITY = ("profile", "task", "seed")
@@ -38,7 +38,8 @@ def _own(section: str) -> set[str]:
     return set(RUNS[section].model_fields) - set(IDENTITY) - set(Grid.model_fields)
 
 
-GONE = {"processes": "one model is trained by one process; run several models side by side (JOBS=2, SET=common.threads=1)"}
+GONE = {"processes": "one model is trained by one process; run several models side by side (JOBS=2, "
+                     "SET=common.threads=1)"}
 
 
 def _unknown(key: str, where: str, section: str) -> StudyError:
@@ -51,9 +52,9 @@ def _unknown(key: str, where: str, section: str) -> StudyError:
 
 
 def _typed(value: Any, key: str, model: type[Strict]) -> Any:
-    """`papermill -p` hands lists over as text, and YAML 1.1 reads 2e-4 as text: read it again where no text is wanted."""
-    field = model.model_fields.get(key)
-    if not isinstance(value, str) or field is None or field.annotation is str or get_origin(field.annotation) is Literal:
+    """`papermill -p` hands lists over as text, and YAML 1.1 reads 2e-4 as text: read again where no text is wanted."""
+    wanted = model.model_fields[key].annotation if key in model.model_fields else str
+    if not isinstance(value, str) or wanted is str or get_origin(wanted) is Literal:
         return value
     return safe_yaml.parse(value, f"parameter '{key}' = {value!r}")
 
@@ -101,6 +102,10 @@ class Profile:
         layers.append((self.source, _grid_of(section, self.grid.model_dump())))
         return _validate(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
 
+    def runs(self, task: str) -> dict[str, Run]:
+        """section -> the typed parameters of its notebook for a task, whatever the seed."""
+        return {section: self.run(section, task, 0) for section in RUNS}
+
     def flat(self, section: str, task: str, seed: int) -> dict[str, Any]:
         """The same as a plain dict: what `papermill -p` would be given one by one."""
         return self.run(section, task, seed).model_dump()
@@ -127,7 +132,7 @@ def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str
 
 
 def _laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A section with changes. Of new grid.tasks or grid.seeds, dose_tasks and dose_seeds keep those that are still there."""
+    """A section with changes. Of new grid.tasks or grid.seeds, dose_tasks and dose_seeds keep what is still there."""
     merged = {**section, **changes}
     for whole in {"tasks", "seeds"} & set(changes):
         part = merged.get(f"dose_{whole}")
@@ -170,37 +175,8 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     common = _validate(Run, "common", [(source, sections["common"])])
     profile = Profile(common.profile, grid, sections, dict(per_task), source)
     for task in dict.fromkeys((*grid.tasks, *per_task, common.task)):
-        _check_together({section: profile.run(section, task, common.seed) for section in RUNS}, source)
+        agreement.of_notebooks(profile.runs(task), source)
     return profile
-
-
-def _check_together(runs: Mapping[str, Run], source: str) -> None:
-    """Raise StudyError for what one notebook is asked to build on and no earlier one is asked to make."""
-    mitigation, kept = runs["mitigation"], runs["teacher"].checkpoints
-    if "jtt" in mitigation.losses and mitigation.jtt_checkpoint not in kept:
-        raise StudyError(f"{source}: mitigation.jtt_checkpoint = {mitigation.jtt_checkpoint} must be one of "
-                         f"teacher.checkpoints, which are {kept}")
-    pruning, students = runs["pruning"], runs["distillation"].students
-    cut = [f"{kind}-{share * 100:g}" for kind, shares in (("heads", pruning.head_fractions), ("ffn", pruning.ffn_fractions))
-           for share in shares]
-    made = [*students, *(f"imp-{level * 100:g}" for level in pruning.sparsity_levels), *pruning.controls]
-    last = max(pruning.sparsity_levels)
-    if sum(level <= last for level in pruning.run_levels) < 2:
-        raise StudyError(f"{source}: pruning.run_levels = {pruning.run_levels} must hold two or more up to {last}, the highest of "
-                         "pruning.sparsity_levels, whose run passes them; 06_shortcut_samples reads the difficulty there")
-    spread = [name for name in mitigation.losses if name.startswith(("rmc", "smooth_")) and name != "rmc_one_run"]
-    if spread and mitigation.difficulty == "levels" and len(pruning.sparsity_levels) < 2:
-        raise StudyError(f"{source}: mitigation.losses names '{spread[0]}', whose difficulty needs two or more "
-                         f"pruning.sparsity_levels, not {pruning.sparsity_levels}; add one, or set mitigation.difficulty=one_run")
-    for base in mitigation.bases:
-        if base not in made:
-            raise StudyError(f"{source}: mitigation.bases names '{base}', which neither distillation.students nor "
-                             f"pruning.sparsity_levels makes; add it there{nearest(base, made)}")
-    for name in runs["quantization"].recipes:
-        found = parse(name)
-        if found.family in ("heads", "ffn") and found.base not in cut:
-            raise StudyError(f"{source}: quantization.recipes names '{name}', but {found.base} is not made; add its share to "
-                             f"pruning.{'head' if found.family == 'heads' else 'ffn'}_fractions")
 
 
 def _read(path: Path) -> tuple[Any, str]:
@@ -229,7 +205,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
 
 
 def split_overrides(text: str) -> list[str]:
-    """The overrides of one line, such as `mitigation.losses=[rmc, distil] mitigation.alpha=0.3`; spaces may stand in values."""
+    """The overrides of a line: `mitigation.losses=[rmc, distil] mitigation.alpha=0.3`; spaces may stand in values."""
     return [one for one in re.split(r"\s+(?=[a-z_]+\.[a-z_]+=)", text.strip()) if one]
 
 
@@ -254,53 +230,30 @@ def load_profile(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
         _set(raw, override)
     shown = " with ".join([shown, *overrides])
     profile = _build(raw, base, shown)
-    _check_places(profile)
+    for task in profile.grid.tasks:
+        agreement.with_files(profile.runs(task), shown)
     return profile
 
 
-def _check_places(profile: Profile) -> None:
-    """Raise StudyError for a file or folder that a profile names and that is not here; 09 on the reference needs none."""
-    for task in profile.grid.tasks:
-        if task not in TASKS and not (ROOT / task).is_file():
-            raise StudyError(f"{profile.source}: grid.tasks: there is no task file {ROOT / task}; mend the path, which counts "
-                             "from the project's folder")
-        runs = {section: profile.run(section, task, 0) for section in RUNS}
-        encoders = [("common.encoder", runs["teacher"].encoder)]
-        for key, listed in (("distillation.students", runs["distillation"].students),
-                            ("mitigation.bases", runs["mitigation"].bases),
-                            ("quantization.recipes", runs["quantization"].recipes)):
-            encoders += [(key, found.structure) for found in map(parse, listed) if found.family not in FAMILIES]
-        for key, encoder in encoders:
-            folder = ROOT / Path(encoder).expanduser()
-            if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder) and not folder.is_dir():
-                raise StudyError(f"{profile.source}: {key} names '{encoder}', which is no hub id, and there is no folder "
-                                 f"{folder}; mend the path, or give a hub id")
-        attack = runs["loyalty"]
-        if attack.attack_source == "vectors" and not Path(attack.vectors).is_file():
-            raise StudyError(f"{profile.source}: loyalty.vectors: there is no file {attack.vectors}; give the path of a file of "
-                             "word vectors")
-
-
 def changes(ran: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Where the parameters of a run (`Profile.as_dict`, or its params.yaml) differ from others: the task that a value of
-    `per_task` is for, or "", and `section.key=value` with the run's value. Left out are keys that only one of the two knows;
-    `per_task` may name other keys in each, there those of the run count.
+    """Where the parameters of a run (`Profile.as_dict`, or its params.yaml) differ from others: the task that a value
+    of `per_task` is for, or "", and `section.key=value` with the run's value. Left out are keys that only one of the
+    two knows; `per_task` may name other keys in each, there those of the run count.
     """
-    whole, other = ({name: keys for name, keys in given.items() if name != "per_task"} for given in (ran, now))
-    found = [("", f"{name}.{key}={_written(value)}") for name, keys in whole.items() for key, value in keys.items()
-             if value != other.get(name, {}).get(key, value)]
-    tasks, other = (given.get("per_task", {}) for given in (ran, now))
-    return found + [(task, f"{key}={_written(value)}") for task, keys in tasks.items() for key, value in keys.items()
-                    if value != other.get(task, {}).get(key)]
+    changed = [("", f"{name}.{key}={_written(value)}") for name, keys in ran.items() if name != "per_task"
+               for key, value in keys.items() if value != now.get(name, {}).get(key, value)]
+    other = now.get("per_task", {})
+    return changed + [(task, f"{key}={_written(value)}") for task, keys in ran.get("per_task", {}).items()
+                      for key, value in keys.items() if value != other.get(task, {}).get(key)]
 
 
 def _written(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m lib.params.profile PROFILE SECTION [--task T] [--seed K] [--set section.key=value ...]` prints flat YAML."""
-    parser = argparse.ArgumentParser(prog="python -m lib.params.profile", description="Print the parameters of one notebook.")
+def print_parameters(arguments: list[str]) -> None:
+    """Print one notebook's parameters as flat YAML: PROFILE SECTION [--task T] [--seed K] [--set section.key=value]."""
+    parser = argparse.ArgumentParser(prog="python -m lib.params.profile", description="Print a notebook's parameters.")
     parser.add_argument("profile")
     parser.add_argument("section", help=", ".join(RUNS))
     parser.add_argument("--task")
@@ -317,4 +270,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print_parameters(sys.argv[1:])

@@ -5,11 +5,13 @@ lib.params.sections has the parameters of each notebook over these; lib.params.p
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from lib import names
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
 from lib.params.stages import OWN_STAGES, STAGES, Stage
@@ -46,6 +48,29 @@ def _known_task(name: str) -> str:
 def task_folder(task: str) -> str:
     """Folder name of a task: its own name, or a task file's name without its suffix."""
     return Path(task).stem if task.endswith((".yaml", ".yml")) else task
+
+
+def recipe_of(name: str, info: ValidationInfo) -> names.Name:
+    """A model's name taken apart. ValueError for one whose layers the dense model lacks, as far as that is known."""
+    recipe = names.parse(name)
+    layers = info.data.get("encoder_layers") or (OFFLINE_LAYERS if info.data.get("encoder") == "offline" else None)
+    if layers and recipe.family in ("truncated", "scratch", "theseus"):
+        most = layers if recipe.family == "scratch" else layers - 1
+        if int(recipe.structure.split("-")[1]) > most:
+            raise ValueError(f"'{name}': the dense model has {layers} layers, so {recipe.family}-K takes K from 1 to "
+                             f"{most}")
+    return recipe
+
+
+def of_names(*fields: str) -> Callable:
+    """Makes a check of a name and its recipe, which raises ValueError, the validator of lists of names."""
+    def validator(check: Callable[[str, names.Name], None]) -> Any:
+        def validate(cls, value: list[str], info: ValidationInfo) -> list[str]:
+            for name in value:
+                check(name, recipe_of(name, info))
+            return value
+        return field_validator(*fields)(classmethod(validate))
+    return validator
 
 
 class Strict(BaseModel):

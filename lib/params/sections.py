@@ -1,4 +1,4 @@
-"""The parameters of each notebook, over those that all are handed (lib.params.schema); the profiles' sections are named so."""
+"""The parameters of each notebook over those that all are handed (lib.params.schema), by the sections of a profile."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,7 +11,6 @@ from lib.errors import nearest
 from lib.files import ROOT
 from lib.params.schema import (
     EXAMPLE_TASK,
-    OFFLINE_LAYERS,
     Count,
     Grid,
     Inside,
@@ -21,6 +20,8 @@ from lib.params.schema import (
     Run,
     Seeds,
     Share,
+    of_names,
+    recipe_of,
 )
 from lib.params.stages import OWN_STAGES
 
@@ -28,17 +29,6 @@ Source = Literal["synonyms", "wordnet", "vectors", "characters"]
 Runtime = Literal["eager", "compiled", "onnx_fp32", "onnx_int8"]
 Levels = Annotated[list[Inside], Once]
 Names = Annotated[list[str], Once]
-
-
-def _recipe(name: str, info: ValidationInfo) -> names.Name:
-    """A model's name taken apart. Raises ValueError for one whose layers the dense model lacks, as far as that is known."""
-    found = names.parse(name)
-    layers = info.data.get("encoder_layers") or (OFFLINE_LAYERS if info.data.get("encoder") == "offline" else None)
-    if layers and found.family in ("truncated", "scratch", "theseus"):
-        most = layers if found.family == "scratch" else layers - 1
-        if int(found.structure.split("-")[1]) > most:
-            raise ValueError(f"'{name}': the dense model has {layers} layers, so {found.family}-K takes K from 1 to {most}")
-    return found
 
 
 class Data(Run):
@@ -59,20 +49,16 @@ class Distillation(Run):
     section = "distillation"
     students: Names
 
-    @field_validator("students")
-    @classmethod
-    def _students(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        for name in value:
-            found = _recipe(name, info)
-            if found.family in ("dense", "untrained", "theseus", "imp", "heads", "ffn") or found.quantization:
-                raise ValueError(f"'{name}': a student is truncated-*, scratch-* or a hub id; pruned models are made in "
-                                 "pruning, replaced and quantised ones in quantization.recipes")
-            if found.variant:
-                raise ValueError(f"'{name}': runs with more steps are pruning.controls")
-            if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
-                raise ValueError(f"'{name}': a student is fine-tuned alone or with + {', + '.join(names.STUDENT_LOSSES)}; "
-                                 "other losses are mitigation's")
-        return value
+    @of_names("students")
+    def _students(name: str, recipe: names.Name) -> None:
+        if recipe.family in ("dense", "untrained", "theseus", "imp", "heads", "ffn") or recipe.quantization:
+            raise ValueError(f"'{name}': a student is truncated-*, scratch-* or a hub id; pruned models are made in "
+                             "pruning, replaced and quantised ones in quantization.recipes")
+        if recipe.variant:
+            raise ValueError(f"'{name}': runs with more steps are pruning.controls")
+        if recipe.loss not in ("vanilla", *names.STUDENT_LOSSES):
+            raise ValueError(f"'{name}': a student is fine-tuned alone or with + {', + '.join(names.STUDENT_LOSSES)}; "
+                             "other losses are mitigation's")
 
 
 class Pruning(Run):
@@ -84,19 +70,15 @@ class Pruning(Run):
     recovery_epochs: Positive
     controls: Names
 
-    @field_validator("controls")
-    @classmethod
-    def _controls(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        for name in value:
-            found = _recipe(name, info)
-            if not found.variant or found.loss != "vanilla" or found.quantization:
-                raise ValueError(f"'{name}': a control is a structure with one of -{', -'.join(names.VARIANTS)}, such as "
-                                 "imp-70-after")
-            if found.family not in ("dense", "imp", "truncated", "scratch") or \
-                    found.variant == "after" and found.family not in ("dense", "imp"):
-                raise ValueError(f"'{name}': controls are dense-after, imp-*-after, dense-2x, imp-*-2x, truncated-*-2x, "
-                                 "scratch-*-2x")
-        return value
+    @of_names("controls")
+    def _controls(name: str, recipe: names.Name) -> None:
+        if not recipe.variant or recipe.loss != "vanilla" or recipe.quantization:
+            raise ValueError(f"'{name}': a control is a structure with one of -{', -'.join(names.VARIANTS)}, such as "
+                             "imp-70-after")
+        if recipe.family not in ("dense", "imp", "truncated", "scratch") or \
+                recipe.variant == "after" and recipe.family not in ("dense", "imp"):
+            raise ValueError(f"'{name}': controls are dense-after, imp-*-after, dense-2x, imp-*-2x, truncated-*-2x, "
+                             "scratch-*-2x")
 
 
 class Quantization(Run):
@@ -107,22 +89,19 @@ class Quantization(Run):
     replace_rate: Inside
     replace_share: Inside
 
-    @field_validator("recipes")
-    @classmethod
-    def _recipes(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        for name in value:
-            found = _recipe(name, info)
-            if found.family == "untrained" or name == "dense":
-                raise ValueError(f"'{name}' is made in 02_teacher: name a compression of it, such as dense + ptq8")
-            if found.loss not in ("vanilla", *names.STUDENT_LOSSES):
-                raise ValueError(f"'{name}': recipes take + {', + '.join(names.STUDENT_LOSSES)}; other losses are mitigation's")
-            if found.family in ("heads", "ffn") and found.loss != "vanilla":
-                raise ValueError(f"'{name}': heads and width are cut from the finished dense model without a loss; write "
-                                 f"{found.base} + {found.quantization or 'ptq8'}")
-            if found.family == "theseus" and found.loss in names.TRANSFERS:
-                raise ValueError(f"'{name}': while layers are replaced there are none to compare with the teacher's; take "
-                                 "+ distil")
-        return value
+    @of_names("recipes")
+    def _recipes(name: str, recipe: names.Name) -> None:
+        if recipe.family == "untrained" or name == "dense":
+            raise ValueError(f"'{name}' is made in 02_teacher: name a compression of it, such as dense + ptq8")
+        if recipe.loss not in ("vanilla", *names.STUDENT_LOSSES):
+            raise ValueError(f"'{name}': recipes take + {', + '.join(names.STUDENT_LOSSES)}; other losses are "
+                             "mitigation's")
+        if recipe.family in ("heads", "ffn") and recipe.loss != "vanilla":
+            raise ValueError(f"'{name}': heads and width are cut from the finished dense model without a loss; write "
+                             f"{recipe.base} + {recipe.quantization or 'ptq8'}")
+        if recipe.family == "theseus" and recipe.loss in names.TRANSFERS:
+            raise ValueError(f"'{name}': while layers are replaced there are none to compare with the teacher's; take "
+                             "+ distil")
 
 
 class ShortcutSamples(Run):
@@ -146,11 +125,12 @@ class Doses(Run):
     def _models(cls, value: list[str], info: ValidationInfo) -> list[str]:
         pruned = [name for name in value if names.parse(name).family == "imp" and " + " not in name]
         for name in value:
-            found = _recipe(name, info)
-            if found.family not in ("truncated", "scratch", "imp") or found.variant or found.quantization or \
-                    found.loss not in ("vanilla", "distil", "rmc") or (found.loss == "rmc" and found.setting != "one_run"):
-                raise ValueError(f"'{name}' must be truncated-*, scratch-* or imp-*, alone or with + distil or + rmc_one_run")
-            if found.loss == "rmc" and not pruned:
+            recipe = recipe_of(name, info)
+            if recipe.family not in ("truncated", "scratch", "imp") or recipe.variant or recipe.quantization or \
+                    (recipe.loss, recipe.setting) not in (("vanilla", ""), ("distil", ""), ("rmc", "one_run")):
+                raise ValueError(f"'{name}' must be truncated-*, scratch-* or imp-*, alone or with + distil or "
+                                 "+ rmc_one_run")
+            if recipe.loss == "rmc" and not pruned:
                 raise ValueError(f"'{name}' takes its difficulty from a pruning run: add one, such as imp-70")
         return value
 
@@ -158,8 +138,8 @@ class Doses(Run):
     @classmethod
     def _run_levels(cls, value: list[float], info: ValidationInfo) -> list[float]:
         models = [names.parse(name) for name in info.data.get("models", ())]
-        last = max((float(found.structure.split("-")[1]) for found in models if found.family == "imp"), default=100)
-        if "rmc" in {found.loss for found in models} and sum(level * 100 <= last for level in value) < 2:
+        last = max((float(recipe.structure.split("-")[1]) for recipe in models if recipe.family == "imp"), default=100)
+        if "rmc" in {recipe.loss for recipe in models} and sum(level * 100 <= last for level in value) < 2:
             raise ValueError(f"rmc_one_run needs two or more up to {last / 100:g}, where the run of imp-{last:g} ends")
         return value
 
@@ -171,14 +151,10 @@ class Mends(Run):
     structures: Names
     n_boot: Annotated[int, Field(ge=100)]
 
-    @field_validator("bases", "structures")
-    @classmethod
-    def _structures(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        for name in value:
-            found = _recipe(name, info)
-            if " + " in name or found.family not in ("truncated", "imp"):
-                raise ValueError(f"'{name}' must be truncated-* or imp-*, without a loss")
-        return value
+    @of_names("bases", "structures")
+    def _structures(name: str, recipe: names.Name) -> None:
+        if " + " in name or recipe.family not in ("truncated", "imp"):
+            raise ValueError(f"'{name}' must be truncated-* or imp-*, without a loss")
 
 
 class Mitigation(Run):
@@ -192,14 +168,11 @@ class Mitigation(Run):
     jtt_checkpoint: Inside
     difficulty: Literal["levels", "one_run"]
 
-    @field_validator("bases")
-    @classmethod
-    def _bases(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        for name in value:
-            found = _recipe(name, info)
-            if " + " in name or found.family in ("dense", "untrained", "theseus", "heads", "ffn"):
-                raise ValueError(f"'{name}' must be imp-*, truncated-*, scratch-* or a hub id, without a loss, such as imp-70")
-        return value
+    @of_names("bases")
+    def _bases(name: str, recipe: names.Name) -> None:
+        if " + " in name or recipe.family in ("dense", "untrained", "theseus", "heads", "ffn"):
+            raise ValueError(f"'{name}' must be imp-*, truncated-*, scratch-* or a hub id, without a loss, such as "
+                             "imp-70")
 
     @field_validator("losses")
     @classmethod
@@ -278,7 +251,8 @@ class YourModel(Placed):
     @classmethod
     def _parent(cls, value: str, info: ValidationInfo) -> str:
         if bool(value) != bool(info.data.get("model")):
-            raise ValueError("model and parent are two of a pair: give a folder or hub id of each, or neither for the example")
+            raise ValueError("model and parent are two of a pair: give a folder or hub id of each, or neither for the "
+                             "example")
         return value
 
 
@@ -299,11 +273,11 @@ class YourTask(Data, Teacher):
     @field_validator("compressed")
     @classmethod
     def _compressed(cls, value: str, info: ValidationInfo) -> str:
-        found = _recipe(value, info)
-        if value == "dense" or found.family in ("untrained", "theseus", "heads", "ffn") or found.variant \
-                or found.quantization == "qat8" or found.loss not in ("vanilla", *names.STUDENT_LOSSES):
-            raise ValueError(f"'{value}' is not made here; give truncated-*, scratch-*, imp-* or a hub id, alone or with + "
-                             f"{', '.join(names.STUDENT_LOSSES)}, or one of these or dense with + ptq8, ptq4")
+        recipe = recipe_of(value, info)
+        if value == "dense" or recipe.family in ("untrained", "theseus", "heads", "ffn") or recipe.variant \
+                or recipe.quantization == "qat8" or recipe.loss not in ("vanilla", *names.STUDENT_LOSSES):
+            raise ValueError(f"'{value}' is not made here; give truncated-*, scratch-*, imp-* or a hub id, alone or "
+                             f"with + {', '.join(names.STUDENT_LOSSES)}, or one of these or dense with + ptq8, ptq4")
         return value
 
     @property

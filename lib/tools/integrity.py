@@ -1,5 +1,5 @@
-"""Before a run: find what is damaged under `outputs/<profile>`, or was put there by another hand, name it, and take it away
-so that Snakemake has it made anew. Finished models that are sound are not trained again.
+"""Before a run: find what is damaged under `outputs/<profile>`, or was put there by another hand, name it, and take it
+away so that Snakemake has it made anew. Finished models that are sound are not trained again.
 
     python -m lib.tools.integrity PROFILE      # what `make study` does first
 """
@@ -14,18 +14,18 @@ from lib import files
 from lib.errors import StudyError
 from lib.files import ROOT
 from lib.params.profile import load_profile
-from lib.params.stages import STAGES
+from lib.params.stages import CHAIN, MODELS
 
 VERIFIED = ".verified.json"
-LAST = ("data.parquet", "models.json", "difficulty.parquet", "responses.csv", "mends.csv", "attacks.parquet", "ledger.csv")
+DONE = {stage.notebook: stage.done for stage in CHAIN.values()}
 DAY = 86400  # seconds after which a temporary file is surely nobody's any more
 
 
 def mend(outputs: Path) -> list[str]:
-    """Take away what is damaged under `outputs/<profile>` and the files by which Snakemake tells that its stage is done
-    (`LAST`); one line for each find.
+    """Take away what is damaged under `outputs/<profile>` and the file by which Snakemake tells that its stage is done
+    (`Stage.done`); one line for each find.
 
-    With a damaged model goes the `models.json` of every stage that lists it. A file that was found sound is not read
+    With a damaged model goes the list of models of every stage that names it. A file that was found sound is not read
     again while its size and time of change stay (`.verified.json`); models and tables are held to their checksums once
     more when they are loaded. What killed runs left half-written goes after a day.
     """
@@ -36,17 +36,15 @@ def mend(outputs: Path) -> list[str]:
             said.append(f"{folder}: {wrong}; this model is made anew")
             gone.add(folder.name)
             shutil.rmtree(folder)
-    for stage in sorted(path for pattern in ("*", "*/seed*/*") for path in outputs.glob(pattern) if path.name in STAGES.values()):
-        done = tuple(name for name in LAST if (stage / name).exists())
-        if not done:
+    for stage in sorted(path for pattern in ("*", "*/seed*/*") for path in outputs.glob(pattern) if path.name in DONE):
+        if not (done := stage / DONE[stage.name]).exists():
             continue
-        wrong = [f"{stage}: {found}" for found in [books.fault(stage, done)] if found]
-        for folder in sorted(path.parent for path in stage.glob(f"*/**/{files.CHECKSUMS}")):
-            wrong += [f"{folder}: {found}" for found in [books.fault(folder, ())] if found]
+        folders = [stage, *sorted(path.parent for path in stage.glob(f"*/**/{files.CHECKSUMS}"))]
+        wrong = [f"{folder}: {fault}; its notebook runs again" for folder in folders
+                 if (fault := books.fault(folder, (done.name,) if folder == stage else ()))]
         if wrong or gone & _keys(stage):
-            said += [f"{line}; its notebook runs again" for line in wrong]
-            for name in done:
-                (stage / name).unlink()
+            said += wrong
+            done.unlink()
     for left in outputs.rglob(".*-*"):
         if left.lstat().st_mtime < time.time() - DAY:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -84,13 +82,12 @@ class _Books:
 
 def _keys(stage: Path) -> set[str]:
     """Keys of the models that a stage lists."""
-    if not (stage / "models.json").exists():
-        return set()
-    return {record["key"] for record in json.loads((stage / "models.json").read_text())}
+    listed = stage / MODELS
+    return {record["key"] for record in json.loads(listed.read_text())} if listed.exists() else set()
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m lib.tools.integrity PROFILE` mends what an earlier run of the profile left, and says what it found."""
+def mend_profile(arguments: list[str]) -> None:
+    """`python -m lib.tools.integrity PROFILE` mends what an earlier run left, and says what was wrong."""
     if len(arguments) != 1:
         sys.exit("usage: python -m lib.tools.integrity PROFILE")
     try:
@@ -106,4 +103,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    mend_profile(sys.argv[1:])

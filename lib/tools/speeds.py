@@ -1,4 +1,4 @@
-"""What arithmetic costs here: params/speeds.yaml, the shapes of encoders without their weights, and this machine measured."""
+"""What arithmetic costs: params/speeds.yaml, the shapes of encoders without their weights, this machine measured."""
 
 import os
 import time
@@ -19,7 +19,7 @@ from lib.params.schema import Positive, Strict
 
 
 class Machine(Strict):
-    """Achieved GFLOP/s of one job: training, predicting, predicting with quantised models; seconds that a step takes beside."""
+    """Achieved GFLOP/s of one job: training, predicting, predicting with quantised models; seconds of a step beside."""
 
     kind: Literal["cpu", "accelerator"]
     dtype: Literal["fp32", "bf16"]
@@ -55,7 +55,7 @@ class Fixed(Strict):
 
 
 class Shape(Strict):
-    """An encoder's size: layers, hidden width, feed-forward width; vocabulary, positions and token types of its embeddings."""
+    """An encoder's size: layers, hidden and feed-forward width; what its embeddings know."""
 
     layers: int
     hidden: int
@@ -76,9 +76,9 @@ class Shape(Strict):
 
     def parameters(self, labels: int) -> int:
         """All parameters of a classifier, embeddings, pooler and norms among them."""
-        h = self.hidden
-        layer = self.layer_weights + 9 * h + self.ffn
-        return (self.vocabulary + self.positions + self.types + 2) * h + self.layers * layer + h**2 + h + (h + 1) * labels
+        h, layer = self.hidden, self.layer_weights + 9 * self.hidden + self.ffn
+        embeddings = (self.vocabulary + self.positions + self.types + 2) * h
+        return embeddings + self.layers * layer + h**2 + h + (h + 1) * labels
 
 
 class Split(Strict):
@@ -125,8 +125,8 @@ def shape(encoder: str, revision: str = "") -> Shape:
     try:
         pretrained.depth(encoder, revision)
     except StudyError as error:
-        raise StudyError(f"the shape of encoder '{encoder}' is not known ({error}); to plan without it, state its shape in "
-                         "params/speeds.yaml, encoders") from None
+        raise StudyError(f"the shape of encoder '{encoder}' is not known ({error}); to plan without it, state its "
+                         "shape in params/speeds.yaml, encoders") from None
     source, where = pretrained.resolve(encoder, revision)
     config = AutoConfig.from_pretrained(source, **where)
     ffn = getattr(config, "intermediate_size", None) or config.hidden_dim
@@ -136,16 +136,17 @@ def shape(encoder: str, revision: str = "") -> Shape:
 
 
 def shape_of(name: str, dense: Shape) -> Shape:
-    """The shape of a model by its name; dense: that of the dense model. Raises StudyError for layers that it does not have."""
-    found = names.parse(name)
-    if found.family not in names.FAMILIES:
-        return shape(found.structure)
-    level = found.structure.partition("-")[2].partition("-")[0]
-    if found.family == "theseus" and not 1 <= int(level) < dense.layers:
-        raise StudyError(f"{name!r}: the dense model has {dense.layers} layers, so theseus-K takes K from 1 to {dense.layers - 1}")
-    if found.family == "ffn":
+    """The shape of a model by its name; dense: that of the dense model. StudyError for layers that it does not have."""
+    recipe = names.parse(name)
+    if recipe.family not in names.FAMILIES:
+        return shape(recipe.structure)
+    level = recipe.structure.partition("-")[2].partition("-")[0]
+    if recipe.family == "theseus" and not 1 <= int(level) < dense.layers:
+        raise StudyError(f"{name!r}: the dense model has {dense.layers} layers, so theseus-K takes K from 1 to "
+                         f"{dense.layers - 1}")
+    if recipe.family == "ffn":
         return dense.model_copy(update={"ffn": max(1, dense.ffn - round(float(level) / 100 * dense.ffn))})
-    kept = int(level) if found.family == "theseus" else len(encoders.layers_for(found.structure, dense.layers))
+    kept = int(level) if recipe.family == "theseus" else len(encoders.layers_for(recipe.structure, dense.layers))
     return dense.model_copy(update={"layers": kept})
 
 
@@ -156,26 +157,27 @@ def dense_shape(run) -> Shape:
 
 
 def calibrate(run, tokens: float, seconds: float = 6.0) -> Machine:
-    """This machine's speeds with the run's dense shape, batch size, threads, dtype and device, on random weights and random
-    rows of `tokens` in the mean; about three times `seconds`. Let nothing else run beside it."""
+    """This machine's speeds with the run's dense shape, batch size, threads, dtype and device, on random weights and
+    random rows of `tokens` in the mean; about three times `seconds`. Let nothing else run beside it."""
     device = devices.device(run.device)
     dtype = devices.dtype(run.dtype, device)
     devices.deterministic(0, run.threads)
     dense, draw = dense_shape(run), np.random.default_rng(0)
     model = BertForSequenceClassification(BertConfig(
-        vocab_size=dense.vocabulary, hidden_size=dense.hidden, num_hidden_layers=dense.layers, intermediate_size=dense.ffn,
-        num_attention_heads=next(n for n in (12, 8, 4, 2, 1) if dense.hidden % n == 0), type_vocab_size=max(1, dense.types),
-        max_position_embeddings=dense.positions, hidden_dropout_prob=run.dropout, attention_probs_dropout_prob=run.dropout))
+        vocab_size=dense.vocabulary, hidden_size=dense.hidden, num_hidden_layers=dense.layers,
+        intermediate_size=dense.ffn, max_position_embeddings=dense.positions, type_vocab_size=max(1, dense.types),
+        num_attention_heads=next(n for n in (12, 8, 4, 2, 1) if dense.hidden % n == 0),
+        hidden_dropout_prob=run.dropout, attention_probs_dropout_prob=run.dropout))
     if run.freeze_embeddings:
         model.base_model.embeddings.requires_grad_(False)
     lengths = np.clip(draw.poisson(tokens, 16 * run.batch_size), 4, run.max_length)
-    ids, labels = [draw.integers(0, dense.vocabulary, n) for n in lengths], np.zeros(len(lengths), np.int64)
-    rows = batches.Encoded(ids, None, labels, lengths, 0)
+    ids = [draw.integers(0, dense.vocabulary, n) for n in lengths]
+    rows = batches.Encoded(ids, None, np.zeros(len(lengths), np.int64), lengths, 0)
     forward = float(np.mean([dense.flops(n, 2) for n in lengths])) / 1e9
 
     def train(steps: int) -> float:
         plan = loop.Plan(steps=steps, batch_size=run.batch_size, learning_rate=1e-6, warmup=0.0, weight_decay=0.0,
-                             dtype=dtype, device=device, seed=0)
+                         dtype=dtype, device=device, seed=0)
         _, cost = loop.fit(model, rows, lambda logits, _: logits.float().square().mean(), plan)
         return cost["rows_per_second"]
 
@@ -191,8 +193,9 @@ def calibrate(run, tokens: float, seconds: float = 6.0) -> Machine:
     predicting = predict(model, dtype)
     quantized = predict(quantization.quantize(model, "ptq8"), "fp32")
     what = torch.cuda.get_device_name() if device == "cuda" else device
+    origin = (f"measured: {what}, batches of {run.batch_size} rows of {tokens:.0f} tokens, {dense.layers} layers of "
+              f"{dense.hidden}")
+    gflops = {"train": 3 * speed, "predict": predicting, "quantized": quantized}
     return Machine(kind="cpu" if device == "cpu" else "accelerator", dtype=dtype, threads=run.threads,
-                   cores=os.cpu_count() or 1, train=round(3 * speed * forward, 1), predict=round(predicting * forward, 1),
-                   quantized=round(quantized * forward, 1), step=0.0,
-                   origin=f"measured: {what}, batches of {run.batch_size} rows of {tokens:.0f} tokens, {dense.layers} layers of "
-                          f"{dense.hidden}")
+                   cores=os.cpu_count() or 1, step=0.0, origin=origin,
+                   **{key: round(rows * forward, 1) for key, rows in gflops.items()})
