@@ -18,7 +18,7 @@ from lib import files, store
 from lib.errors import StudyError
 from lib.figures import theme
 from lib.figures.placing import end_labels, largest_loss, point_labels, subcase_name, unseen_ranges
-from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, color_of, ink, label_of, style_of, themed
+from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, color_of, ink, label_of, themed
 
 ID_SPLITS = ("train", "dev", "test")
 ACCURACY = "accuracy, % (higher is better)"
@@ -77,8 +77,7 @@ def forgetting_curve(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = 
     ends = []
     for model, rows in seen.groupby("model", sort=False):
         line = rows.groupby("count")[["value", "low", "high"]].mean().sort_index(ascending=False)
-        theme.band(ax, line.index, line, alpha=0.1, **style_of(model))
-        ends.append((line.index[-1], line.value.iloc[-1] * 100, label_of(model), color_of(model)))
+        ends.append(theme.model_band(ax, line.index, line, model, alpha=0.1))
     names = seen.groupby("count").apply(subcase_name, include_groups=False)
     names.iloc[-1] = names.iloc[-1].replace("(", "(depth ")
     ax.set_xscale("log")

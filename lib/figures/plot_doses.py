@@ -6,7 +6,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from lib.figures import theme
 from lib.figures.placing import end_labels
-from lib.figures.theme import GREY, check, color_of, ink, label_of, style_of, themed
+from lib.figures.theme import GREY, check, color_of, ink, label_of, themed
 
 AXES = {"shortcut_rate": "train rows on which the shortcut holds", "n_train": "training rows (log scale)"}
 KINDS = {"rows": "o", "steps": "s", "weights": "^", "loss": "D"}
@@ -27,8 +27,7 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
                                (right, "gap_difference", "gap beyond dense (points)\nlower is better")):
         ends = []
         for model, line in frame[frame["measure"] == measure].sort_values("dose").groupby("model", sort=False):
-            theme.band(ax, line["dose"], line, alpha=0.14, **style_of(model))
-            ends.append((line["dose"].iloc[-1], line["value"].iloc[-1] * 100, label_of(model), color_of(model)))
+            ends.append(theme.model_band(ax, line["dose"], line, model, alpha=0.14))
         ax.axhline(chance * 100 if measure == "ood" else 0, color=GREY, linestyle=":", linewidth=1)
         ax.set_title(title)
         if axis == "n_train":
@@ -89,8 +88,7 @@ def more_rows(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
         ends = []
         for base, line in frame.sort_values("rows").groupby("base", sort=False):
             gain = line[[f"{prefix}{end}" for end in interval]].set_axis(interval, axis="columns")
-            theme.band(ax, line["rows"], gain, **style_of(base))
-            ends.append((line["rows"].iloc[-1], gain["value"].iloc[-1] * 100, label_of(base), color_of(base)))
+            ends.append(theme.model_band(ax, line["rows"], gain, base))
         ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
         ax.set(title=title, xlabel="new training rows", ylabel="gain (points), higher is better" if prefix else "")
         if not prefix:

@@ -30,7 +30,7 @@ def instance_effects(effects: pd.DataFrame, smallest: float = 0.02, *, smoke: bo
     differences below the smallest effect of interest, `smallest` to either side.
     """
     keys = ["task", "base", "control"]
-    _check(effects, "instance_effects", [*keys, "seed"], ["value"])
+    check(effects, "instance_effects", [*keys, "seed"], ["value"])
     groups = tables.over_seeds(effects, keys)
     places, heads, y = [], [], 0.0
     for (task, base), part in groups.groupby(keys[:2], sort=False):
@@ -71,7 +71,7 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
         ("rank", "rank agreement with the variance over levels", 0)
     table = rivals[rivals["measure"] == measure]
     known = table.dropna(subset="value")
-    _check(known, "price_dots", ["score", "on"], ["value", "low", "high"])
+    check(known, "price_dots", ["score", "on"], ["value", "low", "high"])
     unknown = costs["dense_runs"].reindex(known["score"]).isna()
     if unknown.any():
         score = unknown.index[unknown.argmax()]
@@ -121,9 +121,3 @@ def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     ax.margins(y=0.12)
     end_labels(ax, ends)
     return fig
-
-
-def _check(frame: pd.DataFrame, figure: str, names: list[str], values: list[str]) -> None:
-    """`theme.check` of the values, with columns of names as the key."""
-    numbered = frame.assign(**{name: pd.factorize(frame[name])[0] for name in names if name in frame})
-    check(numbered, figure, names, values)

@@ -46,7 +46,8 @@ DASHES = {
     "theseus": (0, (7, 1.5, 1, 1.5)), "theseus-constant": (0, (2, 1.5)),
 }  # fmt: skip
 TRUTH = {"shortcut holds": "#9a9a9a", "shortcut fails": "#b21b3f", "all": "#9a9a9a"}
-WORDS = {"task", "model", "split", "part", "subcase", "loss", "is_shortcut", "found_on", "measure", "base", "mend"}
+WORDS = {"task", "model", "split", "part", "subcase", "loss", "is_shortcut", "found_on", "measure", "base", "mend",
+         "control", "score", "on"}  # columns of names; all others hold numbers
 GREY = "#444444"
 
 
@@ -211,6 +212,12 @@ def band(ax, x, line: pd.DataFrame, alpha: float = 0.16, **style) -> None:
     """A line through `value` and its interval from `low` to `high`, in percent."""
     ax.fill_between(x, line.low * 100, line.high * 100, color=style["color"], alpha=alpha, linewidth=0)
     ax.plot(x, line.value * 100, **style)
+
+
+def model_band(ax, x, line: pd.DataFrame, model: str, alpha: float = 0.16) -> tuple:
+    """A model's `band`; returns its entry for `placing.end_labels`."""
+    band(ax, x, line, alpha, **style_of(model))
+    return np.asarray(x)[-1], line.value.iloc[-1] * 100, label_of(model), color_of(model)
 
 
 def dot(ax, row, y: float, color: str, scale: float = 100, width: float = 1.5, alpha: float = 1, **marker) -> None:
