@@ -1,9 +1,4 @@
-"""The study's figures: each takes a tidy frame and returns a matplotlib Figure.
-
-One theme and one colour per method. A model's colour is that of its loss where it has one, else that of its
-compression (`color_of`); its marker and dashes are those of its compression. Scores come as fractions in [0, 1] and are
-drawn in percent. `smoke=True` marks a figure as no result.
-"""
+"""The figures of scores, of difficulty and of training, and how a figure is saved; fractions are drawn in percent."""
 
 from pathlib import Path
 

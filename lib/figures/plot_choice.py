@@ -1,7 +1,4 @@
-"""The figures of loyalty, attack and cost, over many models at once; colours and names as in `lib.figures.theme`.
-
-Scores come as fractions in [0, 1] and are drawn in percent. `smoke=True` marks a figure as no result.
-"""
+"""The figures of loyalty, attack and cost, over many models at once; fractions are drawn in percent."""
 
 import textwrap
 
@@ -32,8 +29,7 @@ def loyalty_figure(table: pd.DataFrame, null: pd.DataFrame | None = None, *, smo
                    for t in (table, null))
     check(table, "loyalty_figure", ["model", "split"], ["value", "low", "high"])
     models, splits = list(table["model"].unique()), list(table["split"].unique())
-    height = 1.8 + 0.21 * len(models)
-    fig, axes = theme.panels("Does it still answer as its teacher does?", smoke, height, len(splits))
+    fig, axes = theme.panels("Does it still answer as its teacher does?", smoke, 1.8 + 0.21 * len(models), len(splits))
     about_band = ["grey band: dense models of two seeds (95 %), the churn that means nothing"]
     theme.notes(fig, smoke, "label loyalty: rows labelled as the teacher labels them (higher is closer)",
                 *(about_band if null is not None and len(null) else []))

@@ -1,7 +1,4 @@
-"""The figures of what populations forget and of what foretells it; colours and names as in `lib.figures.theme`.
-
-Shares come as fractions in [0, 1] and are drawn in percent, AUCs as they are. `smoke=True` marks a figure as no result.
-"""
+"""The figures of what populations forget and of what foretells it; fractions are drawn in percent, AUCs as they are."""
 
 from collections.abc import Callable
 

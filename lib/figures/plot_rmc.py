@@ -1,8 +1,4 @@
-"""The figures of what RMC is read against: its controls, the price of its difficulty, its alpha.
-
-Colours and names as in `lib.figures.theme`. Scores and differences come as fractions and are drawn in percent and
-points. `smoke=True` marks a figure as no result.
-"""
+"""What RMC is read against: its controls, the price of its difficulty, its alpha; fractions are drawn in percent."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,8 @@
-"""What the study's figures share: one theme, one colour and name per method, lines and axes."""
+"""What the study's figures share: one theme, one colour and name per method, lines and axes.
+
+A figure takes a tidy frame and returns a matplotlib Figure; `smoke=True` marks it as no result. A model's colour is
+that of its loss where it has one, else that of its compression; its marker and dashes are those of its compression.
+"""
 
 import functools
 import re
