@@ -101,7 +101,8 @@ def cell_sums(frame: pd.DataFrame, cell: np.ndarray, values: np.ndarray, n_boot:
     of_seed = pd.factorize(frame["seed"], sort=True)[0] if "seed" in frame else np.zeros(len(frame), dtype=int)
     n_units, n_seeds, n_cells, k = len(block), of_seed.max() + 1, cell.max() + 1, values.shape[1]
     column = of_seed * n_cells + cell
-    table = sparse.hstack([sparse.csr_matrix((values[:, j].astype(float), (unit, column)), shape=(n_units, n_seeds * n_cells))
+    shape = (n_units, n_seeds * n_cells)
+    table = sparse.hstack([sparse.csr_matrix((values[:, j].astype(float), (unit, column)), shape=shape)
                            for j in range(k)], format="csr")
     seed_weights = np.vstack([np.ones(n_seeds), draw(np.zeros(n_seeds, dtype=int), n_boot, _rng(seed, 0))])
     parts = [np.asarray(table.sum(axis=0))]
@@ -114,8 +115,7 @@ def cell_sums(frame: pd.DataFrame, cell: np.ndarray, values: np.ndarray, n_boot:
 def mean_known(values: np.ndarray, axis: int, weights: np.ndarray | float = 1.0) -> np.ndarray:
     """Weighted mean over an axis of the values that are known; NaN where none is."""
     known = ~np.isnan(values) * weights
-    total = known.sum(axis=axis)
-    return _ratio((np.nan_to_num(values) * known).sum(axis=axis), total)
+    return ratio((np.nan_to_num(values) * known).sum(axis=axis), known.sum(axis=axis))
 
 
 def scores(frame: pd.DataFrame, entry: np.ndarray, kinds: list[str], n_boot: int, seed: int,
@@ -146,15 +146,16 @@ def _fold(sums: np.ndarray, major: np.ndarray, kind: str) -> np.ndarray:
     """One score [1 + n_boot, seeds] from an entry's sums [1 + n_boot, seeds, cells, (correct, confidence, loss, n)]."""
     correct, confidence, loss, n = np.moveaxis(sums, -1, 0)
     if kind == "balanced":
-        per_cell = _ratio(correct, n)
+        per_cell = ratio(correct, n)
         per_subcase = np.stack([mean_known(per_cell[..., major == m], -1) for m in np.unique(major)], axis=-1)
         return mean_known(per_subcase, -1)
     top = {"accuracy": correct, "confidence": confidence, "loss": loss, "overconfidence": confidence - correct,
            "ece": np.abs(confidence - correct)}[kind]
-    return _ratio(top.sum(-1), n.sum(-1))
+    return ratio(top.sum(-1), n.sum(-1))
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """top / bottom, NaN where bottom is not above 0."""
     return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom > 0)
 
 
@@ -175,6 +176,13 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
     """The 95 % t interval (low, high) of the mean of two or more seeds' values."""
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def of_seeds(values: np.ndarray, low: float = np.nan, high: float = np.nan) -> dict:
+    """value, low, high, seeds: the mean of the seeds' values and its t interval; of one seed low and high, its own."""
+    if len(values) > 1:
+        low, high = t_interval(values)
+    return {"value": float(np.mean(values)), "low": float(low), "high": float(high), "seeds": len(values)}
 
 
 def intervals(entries: list[tuple[dict, pd.DataFrame, str]], n_boot: int, seed: int) -> pd.DataFrame:

@@ -12,7 +12,8 @@ import pandas as pd
 from lib.analysis.tables import case_name
 from lib.errors import StudyError, nearest
 
-FRONT = {"dev": "high", "ood": "high", "label_loyalty": "high", "after_attack": "high", "bytes": "low", "latency_ms": "low"}
+FRONT = {"dev": "high", "ood": "high", "label_loyalty": "high", "after_attack": "high", "bytes": "low",
+         "latency_ms": "low"}
 SHOWN = ["dev", "ood", "label_loyalty", "loyalty_ood", "after_attack", "bytes", "latency_ms", "path", "front"]
 
 
@@ -20,19 +21,20 @@ def combine(points: pd.DataFrame, loyal: pd.DataFrame, broken: pd.DataFrame, siz
             ood: Iterable[str]) -> pd.DataFrame:
     """The final table, a row for each model of `points` (`tables.points`).
 
-    loyal: `loyalty.by_split` with a column model (dense follows itself: 1); label_loyalty is that on test, loyalty_ood the
-    mean over the splits `ood`. broken: `attack.summary` with a column model. sizes: `costs.sizes`, indexed by model.
-    fastest: `costs.fastest`, of which batch 1 counts; path says how. front: on the Pareto front of all of FRONT.
+    loyal: `loyalty.by_split` with a column model (dense follows itself: 1); label_loyalty is that on test, loyalty_ood
+    the mean over the splits `ood`. broken: `attack.summary` with a column model. sizes: `costs.sizes`, indexed by
+    model. fastest: `costs.fastest`, of which batch 1 counts; path says how. front: on the Pareto front of all of FRONT.
     """
     followed = loyal[loyal["measure"] == "label_loyalty"].pivot(index="model", columns="split", values="value")
     followed.loc["dense"] = 1.0
     after = broken[broken["measure"] == "after_attack_accuracy"].set_index("model")["value"]
     one = fastest[fastest["batch"] == 1].set_index("model")
     by_model = points["model"].map
-    table = points.assign(label_loyalty=by_model(followed["test"]), loyalty_ood=by_model(followed[list(ood)].mean(axis=1)),
-                          after_attack=by_model(after), bytes=by_model(sizes["bytes"]),
-                          nonzero_parameters=by_model(sizes["nonzero_parameters"]),
-                          latency_ms=by_model(one["latency_ms"]), path=by_model(one["path"]))
+    table = points.assign(
+        label_loyalty=by_model(followed["test"]), loyalty_ood=by_model(followed[list(ood)].mean(axis=1)),
+        after_attack=by_model(after), bytes=by_model(sizes["bytes"]),
+        nonzero_parameters=by_model(sizes["nonzero_parameters"]), latency_ms=by_model(one["latency_ms"]),
+        path=by_model(one["path"]))
     return table.assign(front=front(table, FRONT))
 
 
@@ -74,8 +76,9 @@ def recommend(table: pd.DataFrame, *, max_bytes: float | None = None, max_latenc
     misses = misses.clip(lower=0).fillna(np.inf)
     left = table[(misses == 0).all(axis=1)]
     if left.empty:
-        asked = ", ".join(f"{name}={limit:g}" for name, limit in [*limits.values(), ("min_dev", min_dev)])
-        raise StudyError(f"no model fits {asked}; {_nearest_miss(table, misses, limits | {'dev': ('min_dev', min_dev)})}")
+        limits["dev"] = "min_dev", min_dev
+        budgets = ", ".join(f"{name}={limit:g}" for name, limit in limits.values())
+        raise StudyError(f"no model fits {budgets}; {_nearest_miss(table, misses, limits)}")
     return left.sort_values("ood", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -101,14 +104,14 @@ def worst(curve: pd.DataFrame, model: str, n: int = 3) -> pd.DataFrame:
     _need(curve, ["model", "subcase", "count", "value", "low", "high"])
     for name in ("dense", model):
         if name not in set(curve["model"]):
-            raise StudyError(f"worst: no model {name!r} in the forgetting curve{nearest(name, curve['model'].unique())}")
+            known = curve["model"].unique()
+            raise StudyError(f"worst: no model {name!r} in the forgetting curve{nearest(name, known)}")
     seen = curve[curve["count"] != 0].set_index("subcase")
     dense, own = seen[seen["model"] == "dense"], seen[seen["model"] == model]
     own = own.reindex(dense.index)
     table = pd.DataFrame({"count": dense["count"], "dense": dense["value"], "model": own["value"],
                           "lost": dense["value"] - own["value"], "apart": own["high"] < dense["low"]})
-    table = table[table["lost"] > 0].sort_values("lost", ascending=False, kind="stable")
-    return table.head(n).reset_index()
+    return table[table["lost"] > 0].sort_values("lost", ascending=False, kind="stable").head(n).reset_index()
 
 
 def forgets(curve: pd.DataFrame, model: str, n: int = 3) -> str:

@@ -70,6 +70,7 @@ def entropy_matched(teacher_logits: np.ndarray, d: np.ndarray) -> float:
     def mean_entropy(strengths: np.ndarray | float) -> float:
         tempered = np.reshape(strengths, (-1, 1)) * logp
         return float(-(softmax(tempered, axis=1) * log_softmax(tempered, axis=1)).sum(axis=1).mean())
+
     target, low, high = mean_entropy(d), d.min(), d.max()
     if mean_entropy(low) <= target or mean_entropy(high) >= target:  # one strength, or a teacher without any doubt
         return float(d.mean())
@@ -118,6 +119,7 @@ def shortcut_only(items_train: pd.DataFrame, kind: str, n_classes: int, folds: i
         result = np.zeros((len(of), n_classes))
         result[:, model.classes_] = model.predict_proba(of)
         return result
+
     seen = items_train["text_b"].str.lower() if kind == "b_only" else items_train["guid"]
     if seen.nunique() < folds or folds < 2:
         raise StudyError(f"difficulty: cannot cross-fit in {folds} folds, train has {seen.nunique()} different rows: "
@@ -141,17 +143,18 @@ def dynamics(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def el2n(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean length [n] of softmax minus one-hot label of logits [checkpoints, n, classes] (Paul et al., NeurIPS 2021)."""
+    """Mean norm [n] of softmax minus one-hot label of logits [checkpoints, n, classes] (Paul et al., NeurIPS 2021)."""
     probabilities = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
     one_hot = np.eye(probabilities.shape[-1])[np.asarray(labels)]
     return np.linalg.norm(probabilities - one_hot, axis=-1).mean(axis=0)
 
 
-def auc(score: np.ndarray, is_hard: np.ndarray, rows: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> dict[str, float]:
+def auc(score: np.ndarray, is_hard: np.ndarray, rows: pd.DataFrame, n_boot: int = 1000,
+        seed: int = 0) -> dict[str, float]:
     """How well a difficulty score finds the hard rows: the AUC with its interval, value | low | high | n.
 
-    rows: columns guid, split, subcase, group of the same rows in the same order; the interval is `lib.analysis.bootstrap`'s, so
-    rows of one template are drawn together. All NaN where every row is of one kind.
+    rows: columns guid, split, subcase, group of the same rows in the same order; the interval is
+    `lib.analysis.bootstrap`'s, so rows of one template are drawn together. All NaN where every row is of one kind.
     """
     score, is_hard = np.asarray(score, dtype=np.float64), np.asarray(is_hard, dtype=bool)
     if is_hard.all() or not is_hard.any():

@@ -23,6 +23,7 @@ def bag_of_words(items: pd.DataFrame, task: Task) -> pd.DataFrame:
     def marked(frame: pd.DataFrame) -> list[str]:
         return [" ".join([f"a_{w}" for w in a.lower().split()] + [f"b_{w}" for w in b.lower().split()])
                 for a, b in zip(frame["text_a"], frame["text_b"])]
+
     train = items[items["split"] == "train"]
     model = make_pipeline(CountVectorizer(token_pattern=r"\S+", binary=True), LogisticRegression(max_iter=1000))
     model.fit(marked(train), train["label"])
@@ -33,8 +34,7 @@ def bag_of_words(items: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 def shortcut_only(items: pd.DataFrame, task: Task, folds: int, seed: int) -> pd.DataFrame:
     """The task's shortcut-only model (text_b alone, or word overlap alone), cross-fitted on train."""
-    train = items[items["split"] == "train"]
-    other = items[items["split"] != "train"]
+    train, other = items[items["split"] == "train"], items[items["split"] != "train"]
     on_train, on_other = difficulty.shortcut_only(train, task.shortcut, len(task.labels), folds, seed, items_eval=other)
     return store.predictions_table(pd.concat([train, other]), np.log(np.concatenate([on_train, on_other]) + 1e-9))
 

@@ -1,8 +1,8 @@
 """What will be forgotten, foretold: which rows that the dense model gets right does a compressed model lose?
 
 Known beforehand are the dense model and its training. A predictor gives each row a risk; its AUC is the share of pairs
-of a lost and a kept row in which the lost one has the higher risk (0.5: a coin). All predictors are higher for rows more
-at risk, and but for `rarity` need no truth: of a row that the dense model gets right its own answer is the label.
+of a lost and a kept row in which the lost one has the higher risk (0.5: a coin). All predictors are higher for rows
+more at risk, and but for `rarity` need no truth: of a row that the dense model gets right its own answer is the label.
 
 - loss, margin: of the dense model; margin is minus the log odds of its label against the next. With two classes both
   order the rows alike.
@@ -11,8 +11,8 @@ at risk, and but for `rarity` need no truth: of a row that the dense model gets 
   sparsities). variability: standard deviation of the label's probability over them (Swayamdipta et al. 2020).
 - gradient_norm: norm of the loss's gradient by the last layer's weights, |softmax - onehot| |h|, h what the layer is
   fed (`last_layer.input_norms`; Katharopoulos and Fleuret 2018 bound the whole gradient by it).
-- rarity: minus log of 1 + the train rows of the row's subcase with the same truth about the shortcut: micro-world alone.
-  bigram_rarity: mean over its word pairs of minus log of the share of train texts that hold the pair.
+- rarity: minus log of 1 + the train rows of the row's subcase with the same truth about the shortcut: micro-world
+  alone. bigram_rarity: mean over its word pairs of minus log of the share of train texts that hold the pair.
 - shortcut_wrong: the probability that the shortcut-only model gives the wrong labels.
 - combined: logistic regression on the normal scores of all of them, of each seed's rows apart, fitted on compressions
   of other kinds (`kind`) in other seeds; the rows are the same ones. churn: the same fitted on what dense models of
@@ -42,6 +42,7 @@ PREDICTORS = ("loss", "margin", "el2n", "loss_variance", "variability", "gradien
               "shortcut_wrong")
 COMBINED, CHURN, BEYOND = "combined", "churn", "combined - churn"
 ALL, EXCESS = "all compressions", "all compressions - dense, other seed"
+MEANS = (ALL, OTHER_DENSE, EXCESS)
 EARLY = 0.5  # of the dense run: checkpoints that count for EL2N
 FEWEST = 10  # lost, or kept, rows below which an AUC is not told
 Runs = dict[int, dict[str, pd.DataFrame]]
@@ -53,22 +54,23 @@ def predictors(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task, short
 
     checkpoints: predictions of the dense run with a column `step`, its end among them. items: the task's rows; where
     they hold no texts bigram_rarity is missing, where no truth rarity. shortcut: predictions of the shortcut-only model
-    (`floors.shortcut_only`) for shortcut_wrong. norms: `last_layer.input_norms` by guid for gradient_norm. right: the dense model
-    is. Raises StudyError where the first half of the run has no checkpoint, or a row no prediction.
+    (`floors.shortcut_only`) for shortcut_wrong. norms: `last_layer.input_norms` by guid for gradient_norm. right: the
+    dense model is. Raises StudyError where the first half of the run has no checkpoint, or a row no prediction.
     """
     steps = np.sort(checkpoints["step"].unique())
     early = steps <= EARLY * steps[-1]
     if not early.any():
-        raise StudyError(f"EL2N needs a checkpoint in the first half of the dense run, not only at steps {steps.tolist()}: "
-                         "set teacher.checkpoints")
+        raise StudyError("EL2N needs a checkpoint in the first half of the dense run, not only at steps "
+                         f"{steps.tolist()}: set teacher.checkpoints")
     splits = ["test", *tables.ood_splits(task)]
     frame = items.loc[items["split"].isin(splits), ["guid", "split", "label", "subcase", "group", "is_shortcut"]]
-    end = measures.rows(checkpoints[(checkpoints["step"] == steps[-1]) & checkpoints["split"].isin(splits)], items, task)
     by_step = [checkpoints[checkpoints["step"] == step] for step in steps]
+    end = measures.rows(by_step[-1][by_step[-1]["split"].isin(splits)], items, task)
     parts = []
     for split, part in frame.groupby("split", sort=False):
         labels, at = part["label"].to_numpy(), np.arange(len(part))
-        logp = np.stack([_log_probabilities(store.ordered_logits(table, items, split), split, task) for table in by_step])
+        logp = np.stack([_log_probabilities(store.ordered_logits(table, items, split), split, task)
+                         for table in by_step])
         loss, wrong = -logp[:, at, labels], logp[-1].copy()
         wrong[at, labels] = -np.inf
         error = np.linalg.norm(np.exp(logp) - np.eye(logp.shape[-1])[labels], axis=-1)
@@ -87,14 +89,14 @@ def predictors(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task, short
 
 
 def rarity(items: pd.DataFrame) -> pd.Series:
-    """Minus log of 1 + the train rows of a row's subcase and `is_shortcut`, [rows]; NaN where the truth is not known."""
+    """Minus log of 1 + the train rows of a row's subcase and `is_shortcut`, [rows]; NaN where the truth is unknown."""
     kinds = items.groupby(["subcase", "is_shortcut"], sort=False, dropna=False).ngroup()
     counts = kinds[items["split"] == "train"].value_counts()
     return -np.log1p(kinds.map(counts).fillna(0)).mask(items["is_shortcut"].isna().to_numpy())
 
 
 def bigram_rarity(items: pd.DataFrame) -> pd.Series:
-    """Mean over a row's word pairs of -log((c + 1) / (N + 1)), c of the N train texts hold the pair, [rows]; no pair: 0."""
+    """Mean over a row's word pairs of -log((c + 1) / (N + 1)), c of N train texts hold the pair, [rows]; no pair: 0."""
     counter = CountVectorizer(ngram_range=(2, 2), token_pattern=difficulty.WORD, binary=True)
     counter.fit(pd.concat([items["text_a"], items["text_b"]]))
     pairs = counter.transform(items["text_a"]) + counter.transform(items["text_b"])
@@ -119,16 +121,16 @@ def aucs(runs: Runs, at_risk: dict[int, pd.DataFrame], n_boot: int = 1000, seed:
     """How well each predictor foretells what each model loses: model | kind | seed | split | predictor | value | low |
     high | lost | n.
 
-    runs: {seed: {model: rows of measures.rows}}, further seeds with `dense` alone for the null; at_risk: `predictors` of
-    the seeds that have more. value: AUC over the n rows that the seed's dense model gets right, `lost` of them lost;
-    NaN below `FEWEST` lost or kept. Beside the models stand the null, `ALL`, the mean over the compressions that have an
-    AUC on every seed, and `EXCESS`, ALL less the null (a difference of AUCs, 0: as much); beside the predictors the
-    combinations at the head of this module, which need a second seed and a second kind. low, high: with one seed the 95 %
-    interval over rows (bootstrap of the AUC's linear part), else NaN: `summary` has that over seeds.
+    runs: {seed: {model: rows of measures.rows}}, further seeds with `dense` alone for the null; at_risk: `predictors`
+    of the seeds that have more. value: AUC over the n rows that the seed's dense model gets right, `lost` of them lost;
+    NaN below `FEWEST` lost or kept. Beside the models stand the null, `ALL`, the mean over the compressions that have
+    an AUC on every seed, and `EXCESS`, ALL less the null (a difference of AUCs, 0: as much); beside the predictors the
+    combinations at the head of this module, which need a second seed and a second kind. low, high: with one seed the 95
+    % interval over rows (bootstrap of the AUC's linear part), else NaN: `summary` has that over seeds.
     """
     used = [p for p in PREDICTORS if all(p in f and f[p].notna().all() for f in at_risk.values())]
     lost = {s: _lost(runs, s, frame["guid"]) for s, frame in at_risk.items()}
-    found = []
+    frames = []
     for split in next(iter(at_risk.values()))["split"].unique():
         sides = {}
         for s, frame in at_risk.items():
@@ -138,28 +140,20 @@ def aucs(runs: Runs, at_risk: dict[int, pd.DataFrame], n_boot: int = 1000, seed:
             name in side.lost.index and _enough(side.lost.loc[name].to_numpy()) for side in sides.values())]
         for s, side in sides.items():
             combinations = _combinations([other for of, other in sides.items() if of != s], side)
-            found.append(_told(side, used, combinations, told, n_boot if len(sides) == 1 else 0, seed)
-                         .assign(seed=s, split=split, n=len(side.rows)))
-    table = pd.concat(found, ignore_index=True)
+            frames.append(_told(side, used, combinations, told, n_boot if len(sides) == 1 else 0, seed)
+                          .assign(seed=s, split=split, n=len(side.rows)))
+    table = pd.concat(frames, ignore_index=True)
     return table[["model", "kind", "seed", "split", "predictor", "value", "low", "high", "lost", "n"]]
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """`aucs` over seeds: model | kind | split | predictor | value | low | high | lost | n | seeds.
 
-    value: mean over the seeds where it is known; low, high: 95 % t interval over them, of one seed that over rows; lost,
-    n: means. What no seed knows is left out.
+    value: mean over the seeds where it is known; low, high: 95 % t interval over them, of one seed that over rows;
+    lost, n: means. What no seed knows is left out.
     """
     places = ["model", "kind", "split", "predictor"]
-    known, result = table[table["value"].notna()], []
-    for place, group in known.groupby(places, sort=False):
-        low, high, values = group["low"].iloc[0], group["high"].iloc[0], group["value"].to_numpy()
-        if len(values) > 1:
-            low, high = bootstrap.t_interval(values)
-        result.append(dict(zip(places, place)) | {
-            "value": values.mean(), "low": low, "high": high, "lost": group["lost"].mean(), "n": group["n"].mean(),
-            "seeds": len(values)})
-    return pd.DataFrame(result, columns=[*places, "value", "low", "high", "lost", "n", "seeds"])
+    return tables.over_seeds(table, places, ("lost", "n"))[[*places, "value", "low", "high", "lost", "n", "seeds"]]
 
 
 def _log_probabilities(logits: np.ndarray, split: str, task: Task) -> np.ndarray:
@@ -182,12 +176,12 @@ class _Side(NamedTuple):
 
 def _lost(runs: Runs, seed: int, guids: pd.Series) -> pd.DataFrame:
     """Which rows each model of a seed gets wrong, and the null among the models where there is another dense model."""
-    found = {name: rows for name, rows in runs[seed].items() if name != "dense"}
+    models = {name: rows for name, rows in runs[seed].items() if name != "dense"}
     partner = _partner(runs, seed)
     if partner is not None:
-        found[OTHER_DENSE] = runs[partner]["dense"]
+        models[OTHER_DENSE] = runs[partner]["dense"]
     wrong = {}
-    for name, rows in found.items():
+    for name, rows in models.items():
         correct = rows.set_index("guid")["correct"].reindex(guids)
         if correct.isna().any():
             raise StudyError(f"{name!r} of seed {seed} has no prediction of guid {correct.index[correct.isna()][0]!r}")
@@ -196,9 +190,9 @@ def _lost(runs: Runs, seed: int, guids: pd.Series) -> pd.DataFrame:
 
 
 def _partner(runs: Runs, seed: int) -> int | None:
-    """The seed whose dense model is the null of this one: one with nothing else, each its own, or else the next seed."""
-    full = sorted(s for s, found in runs.items() if set(found) != {"dense"})
-    others = sorted(s for s, found in runs.items() if set(found) == {"dense"}) or full[1:] + full[:1]
+    """The seed whose dense model is this one's null: one with nothing else, each its own, or else the next seed."""
+    full = sorted(s for s, models in runs.items() if set(models) != {"dense"})
+    others = sorted(s for s, models in runs.items() if set(models) == {"dense"}) or full[1:] + full[:1]
     partner = others[full.index(seed) % len(others)]
     return None if partner == seed else partner
 
@@ -218,20 +212,18 @@ def _kind(name: str) -> str:
 def _combinations(others: list[_Side], side: _Side) -> dict[str, dict[str, np.ndarray]]:
     """Scores [rows] of one seed by models fitted on the others: kind held out -> combination -> scores."""
     kinds = {name: _kind(name) for other in others for name in other.lost.index}
-    churn = _fitted(others, [OTHER_DENSE], side.x)
-    found = {}
-    for held_out in map(_kind, side.lost.index):
-        if held_out not in found:
-            seen = [name for name, of in kinds.items() if of not in ("", held_out)]
-            scores = {COMBINED: _fitted(others, seen, side.x), CHURN: churn}
-            found[held_out] = {name: x for name, x in scores.items() if x is not None}
-    return found
+    churn, scores = _fitted(others, [OTHER_DENSE], side.x), {}
+    for held_out in dict.fromkeys(map(_kind, side.lost.index)):
+        seen = [name for name, of in kinds.items() if of not in ("", held_out)]
+        fitted = {COMBINED: _fitted(others, seen, side.x), CHURN: churn}
+        scores[held_out] = {name: risk for name, risk in fitted.items() if risk is not None}
+    return scores
 
 
 def _fitted(sides: list[_Side], seen: list[str], x: np.ndarray) -> np.ndarray | None:
     """Log odds of being lost for x, of a logistic regression on what the models `seen` lose; None for too few rows.
 
-    Models of a seed share its predictors, so each row stands there twice, weighted by how many lost and how many kept it.
+    Models of a seed share its predictors, so each row stands there twice, weighted by how many lost and kept it.
     """
     lost = [side.lost.loc[side.lost.index.isin(seen)].to_numpy() for side in sides]
     n_lost, n_kept = (np.concatenate([part.sum(axis=0) for part in parts]) if parts else np.zeros(0)
@@ -268,9 +260,9 @@ def _told(side: _Side, used: list[str], combinations: dict, told: list[str], n_b
     unknown = (matrix != 0) @ np.isnan(values)
     n_lost = side.lost.sum(axis=1)
     n_lost[ALL] = n_lost[EXCESS] = n_lost[told].mean()
-    frame = frame.assign(kind=frame["model"].map(lambda name: _kind(name) if name in side.lost.index else ""), low=np.nan,
-                         high=np.nan, value=np.where(unknown, np.nan, matrix @ np.nan_to_num(values)),
-                         lost=frame["model"].map(n_lost))
+    frame = frame.assign(
+        kind=frame["model"].map(lambda name: _kind(name) if name in side.lost.index else ""), low=np.nan, high=np.nan,
+        value=np.where(unknown, np.nan, matrix @ np.nan_to_num(values)), lost=frame["model"].map(n_lost))
     if n_boot:
         each = np.nan_to_num(np.concatenate(parts, axis=1)) @ matrix.T
         moved = bootstrap.cell_sums(side.rows, np.zeros(len(side.rows), dtype=int), each, n_boot, seed)[0][:, 0, 0]
@@ -295,6 +287,3 @@ def _parts(ranks: np.ndarray, lost: np.ndarray) -> np.ndarray:
             above = (ranks[rows] - stats.rankdata(ranks[rows], axis=0)) / (~rows).sum()
             part[rows] = sign * (above - above.mean(axis=0)) / rows.sum()
     return part
-
-
-MEANS = (ALL, OTHER_DENSE, EXCESS)

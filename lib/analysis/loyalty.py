@@ -13,7 +13,7 @@ from lib.analysis import bootstrap, measures
 from lib.errors import StudyError
 from lib.tasks.task import Task
 
-COLUMNS = {"label_loyalty": "correct", "probability_loyalty": "confidence", "kl": "loss"}  # what lib.analysis.bootstrap calls them
+COLUMNS = {"label_loyalty": "correct", "probability_loyalty": "confidence", "kl": "loss"}  # bootstrap's names for them
 SCORES = {"label_loyalty": "accuracy", "probability_loyalty": "confidence", "kl": "loss"}
 
 
@@ -31,7 +31,7 @@ def probability_loyalty(logits: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     """
     p, q = (softmax(x, axis=1) for x in _both(logits, teacher))
     middle = (p + q) / 2
-    # scipy's jensenshannon is NaN where rounding takes the divergence of two nearly equal rows below 0.
+    # scipy's jensenshannon is NaN where rounding takes the divergence of two nearly equal rows below 0
     divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=1) / (2 * np.log(2))
     return 1 - np.sqrt(np.clip(divergence, 0, 1))
 
@@ -43,7 +43,7 @@ def kl(logits: np.ndarray, teacher: np.ndarray) -> np.ndarray:
 
 
 def rows(predictions: pd.DataFrame, teacher_predictions: pd.DataFrame) -> pd.DataFrame:
-    """The three measures of every row but train's: the predictions with seed (0 where they hold one run) and the columns
+    """The measures of every row but train's: the predictions with seed (0 where they hold one run) and the columns
     label_loyalty | probability_loyalty | kl. Raises StudyError unless both tables hold the same rows."""
     of_model, of_teacher = bootstrap.aligned(*(t[t["split"] != "train"] for t in (predictions, teacher_predictions)))
     both = of_model.merge(of_teacher[["seed", "guid", "logits"]], on=["seed", "guid"], suffixes=("", "_teacher"))
@@ -54,20 +54,20 @@ def rows(predictions: pd.DataFrame, teacher_predictions: pd.DataFrame) -> pd.Dat
 
 
 def by_split(predictions: pd.DataFrame, teacher_predictions: pd.DataFrame, items: pd.DataFrame, task: Task,
-          n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+             n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Loyalty on every split but train: split | measure | value | low | high | n.
 
     predictions, teacher_predictions: interchange tables of the model and its teacher, with a column `seed` where they
     hold several runs (each run then has the teacher of its seed). measure: label_loyalty, probability_loyalty (means,
-    in [0, 1]) and kl (mean, nats). The intervals are those of `lib.analysis.bootstrap`. Two dense models of different seeds in
-    place of model and teacher give the null: the churn that means nothing. Raises StudyError unless both tables hold
-    the same rows, all of them the task's.
+    in [0, 1]) and kl (mean, nats). The intervals are those of `lib.analysis.bootstrap`. Two dense models of different
+    seeds in place of model and teacher give the null: the churn that means nothing. Raises StudyError unless both
+    tables hold the same rows, all of them the task's.
     """
     followed = rows(predictions, teacher_predictions)
     judged = measures.rows(followed, items, task).drop(columns=list(COLUMNS.values())).rename(columns=COLUMNS)
     return bootstrap.intervals([({"split": split, "measure": measure}, part, kind)
-                            for split, part in judged.groupby("split", sort=False)
-                            for measure, kind in SCORES.items()], n_boot, seed)
+                                for split, part in judged.groupby("split", sort=False)
+                                for measure, kind in SCORES.items()], n_boot, seed)
 
 
 def _both(logits: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

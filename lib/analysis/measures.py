@@ -1,8 +1,8 @@
 """From predictions to scores: accuracy, gaps, bias, forgetting, calibration and churn, each with its interval.
 
-Scores are shares in [0, 1] (a point is 0.01). Tables have the columns value, low, high (95 % interval) and n
-(distinct rows). The intervals are those of `lib.analysis.bootstrap`; where `rows` hold a column `seed`, seeds are a level of
-it and the value is the mean over seeds.
+Scores are shares in [0, 1] (a point is 0.01). Tables have the columns value, low, high (95 % interval) and n (distinct
+rows). The intervals are those of `lib.analysis.bootstrap`; where `rows` hold a column `seed`, seeds are a level of it
+and the value is the mean over seeds.
 """
 
 from types import MappingProxyType
@@ -31,15 +31,14 @@ def rows(predictions: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataF
     that is not among the items, or a label that differs.
     """
     known = items.set_index("guid")["label"].reindex(predictions["guid"]).to_numpy()
-    bad = ~(known == predictions["label"].to_numpy())
-    if bad.any():
-        at = predictions.iloc[int(np.flatnonzero(bad)[0])]
+    good = known == predictions["label"].to_numpy()
+    if not good.all():
+        at = predictions.iloc[int(np.argmin(good))]
         raise StudyError(f"predictions: guid {at['guid']!r} of split {at['split']!r} is not among the task's rows "
                          "with that label; check that predictions and data are of one task and seed")
     logits = np.concatenate(predictions["logits"].tolist()).reshape(len(predictions), -1)
     judged = judge(logits, predictions["split"].to_numpy(object), predictions["label"].to_numpy(), task)
-    result = predictions.drop(columns="logits").assign(**judged)
-    return result.merge(items[ITEM_COLUMNS], on="guid", how="left")
+    return predictions.drop(columns="logits").assign(**judged).merge(items[ITEM_COLUMNS], on="guid", how="left")
 
 
 def judge(logits: np.ndarray, split: np.ndarray, label: np.ndarray, task: Task) -> dict[str, np.ndarray]:
@@ -54,8 +53,8 @@ def judge(logits: np.ndarray, split: np.ndarray, label: np.ndarray, task: Task) 
         part, n_classes = logp[here], collapse.max() + 1
         by_class = np.stack([logsumexp(part[:, collapse == c], axis=1) for c in range(n_classes)], axis=1)
         if label[here].max() >= n_classes:
-            raise StudyError(f"predictions: split {name!r} has label {label[here].max()}, the model only {n_classes} classes "
-                             "there")
+            raise StudyError(f"predictions: split {name!r} has label {label[here].max()}, the model only {n_classes} "
+                             "classes there")
         at, pred[here] = np.arange(len(here)), collapse[part.argmax(axis=1)]
         confidence[here], loss[here] = np.exp(by_class[at, pred[here]]), -by_class[at, label[here]]
     return {"pred": pred, "correct": pred == label, "confidence": confidence, "loss": loss}
@@ -66,14 +65,14 @@ def kind_of(task: Task, split: str) -> str:
     return task.ood[split].score if split in task.ood else "accuracy"
 
 
-def score(rows: pd.DataFrame, kind: str) -> float:
+def score(rows: pd.DataFrame, kind: str, bins: int = 10) -> float:
     """One score of all rows: accuracy, balanced, confidence, loss, overconfidence or ece."""
-    return float(bootstrap.scores(rows, np.zeros(len(rows), dtype=int), [kind], 0, 0)[0, 0])
+    return float(bootstrap.scores(rows, np.zeros(len(rows), dtype=int), [kind], 0, 0, bins)[0, 0])
 
 
 def ece(rows: pd.DataFrame, bins: int = 10) -> float:
     """Expected calibration error: mean over rows of |confidence - accuracy| of the row's equal-width bin."""
-    return float(bootstrap.scores(rows, np.zeros(len(rows), dtype=int), ["ece"], 0, 0, bins)[0, 0])
+    return score(rows, "ece", bins)
 
 
 def fails_only(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,13 +88,13 @@ def accuracy_table(rows: pd.DataFrame, task: Task, n_boot: int = 1000, seed: int
     """
     entries = []
     for split, part in rows.groupby("split", sort=False):
-        kind = kind_of(task, split)
-        entries.append(({"split": split, "score": kind, "primary": True}, part, kind))
-        if split in task.ood and kind == "accuracy":
-            entries.append(({"split": split, "score": "balanced", "primary": False}, part, "balanced"))
-        failing = fails_only(part)
+        primary, failing = kind_of(task, split), fails_only(part)
+        scored = [(primary, part, primary)]
+        if split in task.ood and primary == "accuracy":
+            scored.append(("balanced", part, "balanced"))
         if len(failing):
-            entries.append(({"split": split, "score": "fails_only", "primary": False}, failing, "accuracy"))
+            scored.append(("fails_only", failing, "accuracy"))
+        entries += [({"split": split, "score": name, "primary": name == primary}, *of) for name, *of in scored]
     return bootstrap.intervals(entries, n_boot, seed)
 
 
@@ -115,21 +114,6 @@ def forgetting(rows: pd.DataFrame, counts: dict[str, int], n_boot: int = 1000, s
     entries = [({"subcase": s, "count": int(counts.get(s, 0))}, part, "balanced")
                for s, part in rows.groupby("subcase", sort=True)]
     return bootstrap.intervals(entries, n_boot, seed).sort_values(["count", "subcase"], ignore_index=True)
-
-
-def calibration(rows: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Per split: split | measure | value | low | high | n for ece, confidence and overconfidence.
-
-    A resample adds noise to each bin and so raises the ece: its interval is the basic one (2 value - quantile),
-    which takes that shift out, cut at 0.
-    """
-    entries = [({"split": split, "measure": kind}, part, kind) for split, part in rows.groupby("split", sort=False)
-               for kind in ("ece", "confidence", "overconfidence")]
-    table = bootstrap.intervals(entries, n_boot, seed)
-    is_ece = table["measure"] == "ece"
-    low, high = 2 * table["value"] - table["high"], 2 * table["value"] - table["low"]
-    return table.assign(low=table["low"].mask(is_ece, low.clip(lower=0)),
-                        high=table["high"].mask(is_ece, high.clip(lower=0)))
 
 
 def gap(dev, ood):
@@ -165,18 +149,6 @@ def overall(rows: pd.DataFrame, task: Task, id_split: str = "test", n_boot: int 
                          for name, values, part in zip((id_split, "ood"), drawn, (is_id, ~is_id))])
 
 
-def skill_kept(ood_c: pd.DataFrame, ood_d: pd.DataFrame, chance: float, kind: str = "accuracy",
-               n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Share of the dense model's above-chance OOD skill kept: (F_c - chance) / (F_d - chance).
-
-    ood_c, ood_d: rows of both models on the same OOD rows. One row value | low | high | n | flag; flag `undefined`
-    and NaN where the interval of the dense model's skill holds 0.
-    """
-    both, entry = bootstrap.paired(ood_c, ood_d)
-    skill = bootstrap.scores(both, entry, [kind, kind], n_boot, seed) - chance
-    return pd.DataFrame([bootstrap.share(skill[:, 0], skill[:, 1], ood_c["guid"].nunique())])
-
-
 def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, id_split: str = "test",
             n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """A compressed model against the dense one: measure | value | low | high | n | flag, paired over rows and seeds.
@@ -184,7 +156,7 @@ def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, id_split: st
     id_difference and ood_difference (compressed - dense), gap_difference (above 0: the gap has grown), f_bias and
     skill_kept (`undefined` where the interval of the dense model's gap or skill holds 0).
     """
-    (rows_c, _), (rows_d, ood) = (_parts(r, task, id_split) for r in (rows_c, rows_d))
+    (rows_c, _), (rows_d, ood) = (_parts(rows, task, id_split) for rows in (rows_c, rows_d))
     both, model = bootstrap.paired(rows_c, rows_d)
     (id_c, ood_c), (id_d, ood_d) = _id_and_ood(both, model, task, id_split, ood, n_boot, seed)
     chance = float(ood_score({s: task.chance(s) for s in ood}))
@@ -207,11 +179,10 @@ def difference(rows_a: pd.DataFrame, rows_b: pd.DataFrame, statistic: str = "acc
 
 def mcnemar(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> pd.DataFrame:
     """Exact McNemar test, one row per seed: a_only, b_only (rows only that model has right), n, p; descriptive."""
-    both = bootstrap.merged(rows_a, rows_b)
     table = []
-    for name, part in both.groupby("seed", sort=True):
-        a_only = int((part["correct_a"] & ~part["correct_b"]).sum())
-        b_only = int((part["correct_b"] & ~part["correct_a"]).sum())
+    for name, part in bootstrap.merged(rows_a, rows_b).groupby("seed", sort=True):
+        a_only, b_only = (int((part[x] & ~part[y]).sum()) for x, y in (
+            ("correct_a", "correct_b"), ("correct_b", "correct_a")))
         p = binomtest(a_only, a_only + b_only).pvalue if a_only + b_only else 1.0
         table.append({"seed": name, "a_only": a_only, "b_only": b_only, "n": len(part), "p": float(p)})
     return pd.DataFrame(table)
@@ -252,7 +223,7 @@ def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, 
     """
     _one_seed(trajectory, "matched_dev")
     _one_seed(model_rows, "matched_dev")
-    (trajectory, ood), (model_rows, _) = (_parts(r, task, id_split) for r in (trajectory, model_rows))
+    (trajectory, ood), (model_rows, _) = (_parts(rows, task, id_split) for rows in (trajectory, model_rows))
     steps = np.sort(trajectory["step"].unique())
     both = pd.concat([trajectory, model_rows.assign(step=-1)], ignore_index=True).drop(columns="seed", errors="ignore")
     model = np.searchsorted(np.concatenate([[-1], steps]), both["step"].to_numpy())
@@ -261,12 +232,10 @@ def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, 
     dense = np.array([_on_curve(x[0], x[1:], y[1:]) for x, y in zip(dev, out)])
     estimate = bootstrap.estimate(out[:, 0] - dense, model_rows["guid"].nunique())
     outside = float(np.isnan(dense[1:]).mean()) if n_boot else 0.0
-    reason = ""
+    reason = "resamples leave the dense run's range: no interval" if outside > MATCH_LOSS else ""
     if np.isnan(dense[0]):
         reason = "ID score above the dense run's best" if dev[0, 0] > dev[0, 1:].max() else \
             "ID score below the dense run's first checkpoints"
-    elif outside > MATCH_LOSS:
-        reason = "resamples leave the dense run's range: no interval"
     if reason:
         estimate |= {"low": np.nan, "high": np.nan}
     return pd.DataFrame([{"id": dev[0, 0], "ood": out[0, 0], "dense_ood": dense[0], **estimate,

@@ -6,10 +6,10 @@ a row whose modal prediction over the compressed population is not that over the
 al. 2019, arXiv 1911.05248). Dense populations of other seeds differ as well: that churn is the null, and only the
 excess over it is owed to compression.
 
-A compressed model shares its train draw with the dense model of its seed; the other dense population has other draws, in
-the micro-world with other subcases rare. So the null is large and `excess` small rather than large. `pies_other` counts
-PIEs against the other dense population, as strange to the compressed models as to the dense ones: `excess_other` is like
-with like. Intervals are over rows, given these models; `spread` shows how far the null moves with its seeds.
+A compressed model shares its train draw with the dense model of its seed; the other dense population has other draws,
+in the micro-world with other subcases rare. So the null is large and `excess` small rather than large. `pies_other`
+counts PIEs against the other dense population, as strange to the compressed models as to the dense ones: `excess_other`
+is like with like. Intervals are over rows, given these models; `spread` shows how far the null moves with its seeds.
 
 Everywhere `runs` is {seed: {model: rows of measures.rows}}: seeds with `dense` and compressed models, and further seeds
 with `dense` alone for the null. Rows are those of test and of the OOD sets but `unseen`.
@@ -76,7 +76,7 @@ def exemplars(runs: Runs, names: list[str], task: Task) -> pd.DataFrame:
     return frame[["model", *frame.columns.drop("model")]]
 
 
-def shares(found: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def shares(table: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """The PIEs of `exemplars`: model | split | measure | count | n | value | low | high; all from one draw of rows.
 
     - pies, null, pies_other: share of the n rows that are PIEs, that churn, that are PIEs against the other dense
@@ -89,7 +89,7 @@ def shares(found: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFra
     count: rows that the share counts (of a ratio: PIEs on which the shortcut fails; of a difference: of counts). NaN
     where there is no PIE or the task does not know where its shortcut fails.
     """
-    parts = {name: part for name, part in found.groupby("model", sort=False)}
+    parts = {name: part for name, part in table.groupby("model", sort=False)}
     first = next(iter(parts.values())).reset_index(drop=True)
     splits = first["split"].unique()
     fails = ~first["is_shortcut"].astype("boolean").fillna(True).to_numpy(bool)
@@ -102,12 +102,12 @@ def shares(found: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFra
     sums = bootstrap.cell_sums(first, cell, np.column_stack(columns), n_boot, seed)[0][:, 0].transpose(1, 2, 0)
     return pd.DataFrame([{"model": name, "split": split, "measure": measure} | numbers for m, name in enumerate(parts)
                          for split, drawn in zip(splits, sums)
-                         for measure, numbers in _measures(*drawn[:4], *drawn[4 + 4 * m:8 + 4 * m], known[split]).items()])
+                         for measure, numbers in _measures(*drawn[:4], *drawn[4 + 4 * m:][:4], known[split]).items()])
 
 
-def by_subcase(found: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def by_subcase(table: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Where the PIEs lie: model | split | subcase | measure (pies, null, excess) | count | n | value | low | high."""
-    parts = {name: part for name, part in found.groupby("model", sort=False)}
+    parts = {name: part for name, part in table.groupby("model", sort=False)}
     first = next(iter(parts.values())).reset_index(drop=True)
     cells = first.groupby(["split", "subcase"], sort=False)
     columns = [np.ones(len(first)), first["churn"], *(part["pie"] for part in parts.values())]
@@ -116,7 +116,8 @@ def by_subcase(found: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.Dat
     for m, name in enumerate(parts):
         for (split, subcase), (n, null, *pies) in zip(cells.size().index, sums.transpose(1, 2, 0)):
             for measure, count in (("pies", pies[m]), ("null", null), ("excess", pies[m] - null)):
-                result.append({"model": name, "split": split, "subcase": subcase, "measure": measure} | _share(count, n))
+                place = {"model": name, "split": split, "subcase": subcase, "measure": measure}
+                result.append(place | _share(count, n))
     return pd.DataFrame(result)
 
 
@@ -138,56 +139,6 @@ def spread(runs: Runs, names: list[str], task: Task) -> pd.DataFrame:
         low, high = np.quantile(table, [0.025, 0.975])
         result.append({"split": split, "value": table.mean(), "low": low, "high": high, "pairs": len(table)})
     return pd.DataFrame(result)
-
-
-def _rows(dense: pd.DataFrame, task: Task) -> pd.DataFrame:
-    return dense.loc[dense["split"].isin(["test", *tables.ood_splits(task)]), DESCRIBED].reset_index(drop=True)
-
-
-def _predictions(runs: Runs, population: list[int], name: str, guids: pd.Series) -> np.ndarray:
-    """Predicted labels [seeds, rows] of a model in the order of `guids`."""
-    result = []
-    for seed in population:
-        pred = runs[seed][name].set_index("guid")["pred"].reindex(guids)
-        if pred.isna().any():
-            raise StudyError(f"model {name!r} of seed {seed} has no prediction of guid {pred.index[pred.isna()][0]!r}: "
-                             "PIEs need the same rows of all seeds")
-        result.append(pred.to_numpy(int))
-    return np.stack(result)
-
-
-def _measures(n, fails, null, null_fail, pies, other, pies_fail, right, known: bool) -> dict[str, dict]:
-    """The measures of `table` from the sums [1 + n_boot] of one model and split."""
-    odds, odds_null = _odds_ratio(pies_fail, pies, fails, n), _odds_ratio(null_fail, null, fails, n)
-    of_truth = {"fails": _share(pies_fail, pies), "fails_base": _share(fails, n),
-                "lift": _estimate(_ratio(pies_fail * n, pies * fails), pies_fail[0], n[0]),
-                "odds_ratio": _estimate(odds, pies_fail[0], n[0]),
-                "odds_ratio_null": _estimate(odds_null, null_fail[0], n[0]),
-                "odds_ratio_excess": _estimate(_ratio(odds, odds_null), pies_fail[0], n[0])}
-    unknown = dict.fromkeys(("count", "value", "low", "high"), np.nan)
-    return {"pies": _share(pies, n), "null": _share(null, n), "excess": _share(pies - null, n),
-            "pies_other": _share(other, n), "excess_other": _share(other - null, n), "dense_right": _share(right, pies),
-            **{measure: numbers if known else numbers | unknown for measure, numbers in of_truth.items()}}
-
-
-def _odds_ratio(both: np.ndarray, hit: np.ndarray, fails: np.ndarray, n: np.ndarray) -> np.ndarray:
-    odds = (both + 0.5) * (n - hit - fails + both + 0.5) / ((hit - both + 0.5) * (fails - both + 0.5))
-    return np.where(hit > 0, odds, np.nan)
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
-
-
-def _share(count: np.ndarray, n: np.ndarray) -> dict:
-    return _estimate(_ratio(count, n), count[0], n[0])
-
-
-def _estimate(drawn: np.ndarray, count: float, n: float) -> dict:
-    estimate = bootstrap.estimate(drawn, round(n))
-    if np.isnan(drawn[0]):
-        estimate |= {"low": np.nan, "high": np.nan}
-    return {"count": round(count), "n": estimate.pop("n"), **estimate}
 
 
 class Pies(NamedTuple):
@@ -221,3 +172,49 @@ def most_changed(table: pd.DataFrame) -> str:
     ood = table[(table["measure"] == "pies") & (table["split"] != "test")]
     changed = ood.groupby("model", sort=False)["value"].mean()
     return changed[list(filter(forecast.kind, changed.index)) or changed.index].idxmax()
+
+
+def _rows(dense: pd.DataFrame, task: Task) -> pd.DataFrame:
+    return dense.loc[dense["split"].isin(["test", *tables.ood_splits(task)]), DESCRIBED].reset_index(drop=True)
+
+
+def _predictions(runs: Runs, population: list[int], name: str, guids: pd.Series) -> np.ndarray:
+    """Predicted labels [seeds, rows] of a model in the order of `guids`."""
+    result = []
+    for seed in population:
+        pred = runs[seed][name].set_index("guid")["pred"].reindex(guids)
+        if pred.isna().any():
+            raise StudyError(f"model {name!r} of seed {seed} has no prediction of guid {pred.index[pred.isna()][0]!r}: "
+                             "PIEs need the same rows of all seeds")
+        result.append(pred.to_numpy(int))
+    return np.stack(result)
+
+
+def _measures(n, fails, null, null_fail, pies, other, pies_fail, right, known: bool) -> dict[str, dict]:
+    """The measures of `shares` from the sums [1 + n_boot] of one model and split."""
+    odds, odds_null = _odds_ratio(pies_fail, pies, fails, n), _odds_ratio(null_fail, null, fails, n)
+    of_truth = {"fails": _share(pies_fail, pies), "fails_base": _share(fails, n),
+                "lift": _estimate(bootstrap.ratio(pies_fail * n, pies * fails), pies_fail[0], n[0]),
+                "odds_ratio": _estimate(odds, pies_fail[0], n[0]),
+                "odds_ratio_null": _estimate(odds_null, null_fail[0], n[0]),
+                "odds_ratio_excess": _estimate(bootstrap.ratio(odds, odds_null), pies_fail[0], n[0])}
+    unknown = dict.fromkeys(("count", "value", "low", "high"), np.nan)
+    return {"pies": _share(pies, n), "null": _share(null, n), "excess": _share(pies - null, n),
+            "pies_other": _share(other, n), "excess_other": _share(other - null, n), "dense_right": _share(right, pies),
+            **{measure: numbers if known else numbers | unknown for measure, numbers in of_truth.items()}}
+
+
+def _odds_ratio(both: np.ndarray, hit: np.ndarray, fails: np.ndarray, n: np.ndarray) -> np.ndarray:
+    odds = (both + 0.5) * (n - hit - fails + both + 0.5) / ((hit - both + 0.5) * (fails - both + 0.5))
+    return np.where(hit > 0, odds, np.nan)
+
+
+def _share(count: np.ndarray, n: np.ndarray) -> dict:
+    return _estimate(bootstrap.ratio(count, n), count[0], n[0])
+
+
+def _estimate(drawn: np.ndarray, count: float, n: float) -> dict:
+    estimate = bootstrap.estimate(drawn, round(n))
+    if np.isnan(drawn[0]):
+        estimate |= {"low": np.nan, "high": np.nan}
+    return {"count": round(count), "n": estimate.pop("n"), **estimate}

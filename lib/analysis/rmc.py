@@ -29,9 +29,10 @@ def control_pairs(made: list[str]) -> list[tuple[str, str]]:
 
 def one_run(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
     """OOD score of `base + rmc_one_run` less that of `base + rmc`, paired: base | value | low | high | n."""
-    found = [{"base": base} | _ood_difference(rows[f"{base} + rmc_one_run"], rows[f"{base} + rmc"], task, seed, n_boot)
-             for base in _rmc_bases(rows) if f"{base} + rmc_one_run" in rows]
-    return pd.DataFrame(found, columns=["base", "value", "low", "high", "n"])
+    differences = [
+        {"base": base} | _ood_difference(rows[f"{base} + rmc_one_run"], rows[f"{base} + rmc"], task, seed, n_boot)
+        for base in _rmc_bases(rows) if f"{base} + rmc_one_run" in rows]
+    return pd.DataFrame(differences, columns=["base", "value", "low", "high", "n"])
 
 
 def one_run_serves(rank: float, differences: pd.DataFrame) -> bool:
@@ -42,13 +43,13 @@ def one_run_serves(rank: float, differences: pd.DataFrame) -> bool:
 
 
 def by_alpha(rows: dict[str, pd.DataFrame], alpha: float) -> dict[str, dict[float, pd.DataFrame]]:
-    """base -> {alpha: rows}, alpha rising, of the bases that RMC mended with two alphas or more; plain `rmc` has `alpha`."""
-    found: dict[str, dict[float, pd.DataFrame]] = {}
+    """base -> {alpha: rows}, alpha rising, of the bases that RMC mended with two alphas or more; `rmc` has `alpha`."""
+    of_base: dict[str, dict[float, pd.DataFrame]] = {}
     for name, frame in rows.items():
         recipe = names.parse(name)
         if recipe.loss == "rmc" and recipe.setting != "one_run" and not recipe.quantization:
-            found.setdefault(recipe.base, {})[int(recipe.setting) / 100 if recipe.setting else alpha] = frame
-    return {base: dict(sorted(of.items())) for base, of in found.items() if len(of) > 1}
+            of_base.setdefault(recipe.base, {})[int(recipe.setting) / 100 if recipe.setting else alpha] = frame
+    return {base: dict(sorted(frames.items())) for base, frames in of_base.items() if len(frames) > 1}
 
 
 def choose_alpha(rows: dict[float, pd.DataFrame], v_dev: pd.Series, task: Task,
@@ -57,27 +58,28 @@ def choose_alpha(rows: dict[float, pd.DataFrame], v_dev: pd.Series, task: Task,
 
     rows: of the model of each alpha. v_dev: variance of each dev row's loss over sparsities, by guid; rows at or above
     `threshold` are hard (None: those above the median). Du et al. tune alpha on these two parts and do not say how.
-    by_hard: highest accuracy on the hard part, ties by dev, taken as the paper's rule. by_gap: smallest distance between
-    the parts. oracle: highest OOD score. What still ties goes to the larger alpha, which smooths less.
+    by_hard: highest accuracy on the hard part, ties by dev, taken as the paper's rule. by_gap: smallest distance
+    between the parts. oracle: highest OOD score. What still ties goes to the larger alpha, which smooths less.
     """
     hard = v_dev > v_dev.median() if threshold is None else v_dev >= threshold
     if hard.all() or not hard.any():
-        raise StudyError("mitigation: no dev row is harder than the others, so dev has no easy and hard part; give another "
-                         "threshold, or sparsity levels that differ more")
-    found = []
+        raise StudyError("mitigation: no dev row is harder than the others, so dev has no easy and hard part; give "
+                         "another threshold, or sparsity levels that differ more")
+    choices = []
     for alpha, frame in rows.items():
         dev = frame[frame["split"] == "dev"].set_index("guid")["correct"]
         parts = dev.groupby(hard.loc[dev.index]).mean()
-        found.append({"alpha": alpha, "dev": dev.mean(), "dev_hard": parts[True], "dev_easy": parts[False],
-                      "gap": parts[False] - parts[True], "ood": _ood(frame, task)})
-    table = pd.DataFrame(found)
+        choices.append({"alpha": alpha, "dev": dev.mean(), "dev_hard": parts[True], "dev_easy": parts[False],
+                        "gap": parts[False] - parts[True], "ood": _ood(frame, task)})
+    table = pd.DataFrame(choices)
     best = {"by_hard": table.sort_values(["dev_hard", "dev", "alpha"]).index[-1],
             "by_gap": table.assign(gap=-table["gap"].abs()).sort_values(["gap", "dev", "alpha"]).index[-1],
             "oracle": table.sort_values(["ood", "alpha"]).index[-1]}
     return table.assign(**{rule: table.index == at for rule, at in best.items()})
 
 
-def regret(rows: dict[float, pd.DataFrame], table: pd.DataFrame, task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
+def regret(rows: dict[float, pd.DataFrame], table: pd.DataFrame, task: Task, seed: int,
+           n_boot: int = 1000) -> pd.DataFrame:
     """OOD score of the oracle's alpha less that of the one each rule of `choose_alpha` takes.
 
     rule | alpha | oracle | value | low | high | n; the interval is paired over rows and holds both choices fixed.
@@ -85,20 +87,21 @@ def regret(rows: dict[float, pd.DataFrame], table: pd.DataFrame, task: Task, see
     oracle = table.loc[table["oracle"], "alpha"].item()
     chosen = {rule: table.loc[table[rule], "alpha"].item() for rule in ("by_hard", "by_gap")}
     return pd.DataFrame([{"rule": rule, "alpha": alpha, "oracle": oracle}
-                         | _ood_difference(rows[oracle], rows[alpha], task, seed, n_boot) for rule, alpha in chosen.items()])
+                         | _ood_difference(rows[oracle], rows[alpha], task, seed, n_boot)
+                         for rule, alpha in chosen.items()])
 
 
 def over_alpha(rows: dict[str, pd.DataFrame], alpha: float, v_dev: pd.Series, task: Task, seed: int,
                n_boot: int = 1000) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`choose_alpha` and `regret` of every base of `by_alpha`, each with a first column base; both empty where none is."""
+    """`choose_alpha` and `regret` of every base of `by_alpha`, with a first column base; both empty where none is."""
     choices, regrets = [pd.DataFrame(columns=CHOICES)], [pd.DataFrame(columns=REGRETS)]
     for base, models_of in by_alpha(rows, alpha).items():
         table = choose_alpha(models_of, v_dev, task)
         lost = regret(models_of, table, task, seed, n_boot)
-        for found, part in ((choices, table), (regrets, lost)):
+        for frames, part in ((choices, table), (regrets, lost)):
             part.insert(0, "base", base)
-            found.append(part)
-    return tuple(pd.concat(found[1:] or found, ignore_index=True) for found in (choices, regrets))
+            frames.append(part)
+    return tuple(pd.concat(frames[1:] or frames, ignore_index=True) for frames in (choices, regrets))
 
 
 def instance_effects(runs: dict[tuple[str, int], dict[str, pd.DataFrame]]) -> pd.DataFrame:
@@ -106,14 +109,14 @@ def instance_effects(runs: dict[tuple[str, int], dict[str, pd.DataFrame]]) -> pd
 
     runs: (task, seed) -> model -> rows.
     """
-    found = []
+    effects = []
     for (task, seed), rows in runs.items():
         for base in _rmc_bases(rows):
             controls = [control for control in INSTANCE if f"{base} + {control}" in rows]
             ood = {loss: _ood(rows[f"{base} + {loss}"], registry.get(task)) for loss in ("rmc", *controls)}
-            found += [{"task": task, "base": base, "control": control, "seed": seed, "value": ood["rmc"] - ood[control]}
-                      for control in controls]
-    return pd.DataFrame(found, columns=["task", "base", "control", "seed", "value"])
+            effects += [{"task": task, "base": base, "control": control, "seed": seed,
+                         "value": ood["rmc"] - ood[control]} for control in controls]
+    return pd.DataFrame(effects, columns=["task", "base", "control", "seed", "value"])
 
 
 def _rmc_bases(rows: dict[str, pd.DataFrame]) -> list[str]:

@@ -7,11 +7,14 @@ from lib import names, store
 from lib.analysis import difficulty, measures
 from lib.errors import StudyError
 
+HARDER = {"v_levels": 1, "v_one_run": 1, "variability": 1, "confidence": -1, "shortcut_confidence": -1, "el2n": 1,
+          "v_seeds": 1}  # 1 where a larger score means a harder row
+
 
 def by_sparsity(models: dict[str, store.Model]) -> dict[str, store.Model]:
     """The IMP models alone, least sparse first; no variants (imp-70-2x), losses or quantised models."""
-    pruned = {n: m for n, m in models.items() if names.parse(n).family == "imp" and names.parse(n).structure == n}
-    return dict(sorted(pruned.items(), key=lambda pair: pair[1].record["sparsity_target"]))
+    pruned = [name for name in models if names.parse(name).family == "imp" and names.parse(name).structure == name]
+    return {name: models[name] for name in sorted(pruned, key=lambda name: models[name].record["sparsity_target"])}
 
 
 def level_losses(pruned: dict[str, store.Model], items: pd.DataFrame, split: str) -> np.ndarray:
@@ -45,7 +48,8 @@ def checkpoint_logits(model: store.Model, items: pd.DataFrame, fraction: float) 
     step = round(fraction * model.record["steps"])
     if step not in along:
         known = sorted(round(s / model.record["steps"], 3) for s in along)
-        raise StudyError(f"no checkpoint of {model.name!r} at {fraction:g} of its steps; teacher.checkpoints kept {known}")
+        raise StudyError(f"no checkpoint of {model.name!r} at {fraction:g} of its steps; teacher.checkpoints kept "
+                         f"{known}")
     return along[step]
 
 
@@ -69,7 +73,7 @@ def easy_rows(shortcut: pd.DataFrame) -> pd.Series:
 
 
 def score_table(items: pd.DataFrame, dense: store.Model, shortcut: pd.DataFrame, v_levels: np.ndarray,
-          v_one_run: np.ndarray) -> pd.DataFrame:
+                v_one_run: np.ndarray) -> pd.DataFrame:
     """One row per train row: guid, v_levels, v_one_run, confidence, variability, shortcut_confidence, el2n.
 
     confidence and variability are the dense run's training dynamics, el2n its error early on (`early`);
@@ -82,10 +86,6 @@ def score_table(items: pd.DataFrame, dense: store.Model, shortcut: pd.DataFrame,
     return pd.DataFrame({"guid": train["guid"].to_numpy(), "v_levels": v_levels, "v_one_run": v_one_run,
                          "confidence": confidence, "variability": variability, "shortcut_confidence": biased,
                          "el2n": difficulty.el2n(early(dense, items), labels)})
-
-
-HARDER = {"v_levels": 1, "v_one_run": 1, "variability": 1, "confidence": -1, "shortcut_confidence": -1, "el2n": 1,
-          "v_seeds": 1}
 
 
 def _hardness(scores: pd.DataFrame) -> pd.DataFrame:
@@ -118,18 +118,19 @@ def on_dev(pruned: dict[str, store.Model], dense: list[store.Model], items: pd.D
     """
     dev = items[items["split"] == "dev"]
     seeds = level_losses({str(i): model for i, model in enumerate(dense)}, items, "dev")
-    return pd.DataFrame({"guid": dev["guid"].to_numpy(), "v_levels": difficulty.variance(level_losses(pruned, items, "dev")),
+    v_levels = difficulty.variance(level_losses(pruned, items, "dev"))
+    return pd.DataFrame({"guid": dev["guid"].to_numpy(), "v_levels": v_levels,
                          "v_seeds": difficulty.variance(seeds) if len(seeds) > 1 else np.nan})
 
 
 def rivals(scores: pd.DataFrame, dev: pd.DataFrame, items: pd.DataFrame, seed: int, n_boot: int = 1000) -> pd.DataFrame:
     """Each score beside v_levels of the same rows: score | on | measure | value | low | high | n.
 
-    scores: `score_table`, on train; dev: `on_dev`. measure: rank, Spearman's rho with v_levels (its interval takes rows as
-    independent), and auc, against the rows on which the shortcut fails (not there where the task does not know them).
-    NaN for a score that is missing.
+    scores: `score_table`, on train; dev: `on_dev`. measure: rank, Spearman's rho with v_levels (its interval takes rows
+    as independent), and auc, against the rows on which the shortcut fails (not there where the task does not know
+    them). NaN for a score that is missing.
     """
-    found = []
+    measured = []
     for split, table in (("train", scores), ("dev", dev)):
         rows = items[items["split"] == split]
         known = rows["is_shortcut"].notna().to_numpy()
@@ -139,11 +140,11 @@ def rivals(scores: pd.DataFrame, dev: pd.DataFrame, items: pd.DataFrame, seed: i
             unknown = {"value": np.nan, "low": np.nan, "high": np.nan, "n": 0}
             if name != "v_levels":
                 rank = unknown if missing else difficulty.rank_agreement(score, table["v_levels"])
-                found.append(place | {"measure": "rank"} | rank)
+                measured.append(place | {"measure": "rank"} | rank)
             if known.any():
                 auc = unknown if missing else difficulty.auc(score[known], fails, rows[known], n_boot, seed)
-                found.append(place | {"measure": "auc"} | auc)
-    return pd.DataFrame(found)
+                measured.append(place | {"measure": "auc"} | auc)
+    return pd.DataFrame(measured)
 
 
 def costs(dense: list[store.Model], pruned: dict[str, store.Model]) -> pd.DataFrame:
@@ -154,7 +155,8 @@ def costs(dense: list[store.Model], pruned: dict[str, store.Model]) -> pd.DataFr
     """
     first, *others = (model.record["steps"] for model in dense)
     levels = [model.record["steps"] for model in pruned.values()]
-    seeds = (sum(others), f"dense runs of {len(others) + 1} seeds") if others else (np.nan, "one dense seed: not available")
+    seeds = (sum(others), f"dense runs of {len(others) + 1} seeds") if others else \
+        (np.nan, "one dense seed: not available")
     needs = {"v_levels": (sum(levels), f"{len(levels)} pruned runs"), "v_one_run": (levels[-1], "one pruned run"),
              "variability": (0, "dense run"), "confidence": (0, "dense run"), "shortcut_confidence": (0, "no encoder"),
              "el2n": (0, "dense run"), "v_seeds": seeds}
@@ -171,24 +173,23 @@ def agreement_on_dev(pruned: dict[str, store.Model], items: pd.DataFrame, shortc
 
 def easy_hard(rows: dict[str, pd.DataFrame], shortcut: pd.DataFrame, seed: int, n_boot: int = 1000) -> pd.DataFrame:
     """Accuracy of each model on the easy and the hard rows of test: model, part, value, low, high, n."""
-    easy = easy_rows(shortcut)
-    frames = []
-    for name, frame in rows.items():
-        test = frame[frame["split"] == "test"]
-        part = np.where(easy.loc[test["guid"]].to_numpy(), "easy", "hard")
-        frames.append(measures.by(test.assign(part=part), ["part"], n_boot=n_boot, seed=seed).assign(model=name))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat([measures.by(test, ["part"], n_boot=n_boot, seed=seed).assign(model=name)
+                      for name, test in _parted(rows, shortcut).items()], ignore_index=True)
 
 
 def confidence(rows: dict[str, pd.DataFrame], shortcut: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, mean confidence, over-confidence (confidence less accuracy) and ECE of easy and hard rows of test."""
-    easy = easy_rows(shortcut)
     result = []
-    for name, frame in rows.items():
-        test = frame[frame["split"] == "test"]
-        is_easy = easy.loc[test["guid"]].to_numpy()
-        for part, chosen in test.groupby(np.where(is_easy, "easy", "hard")):
+    for name, test in _parted(rows, shortcut).items():
+        for part, chosen in test.groupby("part"):
             accuracy, sure = chosen["correct"].mean(), chosen["confidence"].mean()
             result.append({"model": name, "part": part, "n": len(chosen), "accuracy": accuracy, "confidence": sure,
                            "over_confidence": sure - accuracy, "ece": measures.ece(chosen)})
     return pd.DataFrame(result)
+
+
+def _parted(rows: dict[str, pd.DataFrame], shortcut: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Each model's rows of test with a column part: easy or hard."""
+    part = easy_rows(shortcut).map({True: "easy", False: "hard"})
+    tests = {name: frame[frame["split"] == "test"] for name, frame in rows.items()}
+    return {name: test.assign(part=part.loc[test["guid"]].to_numpy()) for name, test in tests.items()}

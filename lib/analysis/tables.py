@@ -1,5 +1,5 @@
-"""The tables that several notebooks show: many models side by side, each from its rows of `measures.rows`."""
-
+"""The tables that several notebooks show: many models side by side, each from its rows of `measures.rows`; how tables
+of several seeds become one; and how a number and a subcase are worded."""
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,7 @@ def ood_chance(task: Task) -> float:
 
 def train_counts(items: pd.DataFrame) -> dict[str, int]:
     """Train rows of each subcase on which the shortcut fails; empty where the task does not know the truth."""
-    train = items[items["split"] == "train"]
-    failing = train[~train["is_shortcut"].astype("boolean").fillna(True).to_numpy(bool)]
-    return failing["subcase"].value_counts().to_dict()
+    return measures.fails_only(items[items["split"] == "train"])["subcase"].value_counts().to_dict()
 
 
 def depths(task: Task) -> dict[str, int]:
@@ -38,7 +36,8 @@ def twins(items: pd.DataFrame) -> pd.DataFrame:
     both = ood[ood.groupby(["subcase", "text_b"])["label"].transform("nunique") > 1]
     first = both.groupby("subcase", sort=False)["text_b"].transform("first")
     pairs = both[both["text_b"] == first].drop_duplicates(["subcase", "label"])
-    return pairs[["subcase", "text_a", "text_b", "label", "is_shortcut"]].sort_values(["subcase", "label"], ignore_index=True)
+    columns = ["subcase", "text_a", "text_b", "label", "is_shortcut"]
+    return pairs[columns].sort_values(["subcase", "label"], ignore_index=True)
 
 
 def sizes(models: list[store.Model]) -> pd.DataFrame:
@@ -112,7 +111,7 @@ def forgetting(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, s
 
 
 def trajectory_rows(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Rows of the dense run along its steps (predictions with a column step, the end among them); ID test and OOD only."""
+    """Rows of test and OOD of the dense run along its steps: predictions with a column step, the end among them."""
     return measures.rows(checkpoints[checkpoints["split"].isin(["test", *ood_splits(task)])], items, task)
 
 
@@ -160,20 +159,16 @@ def gains(rows: dict[str, pd.DataFrame], task: Task, pairs: list[tuple[str, str]
 def over_seeds(table: pd.DataFrame, keys: list[str], averaged: tuple[str, ...] = ()) -> pd.DataFrame:
     """A table of several seeds put together: keys | value | low | high | seeds | the mean of the columns `averaged`.
 
-    table: keys, seed, value and, where a seed knows its own interval over rows, low and high. Of several seeds: mean and
-    95 % t interval over them, undefined values left out; of one: its own interval, or none.
+    table: keys, seed, value and, where a seed knows its own interval over rows, low and high. Of several seeds: mean
+    and 95 % t interval over them, undefined values left out; of one: its own interval, or none.
     """
-    columns = [*keys, "value", "low", "high", "seeds", *averaged]
     result = []
     known = table[table["value"].notna()] if len(table) else table
     for place, part in known.groupby(keys, sort=False) if len(known) else []:
-        values = part["value"].to_numpy(float)
-        low, high = (float(part[end].iloc[0]) if end in part else np.nan for end in ("low", "high"))
-        if len(values) > 1:
-            low, high = bootstrap.t_interval(values)
-        result.append(dict(zip(keys, place)) | {"value": values.mean(), "low": low, "high": high, "seeds": len(values)}
+        own = (part[end].iloc[0] if end in part else np.nan for end in ("low", "high"))
+        result.append(dict(zip(keys, place)) | bootstrap.of_seeds(part["value"].to_numpy(float), *own)
                       | part[list(averaged)].mean().to_dict())
-    return pd.DataFrame(result, columns=columns)
+    return pd.DataFrame(result, columns=[*keys, "value", "low", "high", "seeds", *averaged])
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 1, scale: float = 100) -> str:

@@ -89,10 +89,10 @@ def put_together(claims: list[Claim], scores: pd.DataFrame) -> pd.DataFrame:
 def _over_seeds(group: pd.DataFrame) -> dict:
     """The columns of the evidence that one contrast's scores give, one score a seed."""
     values, first = group["value"].to_numpy(float), group.iloc[0]
-    k, estimate = len(values), values.mean()
-    low, high, p, test = first["low"], first["high"], first["p"], "McNemar's exact test"
+    estimate, low, high, k = bootstrap.of_seeds(values, first["low"], first["high"]).values()
+    p, test = first["p"], "McNemar's exact test"
     if k > 1:
-        (low, high), test = bootstrap.t_interval(values), "t test over seeds"
+        test = "t test over seeds"
     elif np.isnan(p):
         test = "normal approximation of the bootstrap"
     if k > 1 or np.isnan(p):

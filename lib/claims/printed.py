@@ -2,14 +2,15 @@
 
 import pandas as pd
 
+from lib.analysis import measures
 from lib.claims.contrasts import pairs
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
+from lib.tasks import registry
 
 FOLDER = ROOT / "params" / "published"
 COUNTERPART = {"micro_nli": "mnli", "micro_facts": "fever", "micro_paraphrase": "qqp"}
 PRINTED = ("score", "gap", "f_bias", "easy_hard", "agreement")
-OOD_WEIGHTS = {"mnli": {"hans": 1}, "fever": {"sym1": 1, "sym2": 1}, "qqp": {"paws_wiki": 8000, "paws_qqp": 677}}
 
 
 def rows_of(table: str) -> pd.DataFrame:
@@ -48,8 +49,8 @@ def _printed_values(claim, task: str, cells: pd.DataFrame) -> pd.Series:
         return cells["easy_hard_gap", "test"]
     if claim.measure == "f_bias":
         return cells["f_bias", ""].where(cells.index != "dense", 1.0)
-    weights = OOD_WEIGHTS[task]
-    ood = sum(cells["accuracy", split] * w for split, w in weights.items()) / sum(weights.values())
+    accuracies = {split: cells["accuracy", split] for split in registry.get(task).ood}
+    ood = pd.Series(measures.ood_score(accuracies), cells.index)
     if claim.measure == "gap":
         return cells["accuracy", "test"] - ood
     return ood if claim.split == "ood" else cells["accuracy", "test"]
