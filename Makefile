@@ -2,7 +2,7 @@
 # make test             set-up, unit tests, then every notebook on the smoke profile
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
-# make book             the executed notebooks of outputs/reference as one HTML book, outputs/book/html (PROFILE=mini: of that run)
+# make book             the executed notebooks of one run as an HTML book, outputs/book/html (PROFILE=micro: of the committed micro)
 # make class            of every notebook a twin for students: less text, no answers, cells for the exercises (outputs/class)
 # make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
@@ -54,7 +54,7 @@ bench: $(READY)
 	@python -m tests.benchmarks
 
 book: $(READY)
-	@python -m lib.tools.book.build $(if $(filter file,$(origin PROFILE)),,"$(basename $(notdir $(PROFILE)))")
+	@python -m lib.tools.book "$(basename $(notdir $(PROFILE)))"
 
 class: $(READY)
 	@python -m lib.tools.classroom

@@ -1,25 +1,19 @@
-import importlib.util
 import json
 import re
+from importlib.util import find_spec
 from io import StringIO
 
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 
 from lib.errors import StudyError
 from lib.figures.theme import color_of
 from lib.files import ROOT
-from lib.params.profile import load_profile
-from lib.tools.book import build, html_tables, pages, slider
-from lib.tools.book.pages import Page, Writer, labels_of, with_prose
+from lib.tools.book import build, html_tables, slider
+from lib.tools.book.pages import Page, citations, is_picture, with_outputs
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-WORKS = pages.citations({
-    "du2023": (["Du", "Hu", "Awadallah"], "2023", "2110.08419", True),
-    "sun2019": (["Sun", "Cheng", "Liu"], "2019", "", False),
-    "zhu2017": (["Zhu", "Gupta"], "2017", "", False), "berger1982": (["Berger"], "1982", "", False)})
 FRAME = ('<div>\n<style scoped>\n th {}\n</style>\n<table border="1" class="dataframe">\n'
          "<thead><tr><th></th><th>a</th></tr></thead>"
          "<tbody><tr><th>dense</th><td>9.9 [-1.0, 2.0]</td></tr></tbody></table></div>")
@@ -37,8 +31,8 @@ heads-20,cleft,5,3,0.9,0.85,0.95,400
 imp-70-after,cleft,5,3,0.9,0.85,0.95,400
 """
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
-needs_sphinx = pytest.mark.skipif(any(importlib.util.find_spec(name.split(".")[0]) is None for name in build.NEEDED),
-                                  reason="the extra `book` is not installed")
+NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib", "sphinx-mathjax-offline")
+needs_sphinx = pytest.mark.skipif(None in map(find_spec, NEEDED), reason="the extra `book` is not installed")
 
 
 def notebook(*texts, code=()):
@@ -51,59 +45,46 @@ def result(source, data, **metadata):
     return made
 
 
+NOTEBOOKS = ["02_teacher", "03_distillation", "04_pruning", "09_claims", "10_your_model", "solutions/04_pruning",
+             "micro_facts-04_pruning", "micro_facts-02_teacher"]
+
+
 @pytest.fixture
-def pages(tmp_path):
-    names = ("mini/09_claims", "mini/micro_nli/02_teacher", "mini/micro_nli/04_pruning", "real/mnli/04_pruning",
-             "10_your_model", "solutions/04_pruning")
-    return [Page(name, tmp_path / f"{name}.ipynb") for name in names]
+def page(tmp_path):
+    """A page of a book with two tasks, whose notebook would lie in a run."""
+    def of(name, works=()):
+        return Page(name, tmp_path / "toy" / "micro_nli" / "seed0" / f"{name}.ipynb", NOTEBOOKS, list(works))
+    return of
 
 
-def writer(pages, name, labels=None):
-    by_name = {page.name: page for page in pages}
-    return Writer(by_name[name], pages, {page.name: set() for page in pages} | (labels or {}), WORKS)
+def test_equations_get_labels_that_no_other_page_has(page):
+    text = "# T\n\n$$a = b$$\n\n$$c$$ (loss)\n\n$$d$$ (size)\n\nby $x$"
+    labels = {name: re.findall(r"\$\$ \((.+)\)", page(name).prose(text)) for name in ("04_pruning", "micro_facts-04_pruning")}
+    assert labels["04_pruning"] == ["loss-04_pruning", "size-04_pruning"]
+    assert not set(labels["04_pruning"]) & set(labels["micro_facts-04_pruning"])
 
 
-def test_equations_and_references_get_labels_that_no_other_page_has(pages):
-    text = "# T\n\n$$a = b$$\n\n$$c$$ (loss)\n\nby {eq}`loss` and {eq}`the loss <loss>`"
-    labels = {name: {"loss"} for name in ("mini/micro_nli/04_pruning", "real/mnli/04_pruning")}
-    (cell,) = writer(pages, "mini/micro_nli/04_pruning", labels).write(notebook(text)).cells
-    first, second = re.findall(r"\$\$ \(([\w-]+)\)", cell.source)
-    assert first != second and f"{{eq}}`{second}`" in cell.source
-    (elsewhere,) = writer(pages, "real/mnli/04_pruning", labels).write(notebook(text)).cells
-    assert second not in elsewhere.source
-    (from_far,) = writer(pages, "mini/09_claims", labels).write(notebook("# T\n\n{eq}`loss`")).cells
-    assert f"{{eq}}`{second}`" in from_far.source
+def test_numbers_of_notebooks_become_links_to_the_page_of_the_same_task(page):
+    text = ("# 04\n\n04 compresses it, see notebook 10, 0.04, `04` and 2020-04-05; 02 is [here](02_teacher.ipynb#save), "
+            "`04_pruning` too, and 07")
+    linked = page("02_teacher").prose(text)
+    assert linked.startswith("# 04\n\n[04](04_pruning.ipynb) compresses it, see notebook [10](10_your_model.ipynb), 0.04, `04` ")
+    assert linked.endswith("; 02 is [here](02_teacher.ipynb#save), [`04_pruning`](04_pruning.ipynb) too, and 07")
+    assert page("micro_facts-02_teacher").prose("04 after 03") == \
+        "[04](micro_facts-04_pruning.ipynb) after [03](03_distillation.ipynb)"
+    assert page("solutions/04_pruning").prose("04 and 02") == "[04](../04_pruning.ipynb) and [02](../02_teacher.ipynb)"
 
 
-def test_titles_say_the_run_and_levels_do_not_jump(pages):
-    toy = notebook("# 04 · Pruning\n\n### deep", "# again\n```\n# a comment\n```")
-    cells = writer(pages, "mini/micro_nli/04_pruning").write(toy).cells
-    assert cells[0].source == "# 04 · Pruning (mini, micro_nli)\n\n## deep"
-    assert cells[1].source == "## again\n```\n# a comment\n```"
+def test_links_that_lead_out_of_the_book_are_words(page):
+    text = "[solution](solutions/04_pruning.ipynb), [it](../04_pruning.ipynb), [x](../params/mini.yaml), [y](https://z.org)"
+    assert page("10_your_model").prose(text) == text.replace("[x](../params/mini.yaml)", "x")
 
 
-def test_numbers_of_notebooks_become_links_to_the_nearest_copy(pages):
-    text = ("# T\n\n04 compresses it, see notebook 10, 0.04, `04` and 2020-04-05; 02 is [here](02_teacher.ipynb#save), "
-            "`04_pruning` too")
-    (near,) = writer(pages, "mini/micro_nli/02_teacher").write(notebook(text)).cells
-    assert "[04](04_pruning.ipynb) compresses" in near.source and "[10](../../10_your_model.ipynb)" in near.source
-    assert ", 0.04, `04` and 2020-04-05; 02 is [here](02_teacher.ipynb#save), " in near.source
-    assert near.source.endswith("[`04_pruning`](04_pruning.ipynb) too")
-    text = "# T\n\n[teacher](02_teacher.ipynb), [x](../params/mini.yaml)"
-    (far,) = writer(pages, "real/mnli/04_pruning").write(notebook(text)).cells
-    assert "[teacher](../../mini/micro_nli/02_teacher.ipynb), x" in far.source
-
-
-def test_solutions_are_linked_only_by_their_folder(pages):
-    text = "# T\n\n[solution](solutions/04_pruning.ipynb) of [it](04_pruning.ipynb)"
-    (cell,) = writer(pages, "10_your_model").write(notebook(text)).cells
-    assert "[solution](solutions/04_pruning.ipynb) of [it](mini/micro_nli/04_pruning.ipynb)" in cell.source
-
-
-def test_works_are_cited_where_prose_names_them_and_the_text_stays(pages):
+def test_works_are_cited_where_prose_names_them_and_the_text_stays(page):
+    pytest.importorskip("pybtex")
     text = ("# Du et al.\n\nDu et al. say, and Du et al. prune; (PKD, Sun et al. 2019), Zhu and Gupta (2017), "
             "(Berger, 1982), Sun et al. and `Du et al.`")
-    source = writer(pages, "10_your_model").write(notebook(text)).cells[0].source
+    source = page("10_your_model", citations(ROOT / "notebooks" / "book" / "references.bib")).prose(text)
     assert source == ("# Du et al.\n\n{cite:author}`du2023` say, and Du et al. prune; (PKD, {cite:author}`sun2019` 2019), "
                       "{cite:author}`zhu2017` (2017), ({cite:author}`berger1982`, 1982), Sun et al. and `Du et al.`")
 
@@ -118,50 +99,60 @@ def saved(page, *names):
     return folder
 
 
-def test_each_picture_is_a_figure_of_its_own_with_caption_and_words_for_it(pages):
-    cell = result("fig", [{"image/png": PIXEL}, {"text/plain": "1"}, {"image/png": PIXEL}])
-    _, first, between, second = writer(pages, pages[2].name).write(notebook("# T\n\n## The `curve`", code=[cell])).cells
-    assert first.metadata["mystnb"]["figure"]["caption"] == "The `curve`"
+def test_each_picture_is_a_figure_of_its_own_with_caption_and_words_for_it(page):
+    outputs = [{"image/png": PIXEL}, {"text/plain": "1"}, {"image/png": PIXEL}]
+    cell = result("fig", outputs, caption="The `curve`", label="fig-c")
+    _, first, between, second = page("04_pruning").made(notebook("# T", code=[cell])).cells
+    assert first.metadata["mystnb"]["figure"] == {"caption": "The `curve`", "name": "fig-c-04_pruning"}
     assert first.metadata["mystnb"]["image"]["alt"] == "Plot: The curve"
     assert "figure" not in between.metadata["mystnb"] and "remove-input" in second.metadata["tags"]
     assert first.metadata["mystnb"]["figure"]["name"] != second.metadata["mystnb"]["figure"]["name"]
 
 
-def test_a_figure_is_the_svg_beside_its_table_with_the_caption_and_label_of_its_cell(pages):
-    folder = saved(pages[2], "curve")
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("**/[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_every_picture_of_a_notebook_has_a_caption_and_a_label_of_its_own(path):
+    drawn = [cell for cell in nbformat.read(path, as_version=4).cells if any(map(is_picture, cell.get("outputs", [])))]
+    assert all(cell.metadata.get("caption") for cell in drawn)
+    assert len({cell.metadata["label"] for cell in drawn}) == len(drawn)
+
+
+def test_a_figure_is_the_svg_beside_its_table_with_the_caption_and_label_of_its_cell(page):
+    made = page("04_pruning")
+    folder = saved(made, "curve")
     source = 'figures.save(fig, t, run.folder("x") / "figures" / "curve")\nfig'
-    cell = result(source, [{"image/png": PIXEL, "text/plain": "f"}], caption="Score in 04. Up is better.", label="fig-up")
-    made = writer(pages, pages[2].name)
-    (_, shown) = made.write(notebook("# T", code=[cell])).cells
+    cell = result(source, [{"image/png": PIXEL, "text/plain": "f"}], caption="Score in 02. Up is better.", label="fig-up")
+    (_, shown) = made.made(notebook("# T", code=[cell])).cells
     assert shown.outputs[0].data == {"image/svg+xml": "<svg>curve</svg>"}
     figure = shown.metadata["mystnb"]["figure"]
-    assert figure["caption"] == "Score in 04. Up is better. ([its table](tables/04_pruning-curve.csv))"
-    assert figure["name"].startswith("fig-up-") and labels_of(notebook(code=[cell])) == {"fig-up"}
+    assert figure["caption"] == \
+        "Score in [02](02_teacher.ipynb). Up is better. ([its table](tables/04_pruning/curve.csv))"
+    assert figure["name"] == "fig-up-04_pruning"
     assert "Up is better; its numbers" in shown.metadata["mystnb"]["image"]["alt"]
-    assert made.tables == {folder / "curve.csv": "tables/04_pruning-curve.csv"}
     (folder / "curve.svg").unlink()
-    (_, shown) = writer(pages, pages[2].name).write(notebook("# T", code=[cell])).cells
+    (_, shown) = made.made(notebook("# T", code=[cell])).cells
     assert shown.outputs[0].data["image/png"] == PIXEL
 
 
-def test_figures_drawn_in_a_loop_are_told_apart(pages):
-    saved(pages[0], "plane_b", "plane_a", "planets")
-    cell = result('figures.save(fig, part, folder / "figures" / f"plane_{name}")', [{"image/png": PIXEL}] * 2, caption="P.")
-    (_, *shown) = writer(pages, pages[0].name).write(notebook("# T", code=[cell])).cells
+def test_figures_drawn_in_a_loop_are_told_apart(page):
+    made = page("09_claims")
+    saved(made, "plane_b", "plane_a", "planets")
+    source = 'figures.save(fig, part, folder / "figures" / f"plane_{name}")'
+    cell = result(source, [{"image/png": PIXEL}] * 2, caption="P.", label="fig-plane")
+    (_, *shown) = made.made(notebook("# T", code=[cell])).cells
     assert [one.outputs[0].data["image/svg+xml"] for one in shown] == ["<svg>plane_a</svg>", "<svg>plane_b</svg>"]
-    captions = [one.metadata["mystnb"]["figure"]["caption"] for one in shown]
-    assert captions[1] == "P. (`b`, [its table](tables/09_claims-plane_b.csv))"
-    assert labels_of(notebook(code=[cell])) == {"fig-plane"}
+    figures = [one.metadata["mystnb"]["figure"] for one in shown]
+    assert figures[1]["caption"] == "P. (`b`, [its table](tables/09_claims/plane_b.csv))"
+    assert figures[0]["name"] != figures[1]["name"]
     cell.outputs.pop()
-    (_, alone) = writer(pages, pages[0].name).write(notebook("# T", code=[cell])).cells
+    (_, alone) = made.made(notebook("# T", code=[cell])).cells
     assert "image/png" in alone.outputs[0].data
 
 
-def test_code_that_draws_is_folded_but_not_in_solutions(pages):
+def test_code_that_draws_is_folded_but_not_in_solutions(page):
     cells = [result("fig", [{"image/png": PIXEL}]), result("1", [{"text/plain": "1"}])]
-    _, drawn, other = writer(pages, pages[2].name).write(notebook("# T", code=cells)).cells
+    _, drawn, other = page("04_pruning").made(notebook("# T", code=cells)).cells
     assert "hide-input" in drawn.metadata["tags"] and "hide-input" not in other.metadata["tags"]
-    _, drawn, _ = writer(pages, "solutions/04_pruning").write(notebook("# T", code=cells)).cells
+    _, drawn, _ = page("solutions/04_pruning").made(notebook("# T", code=cells)).cells
     assert "hide-input" not in drawn.metadata["tags"]
 
 
@@ -169,7 +160,7 @@ def test_code_that_draws_is_folded_but_not_in_solutions(pages):
 
 def rows_of(html):
     """subcase -> (count, dense, text of each level) as the slider's table has them."""
-    body = html.partition("<tbody>")[2]
+    body = html.replace("&nbsp;", "\xa0").partition("<tbody>")[2]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in body.split("<tr>")[1:]]
     return {row[0]: (*row[1:-3], row[-2], *re.findall(r"<span[^>]*>(.*?)</span>", row[-1])) for row in rows}
 
@@ -199,25 +190,26 @@ def test_the_slider_needs_no_counts_and_no_chance_but_levels_to_move_over():
     assert slider.forgetting(table[table["model"] != "dense"]) == ""
 
 
-def test_the_slider_stands_right_under_the_forgetting_curve(pages):
-    saved(pages[2], "forgetting", "sparsity")
+def test_the_slider_stands_right_under_the_forgetting_curve(page):
+    made = page("04_pruning")
+    saved(made, "forgetting", "sparsity")
     cells = [result(f'"figures" / "{name}"', [{"image/png": PIXEL}]) for name in ("forgetting", "sparsity")]
-    _, curve, under, other = writer(pages, pages[2].name).write(notebook("# T", code=cells)).cells
+    _, curve, under, other = made.made(notebook("# T", code=cells)).cells
     assert "forgetting" in curve.source and "sparsity" in other.source
     assert '<input type="range"' in under.outputs[0].data["text/html"] and under.metadata["tags"] == ["remove-input"]
 
 
 # ---- tables
 
-def test_tables_say_what_their_heads_are_of_and_bars_are_folded(pages):
+def test_tables_say_what_their_heads_are_of_and_bars_are_folded(page):
     bar = nbformat.v4.new_output("stream", name="stdout", text="dense 100%|####| 384/384 [00:01<00:00]\n")
-    cell = result("t", [{"text/html": FRAME}, {"text/markdown": "### So\n\n04 < 5"}])
+    cell = result("t", [{"text/html": FRAME}, {"text/markdown": "04 < 5"}])
     cell.outputs.append(bar)
-    (_, made) = writer(pages, "mini/micro_nli/02_teacher").write(notebook("# T", code=[cell])).cells
+    (_, made) = page("02_teacher").made(notebook("# T", code=[cell])).cells
     html = made.outputs[0].data["text/html"]
     assert "<style" not in html and '<td class="stays"></td><th scope="col">a' in html
-    assert '<th scope="row" class="stays">dense' in html and "[-1.0,&nbsp;2.0]" in html
-    assert made.outputs[1].data["text/markdown"].startswith("**So**\n\n[04](04_pruning.ipynb)")
+    assert '<th class="stays" scope="row">dense' in html and "[-1.0,\xa02.0]" in html
+    assert made.outputs[1].data["text/markdown"].startswith("[04](04_pruning.ipynb)")
     assert made.outputs[2].data["text/html"].startswith("<details>") and "&lt;00:00" in made.outputs[2].data["text/html"]
 
 
@@ -244,78 +236,115 @@ def test_of_several_levels_the_one_that_tells_rows_apart_stays_in_sight():
     assert re.findall(r'class="stays"[^>]*>(.*?)<', html) == ["", "model", "dense", "imp-70", "imp-85"]
 
 
-def test_prose_written_after_the_run_is_shown_where_the_code_is_the_same():
-    parameters = [result("x = 1", [], tags=["parameters"]), result("x = 2", [], tags=["injected-parameters"])]
-    ran = notebook("# old", code=[*parameters, result("x", [{"text/plain": "2"}])])
-    written = notebook("# new", code=[result("x = 1", [], tags=["parameters"]), result("x", [], tags=["hide-input"])])
+# ---- what is written now, with the outputs of the run
+
+PARAMETERS = [result("x = 1", [], tags=["parameters"]), result("x = 2", [], tags=["injected-parameters"])]
+
+
+def ran_and_written(old, new):
+    """A run of three cells that show 2, 3 and 4, the first of them `old`, and the notebook now, with `new` in its place."""
+    rest = ["pd.DataFrame(x)", "report.versions()"]
+    sources = [old, *rest]
+    ran = notebook("# old", code=[*PARAMETERS, *(result(s, [{"text/plain": str(n)}]) for n, s in enumerate(sources, 2))])
+    now = [new, *rest]
+    written = notebook("# new", code=[PARAMETERS[0], *(result(s, [{"text/plain": "smoke"}], caption=s) for s in now)])
+    return nbformat.from_dict(ran), nbformat.from_dict(written)
+
+
+def shows(page):
+    return [(cell.source, cell.outputs[0].data["text/plain"]) for cell in page.cells
+            if cell.cell_type == "code" and cell.outputs]
+
+
+def test_the_code_and_prose_of_now_are_shown_with_the_outputs_and_parameters_of_the_run():
+    ran, written = ran_and_written("from lib import mitigation\n\nrows = mitigation.pairs(x)",
+                                   "from lib.trials import mend\n\nrows = mend.pairs(x)")
     written.cells.insert(2, nbformat.v4.new_markdown_cell("between"))
-    shown = with_prose(ran, written)
-    assert [cell.source for cell in shown.cells] == ["# new", "x = 1", "x = 2", "between", "x"]
-    assert shown.cells[-1].outputs[0].data == {"text/plain": "2"} and shown.cells[-1].metadata["tags"] == ["hide-input"]
-    written.cells[-1].metadata["caption"] = "What x is."
-    ran.cells[-1].source, written.cells[-1].source = "rows = mitigation.pairs(x)", "rows = mitigations.pairs(x)"
-    shown = with_prose(ran, written)
-    assert shown.cells[0].source == "# new" and shown.cells[-1].source == "rows = mitigation.pairs(x)"
-    written.cells[-1].source = "other = pairs.of(x, 3)"
-    assert with_prose(ran, written).cells[0].source == "# old"
-    written.cells[-1].source = ran.cells[-1].source
-    written.cells.append(result("x + 1", []))
-    shown = with_prose(ran, written)
-    assert shown.cells[0].source == "# old" and shown.cells[-1].metadata["caption"] == "What x is."
+    page = with_outputs(written, ran)
+    assert [cell.source for cell in page.cells][:4] == ["# new", "x = 1", "x = 2", "between"]
+    assert shows(page) == [("from lib.trials import mend\n\nrows = mend.pairs(x)", "2"), ("pd.DataFrame(x)", "3"),
+                           ("report.versions()", "4")]
+    assert page.cells[-1].metadata["caption"] == "report.versions()"
 
 
-def test_a_run_that_stopped_says_so(pages):
+def test_a_cell_that_has_moved_keeps_its_output():
+    ran, written = ran_and_written("x", "x")
+    written.cells.append(written.cells.pop(2))
+    assert shows(with_outputs(written, ran)) == [("pd.DataFrame(x)", "3"), ("report.versions()", "4"), ("x", "2")]
+
+
+def test_a_new_cell_is_shown_without_output_under_a_note_but_a_method_with_its_own():
+    ran, written = ran_and_written("x", "x")
+    written.cells[3:3] = [result("by_hand = x ** 2", [{"text/plain": "4"}], tags=["method"]),
+                          result("first = earlier.result(x)", [{"text/plain": "smoke"}])]
+    page = with_outputs(written, ran)
+    assert shows(page) == [("x", "2"), ("by_hand = x ** 2", "4"), ("pd.DataFrame(x)", "3"), ("report.versions()", "4")]
+    note = next(place for place, cell in enumerate(page.cells) if "newer than this run" in cell.source)
+    assert page.cells[note + 1].source == "first = earlier.result(x)" and not page.cells[note + 1].outputs
+
+
+def test_a_run_most_of_which_has_no_cell_any_more_is_shown_as_it_was_and_says_so():
+    ran, written = ran_and_written("x", "other = pairs.of(x, 3)")
+    written.cells.pop()
+    page = with_outputs(written, ran)
+    assert page.cells[0].source == "# old" and "earlier layout" in page.cells[1].source
+    assert [text for _, text in shows(page)] == ["2", "3", "4"]
+
+
+def test_a_run_that_stopped_says_so(page):
     half = notebook("# T", code=[result("1", []), nbformat.v4.new_code_cell("2")])
-    assert "not come to its end" in writer(pages, "10_your_model").write(half).cells[1].source
+    assert "not come to its end" in page("10_your_model").made(half).cells[1].source
 
 
 # ---- a toy study, built
 
 @pytest.fixture
 def study(tmp_path):
-    """A folder with one executed run of two notebooks and the book's own settings."""
-    for name in ("book", "solutions"):
-        (tmp_path / "notebooks" / name).mkdir(parents=True)
+    """A folder with one executed run of two notebooks, what every book needs besides, and the book's own settings."""
     for path in (ROOT / "notebooks" / "book").rglob("*"):
         if path.is_file():
             target = tmp_path / path.relative_to(ROOT)
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+    (tmp_path / "notebooks" / "solutions").mkdir()
+    for name in ("00_question", "06b_doses", "10_your_model", "solutions/04_pruning"):
+        text = f"# {name}\n\n[Question](../00_question.ipynb)." if "/" in name else f"# {name}"
+        nbformat.write(notebook(text), tmp_path / "notebooks" / f"{name}.ipynb")
     run = tmp_path / "outputs" / "reference" / "toy"
     (run / "micro_nli" / "seed0").mkdir(parents=True)
-    picture = result("fig", [{"image/png": PIXEL}, {"text/html": FRAME}])
-    text = "# 04 · Pruning\n\n## Seen\n\n$$s = 1$$ (schedule)\n\nAs {eq}`schedule` says (Berger, 1982)."
+    picture = result("fig", [{"image/png": PIXEL}, {"text/html": FRAME}], caption="A fig.", label="fig-it")
+    text = ("# 04 · Pruning\n\n## Seen\n\n$$s = 1$$ (schedule)\n\nSo says (Berger, 1982). "
+            "[Solutions](solutions/04_pruning.ipynb).")
     nbformat.write(notebook(text, code=[picture]), run / "micro_nli" / "seed0" / "04_pruning.ipynb")
-    nbformat.write(notebook("# 09 · Claims\n\nSee 04 and {eq}`schedule`.", code=[result("1", [])]), run / "09_claims.ipynb")
+    nbformat.write(notebook("# 09 · Claims\n\nSee 04.", code=[result("1", [])]), run / "09_claims.ipynb")
     return tmp_path
 
 
 @needs_sphinx
 def test_a_book_is_built_with_numbers_links_and_local_scripts_only(study):
-    assert build.build([], study / "html", root=study) == 2
-    page = (study / "html" / "toy" / "micro_nli" / "04_pruning.html").read_text()
+    assert build.build_book("toy", study / "html", root=study) == 6
+    page = (study / "html" / "04_pruning.html").read_text()
     assert "Figure 4.1" in page and "(4.1)" in page and "references.html#" in page
-    claims = (study / "html" / "toy" / "09_claims.html").read_text()
-    assert 'href="micro_nli/04_pruning.html"' in claims and "(4.1)" in claims
+    assert 'href="solutions/04_pruning.html"' in page and "outputs/reference/toy/micro_nli/seed0" in page
+    assert 'href="../00_question.html"' in (study / "html" / "solutions" / "04_pruning.html").read_text()
+    assert 'href="04_pruning.html"' in (study / "html" / "09_claims.html").read_text()
+    assert "and no result" in (study / "html" / "06b_doses.html").read_text()
+    assert "shows the run <code" in (study / "html" / "index.html").read_text().replace("\n", " ")
     assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css)', page)
-    assert (study / "html" / "_static" / "mathjax" / build.MATHJAX[-1]).exists()
+    assert (study / "html" / "_static" / "tex-svg-full.js").exists()
 
 
 @needs_sphinx
-def test_the_page_of_a_run_names_what_its_profile_has_otherwise(study):
-    (study / "params").mkdir()
-    text = (ROOT / "params" / "mini.yaml").read_text().replace("profile: mini", "profile: toy")
-    (study / "params" / "toy.yaml").write_text(text)
-    cut = load_profile(study / "params" / "toy.yaml", ["data.n_train=512", "distillation.students=[truncated-3]"]).as_dict()
-    del cut["common"]["dropout"]
-    cut["per_task"] = {"micro_nli": {"mitigation.alpha": 0.3}}
-    ran = study / "outputs" / "reference" / "toy" / "params.yaml"
-    ran.write_text(yaml.safe_dump(cut))
-    build.build([], study / "html", root=study)
-    page = (study / "html" / "toy" / "index.html").read_text()
-    named = re.findall(r'<code[^>]*><span class="pre">(.*?)</span></code>', page)
-    assert named == ["params/toy.yaml", "data.n_train=512", "distillation.students=[truncated-3]", "mitigation.alpha=0.3"]
-    assert "other values than" in page and "for micro_nli" in page
+def test_a_run_of_several_tasks_has_pages_for_each_with_the_same_numbers(study):
+    other = study / "outputs" / "reference" / "toy" / "micro_facts" / "seed0"
+    other.mkdir(parents=True)
+    first = study / "outputs" / "reference" / "toy" / "micro_nli" / "seed0"
+    (other / "04_pruning.ipynb").write_bytes((first / "04_pruning.ipynb").read_bytes())
+    nbformat.write(notebook("# 02 · Teacher\n\nBefore 04."), first / "02_teacher.ipynb")
+    assert build.build_book("toy", study / "html", root=study) == 8
+    page = (study / "html" / "micro_facts-04_pruning.html").read_text()
+    assert "Figure 4.1" in page and "(4.1)" in page and "micro_facts/seed0" in page
+    assert re.search(r"micro_facts</span>.*micro_facts-04_pruning.html", (study / "html" / "index.html").read_text(), re.S)
 
 
 @needs_sphinx
@@ -324,19 +353,28 @@ def test_what_sphinx_warns_about_fails_and_keeps_the_old_book(study, capsys):
     (study / "html" / "index.html").write_text("old")
     (study / "notebooks" / "book" / "guide.md").write_text("# Guide\n\n{eq}`nowhere`\n")
     with pytest.raises(StudyError, match="not built"):
-        build.build(["toy"], study / "html", root=study)
+        build.build_book("toy", study / "html", root=study)
     assert "guide.md" in capsys.readouterr().err and (study / "html" / "index.html").read_text() == "old"
 
 
 def test_a_profile_that_has_not_run_is_named(study):
     with pytest.raises(StudyError, match="outputs/tooy holds no executed notebook.*did you mean 'toy'"):
-        build.build(["tooy"], study / "html", root=study)
+        build.run_of("tooy", study)
 
 
-def test_the_seed_with_the_most_notebooks_is_shown(study):
-    more = study / "outputs" / "reference" / "toy" / "micro_nli" / "seed1"
-    more.mkdir()
-    for name in ("01_data", "04_pruning"):
-        (more / f"{name}.ipynb").write_text(json.dumps(notebook("# T")))
-    shown = build.gather([study / "outputs" / "reference" / "toy"], study / "notebooks")
-    assert {page.source.parent.name for page in shown if page.folder == "toy/micro_nli"} == {"seed1"}
+def test_a_run_of_your_own_comes_before_the_committed_one(study):
+    own = study / "outputs" / "toy" / "micro_nli" / "seed3"
+    own.mkdir(parents=True)
+    assert build.run_of("toy", study) == study / "outputs" / "reference" / "toy"
+    (own / "01_data.ipynb").write_text(json.dumps(notebook("# T")))
+    assert build.run_of("toy", study) == study / "outputs" / "toy"
+
+
+def test_the_seed_with_the_most_notebooks_is_shown_and_the_fullest_task_needs_no_name(study):
+    run = study / "outputs" / "reference" / "toy"
+    for place in ("micro_nli/seed1/01_data", "micro_nli/seed1/04_pruning", "micro_facts/seed0/01_data"):
+        (run / place).parent.mkdir(parents=True, exist_ok=True)
+        (run / f"{place}.ipynb").write_text(json.dumps(notebook("# T")))
+    pages = {name: path.parent for name, path in build.gather(run, study / "notebooks").items() if run in path.parents}
+    assert pages == {"01_data": run / "micro_nli" / "seed1", "04_pruning": run / "micro_nli" / "seed1",
+                     "micro_facts-01_data": run / "micro_facts" / "seed0", "09_claims": run}

@@ -1,12 +1,12 @@
-"""Sphinx settings of the book. `python -m lib.tools.book.build` copies this folder, puts the notebooks beside it and builds there."""
+"""Sphinx settings of the book. `python -m lib.tools.book` copies this folder, adds the notebooks and builds there."""
 
 import re
+from importlib.resources import files
 
 project = "What does a compressed language model forget?"
 html_title = project
 language = "en"
 extensions = ["myst_nb", "sphinxcontrib.bibtex"]
-exclude_patterns = ["tables"]
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
@@ -21,14 +21,15 @@ bibtex_default_style = "alpha"
 numfig = True
 math_numfig = True
 numfig_format = {"figure": "Figure %s"}
-mathjax_path = "mathjax/tex-svg-full.js"  # lib.tools.book.build puts it there
-mathjax3_config = {"tex": {"packages": {"[+]": ["textmacros"], "[-]": ["noundefined"]}},  # an unknown command is an error
+mathjax_path = "tex-svg-full.js"  # of the package sphinx-mathjax-offline
+mathjax3_config = {"tex": {"packages": {"[+]": ["textmacros"], "[-]": ["noundefined"]}},  # unknown commands are errors
                    "options": {"enableMenu": False}}
 
 html_theme = "sphinx_book_theme"
-html_theme_options = {"use_download_button": False, "show_toc_level": 2, "footer_content_items": [], "navbar_persistent": []}
+html_theme_options = {"use_download_button": False, "show_toc_level": 2, "footer_content_items": [],
+                      "navbar_persistent": []}
 html_context = {"default_mode": "auto"}
-html_static_path = ["_static"]
+html_static_path = ["_static", str(files("sphinx-mathjax-offline") / "static" / "mathjax" / mathjax_path)]
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]
 html_copy_source = False
@@ -36,12 +37,12 @@ html_show_search_summary = False  # they would be fetched, which a page opened f
 
 
 def number_by_notebook(env):
-    """Figure 4.2 and equation (4.2) stand in notebook 04, in each profile's copy of it alike."""
+    """Figure 4.2 and equation (4.2) stand in notebook 04, of each task alike."""
     for page, kinds in env.toc_fignumbers.items():
-        chapter = re.match(r"0?(\d+[a-z]?)_", page.rpartition("/")[2])
-        for found in kinds.values():
-            for place, key in enumerate(sorted(found, key=found.get), 1):
-                found[key] = (chapter[1], place) if chapter else (place,)
+        chapter = re.search(r"\b0?(\d+[a-z]?)_", page)
+        for numbers in kinds.values():
+            for place, key in enumerate(sorted(numbers, key=numbers.get), 1):
+                numbers[key] = (chapter[1], place) if chapter else (place,)
 
 
 def setup(app):

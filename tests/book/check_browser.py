@@ -18,7 +18,7 @@ def first(visits, kind):
 def slides(visits):
     """The pages with a slider over sparsity, and the table that each draws."""
     texts = {path: path.read_text() for path in visits}
-    return {path: (path.parent / re.search(r'href="([^"]+-forgetting\.csv)"', text)[1]).resolve()
+    return {path: (path.parent / re.search(r'href="([^"]+/forgetting\.csv)"', text)[1]).resolve()
             for path, text in texts.items() if 'type="range"' in text}
 
 
@@ -84,6 +84,7 @@ def test_contrast_and_structure(browser, book, visits, slides, ledgers, scheme):
         page = context.new_page()
         page.goto(path.as_uri())
         page.evaluate("window.MathJax?.startup?.promise")
+        page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")  # the theme's colours fade in
         for fault in Axe().run(page, options=RULES).response["violations"]:
             found += [f"{path.name}: {fault['id']}: {node['target']}" for node in fault["nodes"]]
     context.close()
@@ -159,7 +160,7 @@ def test_a_wrong_equation_is_seen(context, book, visits, copy, wrong):
 
 def test_equations_that_stay_source_are_seen(context, book, visits, copy):
     def spoil(page):
-        shutil.rmtree(copy / "_static" / "mathjax")
+        (copy / "_static" / "tex-svg-full.js").unlink()
     assert "equation not rendered" in said(context, book, copy, first(visits, "equations"), spoil)
 
 
@@ -182,7 +183,7 @@ def test_a_dead_link_is_seen(context, copy):
     ("page", r'(?<=<tbody>\n)<tr><th scope="row">[\w ]+</th><td>\d+</td><td class="plot">.*?</tr>\n', "", "other subcases"),
 ])
 def test_a_slider_at_fault_is_seen(context, book, slides, copy, file, pattern, put, seen):
-    path, table = next((path, table) for path, table in slides.items() if "micro" in path.parts[-2])
+    path, table = next(iter(slides.items()))
     place = copy / path.relative_to(book)
     change(place if file == "page" else copy / "_static" / "book.js", pattern, put)
     assert seen in "\n".join(slider_faults(context, place, table))

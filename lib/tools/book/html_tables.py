@@ -3,57 +3,58 @@
 import itertools
 import re
 
+from bs4 import BeautifulSoup, Tag
+
+CELLS = ["th", "td"]
+WORDS = re.compile(r"\.\.\.|[A-Za-z].{0,34}")
+
 
 def accessible(html: str) -> str:
-    """A frame's HTML without its own style sheet, in a box to scroll: heads say what they are of, the heads that tell the
+    """A frame's HTML without its own style sheet, in a box to scroll: heads say what they are of, the heads that tell
     rows apart stay in sight, numbers are as long as they can be read, intervals do not break, sentences get room."""
-    html = re.sub(r"<style scoped>.*?</style>\s*", "", html, flags=re.S)
-    html = re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", r"[\1,&nbsp;\2]", html)
-    html = html.replace(' border="1"', "").replace("<td>NaN</td>", "<td>–</td>")
-    html = re.sub(r"<td>(-?\d+\.(?:\d+e[+-]\d+|\d{5,}))</td>", lambda cell: f"<td>{_number(float(cell[1]))}</td>", html)
-    if re.search(r"<th>verdict</th>\s*</tr>", html):
-        html = re.sub(r"<(t[hd])>([^<]*</t[hd]>\s*</tr>)", r'<\1 class="verdict">\2', html)
-    html = re.sub(r"<td>(?=[^<]{36})", '<td class="sentence">', html)
-    head, ends, body = html.partition("</thead>")
+    page = BeautifulSoup(html, "html.parser")
+    for style in page("style"):
+        style.decompose()
+    del page.table["border"]
+    head, body = page.thead("tr"), page.tbody("tr")
+    for cell in page.tbody("td"):
+        cell.string = _readable(cell.text)
+        cell["class"] = ["sentence"] * (len(cell.text) >= 36)
+    if head[-1](CELLS)[-1].text == "verdict":
+        for row in [head[-1], *body]:
+            row(CELLS)[-1]["class"] = ["verdict"]
     if names := _names(head, body):
-        head = head.replace("<th></th>", "", 1)
-        body = re.sub(r"<th>.*?</th>", "", body)
-        body = re.sub(rf"(<tr>)((?:\s*<td>[^<]*</td>){{{names}}})", lambda row: row[1] + row[2].replace("td>", "th>"), body)
-    levels, telling = _levels(body)
-    head = re.sub(r"<tr.*?</tr>", lambda row: _stays(row[0], telling), head.replace("<th></th>", "<td></td>"), flags=re.S)
-    body = re.sub(r"<tr.*?</tr>", lambda row: _stays(row[0], telling - levels + row[0].count("<th")), body, flags=re.S)
-    head, body = re.sub(r"<th\b", '<th scope="col"', head), re.sub(r"<th\b", '<th scope="row"', body)
-    return f'<div class="frame">{head}{ends}{body}</div>'
+        for cell in [head[0].th, *(row.th for row in body)]:
+            cell.decompose()
+        for cell in [cell for row in body for cell in row("td", limit=names)]:
+            cell.name = "th"
+    heads = [row("th") for row in body]
+    levels = max(map(len, heads), default=0)  # heads that span rows are told once, so places count from the right
+    telling = max(range(levels, 0, -1), key=lambda place: len({row[-place].text for row in heads if len(row) >= place}),
+                  default=0)
+    for row, place in [(row, levels - telling) for row in head] + [(row, len(row("th")) - telling) for row in body]:
+        for cell in row(CELLS)[place:place + 1] if place >= 0 else []:
+            cell["class"] = [*cell.get("class", []), "stays"]
+    for cell in page("th"):
+        cell["scope"] = "col" if cell.find_parent("thead") else "row"
+        if not cell.text and cell["scope"] == "col":
+            cell.name, cell.attrs = "td", {"class": cell.get("class", [])}
+    return f'<div class="frame">{page}</div>'
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+def _readable(text: str) -> str:
+    """A cell's text: a number of four digits that count, a dash for nothing, an interval that does not break."""
+    if re.fullmatch(r"-?\d+\.(\d+e[+-]\d+|\d{5,})", text):
+        return f"{float(text):,.0f}" if abs(float(text)) >= 1e4 else f"{float(text):.4g}"
+    return "–" if text == "NaN" else re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", text)
 
 
-def _names(head: str, body: str) -> int:
+def _names(head: list[Tag], body: list[Tag]) -> int:
     """How many columns at the left name a frame's rows where nothing but a count does: the first and the words that
     follow. 0 where the rows have names of their own, or begin with sentences."""
-    rows = [re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in body.split("<tr")[1:]]
-    if head.count("<tr") > 1 or "<th></th>" not in head or not rows or rows[0][0] != "0" or len(rows[0]) < 2:
+    columns = list(zip(*([cell.text for cell in row(CELLS)] for row in body)))
+    if len(head) > 1 or not head[0].th or head[0].th.text or len(columns) < 2 or columns[0][0] != "0":
         return 0
-    if not all(re.fullmatch(r"\d+|\.\.\.", row[0]) and len(row[1]) <= 20 for row in rows):
+    if not all(re.fullmatch(r"\d+|\.\.\.", count) for count in columns[0]) or max(map(len, columns[1])) > 20:
         return 0
-    words = ([re.fullmatch(r"\.\.\.|[A-Za-z].{0,34}", row[place]) for row in rows] for place in range(2, len(rows[0])))
-    return 1 + len(list(itertools.takewhile(all, words)))
-
-
-def _levels(body: str) -> tuple[int, int]:
-    """How many heads a frame's rows have, and which of them has the most names. Heads that span rows are told once."""
-    rows = [re.findall(r"<th[^>]*>(.*?)</th>", row, re.S) for row in body.split("<tr")]
-    levels = max(map(len, rows))
-    names = [{row[place - levels] for row in rows if len(row) >= levels - place} for place in range(levels)]
-    return levels, max(range(levels), key=lambda place: len(names[place]), default=0)
-
-
-def _stays(row: str, place: int) -> str:
-    """A row whose cell at a place is marked to stay in sight; as it is where the row has no such cell."""
-    cells = [cell.end() for cell in re.finditer(r"<t[hd]\b", row)]
-    if not 0 <= place < len(cells):
-        return row
-    return f'{row[:cells[place]]} class="stays"{row[cells[place]:]}'
-
+    return 1 + len(list(itertools.takewhile(lambda column: all(map(WORDS.fullmatch, column)), columns[2:])))

@@ -31,7 +31,7 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
-  // The slider shows one of the levels that lib.slider wrote.
+  // The slider shows one of the levels that slider.html holds.
   for (const figure of document.querySelectorAll("figure.levels")) {
     const input = figure.querySelector("input"), stops = figure.querySelectorAll(".stops span");
     const show = () => {
