@@ -140,3 +140,29 @@ def test_the_null_is_spread_over_all_pairs_of_populations():
     p = 1 - 0.16308  # binomial: three or more of five at 0.3 each
     assert many["pairs"] == 126 and many["value"] == pytest.approx(2 * p * (1 - p), abs=0.05)
     assert many["low"] <= many["value"] <= many["high"]
+
+
+def of_seed(pred, seed):
+    return rows(pred, split="ood", label=1, subcase="a", seed=seed, is_shortcut=[True, False] * 4,
+                group=[f"k{i % 4}" for i in range(8)])
+
+
+def test_pies_need_a_second_population_of_dense_models():
+    own, other = np.ones(8, int), np.array([0, 1, 1, 1, 1, 1, 1, 1])
+    runs = {("micro_nli", 0): {"dense": of_seed(own, 0), "imp-70": of_seed(1 - other, 0)}}
+    assert all(table.empty for table in populations.pies(runs))
+    runs["micro_nli", 1] = {"dense": of_seed(other, 1)}
+    pies = populations.pies(runs)
+    table = pies.table.set_index(["task", "measure"])["value"]
+    assert table["micro_nli", "pies"] == 7 / 8 and table["micro_nli", "null"] == 1 / 8
+    assert pies.subcases.set_index(["task", "subcase", "measure"])["value"]["micro_nli", "a", "pies"] == 7 / 8
+    assert pies.spread["pairs"].tolist() == [1] and pies.spread["value"].tolist() == [1 / 8]
+
+
+def test_the_compression_that_changes_most_is_by_its_ood_answers():
+    table = pd.DataFrame([("imp-70", "test", "pies", 0.9), ("imp-70", "ood", "pies", 0.1), ("imp-40", "test", "pies", 0.0),
+                          ("imp-40", "ood", "pies", 0.2), ("imp-70", "ood", "null", 0.5)],
+                         columns=["model", "split", "measure", "value"])
+    assert populations.most_changed(table) == "imp-40"
+    scratch = pd.DataFrame([("scratch-3", "ood", "pies", 0.9)], columns=table.columns)
+    assert populations.most_changed(pd.concat([scratch, table])) == "imp-40" and populations.most_changed(scratch) == "scratch-3"

@@ -1,0 +1,122 @@
+"""Sentences made of results: what they say of losses, attacks, loyalty, speed and choices."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import relative_table
+
+from lib.figures import sentences
+from lib.tasks import microworld, registry
+
+TASK = registry.get("micro_nli")
+
+
+def test_losses_are_a_sentence_a_model():
+    assert sentences.losses(relative_table()).split("\n") == [
+        "- **truncated-3**: -5.0 [-6.0, -4.0] points ID, -20.0 [-21.0, -19.0] points OOD against dense",
+        "- **imp-70**: 1.0 [0.0, 2.0] points ID, 0.0 [-1.0, 1.0] points OOD against dense"]
+
+
+@pytest.fixture
+def attacked():
+    """Rows of the micro-world; dense is turned by a synonym, by a word that changes the truth, and by no word at all."""
+    one, two, three = microworld.generate("micro_nli", seed=0, n_train=64, n_eval=200, n_ood=2).query(
+        "split == 'test' and label == 0 and text_b.str.contains('doctor')").head(3).to_dict("records")
+    rows = pd.DataFrame([one, two, three])
+    found = [("dense", one, one["text_b"].replace("doctor", "physician")), ("dense", two, "the physician slept"),
+             ("dense", three, "the dcotor slept"), ("imp-70", one, one["text_b"].replace("doctor", "physician")),
+             ("imp-70", three, one["text_b"])]
+    return rows, pd.DataFrame([{"model": model, "guid": row["guid"], "label": row["label"], "correct": True, "success": True,
+                                "text_b": row["text_b"], "adversarial": text} for model, row, text in found]
+                              + [{"model": "imp-70", "guid": two["guid"], "label": 0, "correct": True, "success": False,
+                                  "text_b": two["text_b"], "adversarial": ""}])
+
+
+def test_the_grammar_tells_which_pairs_keep_their_label(attacked):
+    rows, found = attacked
+    true = [microworld.label_of("micro_nli", a, b) for a, b in zip(rows.set_index("guid").loc[found["guid"], "text_a"],
+                                                                   found["adversarial"])]
+    assert true[0] == true[3] == 0 and true[2] is None, "what this test is about"
+    kept = sum(label == 0 for label in true[:5])
+    assert sentences.label_kept(TASK, found, rows) == (
+        f"By the grammar **{kept} of 5** adversarial pairs keep their true label; 1 hold a word that the grammar does not know.")
+    assert sentences.label_kept(TASK, found.iloc[[0, 3, 5]], rows) == (
+        "By the grammar **2 of 2** adversarial pairs keep their true label.")
+    assert sentences.label_kept(registry.get("mnli"), found, rows).startswith("5 pairs were found. Whether they keep their label nobody")
+
+
+def test_pairs_are_shown_by_turns_and_none_twice(attacked):
+    rows, found = attacked
+    table = sentences.side_by_side(TASK, found, rows, n=4)
+    assert list(table.columns) == ["premise", "hypothesis", "adversarial", "label"]
+    assert table.index.tolist() == ["dense", "imp-70", "dense", "dense"] and set(table["label"]) == {"entailment"}
+    assert table["adversarial"].tolist()[1:3] == [rows["text_b"][0], "the physician slept"]
+    assert table["premise"].tolist()[1] == rows["text_a"][2]
+    assert len(sentences.side_by_side(TASK, found, rows, n=2)) == 2
+
+
+def test_texts_of_real_sets_are_not_shown(attacked, monkeypatch):
+    said = []
+    monkeypatch.setattr(sentences, "say", said.append)
+    assert sentences.side_by_side(registry.get("mnli"), attacked[1], attacked[0]) is None
+    assert "may not be shown" in said[0] and not any(text in said[0] for text in attacked[1]["adversarial"] if text)
+
+
+def test_notes_say_what_ran_not_and_for_whom():
+    table = pd.DataFrame([("dense", "onnx_int8", "not installed"), ("imp-70", "onnx_int8", "not installed"),
+                          ("dense", "eager", np.nan), ("dense", "compiled", "no compiler")], columns=["model", "path", "note"])
+    assert sentences.notes(table).split("\n") == ["- onnx_int8: not installed (dense, imp-70)", "- compiled: no compiler (dense)"]
+    assert sentences.notes(table.assign(note=np.nan)) == "Every path ran for every model."
+
+
+def test_loyalty_is_read_against_dense_models_of_other_seeds():
+    def entries(split, **of):
+        return pd.DataFrame([{"model": m.replace("_", ", "), "split": split, "measure": "label_loyalty", "value": v, "low": v - 0.02,
+                              "high": v + 0.02} for m, v in of.items()])
+    table = pd.concat([entries("test", seed_1=0.9, seed_2=0.94, low=0.85, within=0.87, high=0.99, near=0.97),
+                       entries("ood", seed_1=0.5, seed_2=0.5, low=0.49, within=0.5, high=0.5, near=0.5),
+                       entries("test", low=1.0, high=0.0).assign(measure="kl")])
+    test, ood = sentences.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]).split("\n")
+    assert test.startswith("- test:") and "gives 92.0 %" in test and "apart: **low**" in test and "more loyal: **high**" in test
+    assert "gives 50.0 %" in ood and ood.count("**none**") == 2
+    assert "no null" in sentences.loyal(table, [], ["test"])
+
+
+def test_the_most_and_the_least_robust_model_are_named():
+    rate = {"truncated-3": 0.3, "dense": 0.25, "imp-70": 0.8}
+    table = pd.DataFrame([{"model": m, "measure": measure, "value": v} for m, value in rate.items()
+                          for measure, v in (("success_rate", value), ("queries", 10 * value), ("clean_accuracy", 0.0))])
+    said = sentences.robust(table)
+    assert "turns 25 % of the dense model's right answers, with 2.5 queries a row" in said
+    assert "Most easily turned: **imp-70 (80 %)**; least: **dense (25 %)**" in said
+
+
+def test_speeds_are_against_dense_at_each_batch():
+    table = pd.DataFrame([("dense", 1, "compiled", 6.0), ("truncated-3", 1, "eager", 3.0), ("dense + ptq8", 1, "onnx_int8", 1.5),
+                          ("imp-70", 1, "compiled", 6.0), ("truncated-3 + distil", 1, "eager", 3.0),
+                          ("dense", 32, "eager", 90.0), ("truncated-3", 32, "compiled", 60.0)],
+                         columns=["model", "batch", "path", "latency_ms"])  # a mask and a loss share their structure's graph
+    assert sentences.speedups(table).split("\n") == [
+        "- batch 1, against dense (compiled): dense + ptq8 4.0x (onnx_int8), truncated-3 2.0x (eager)",
+        "- batch 32, against dense (eager): truncated-3 1.5x (compiled)"]
+
+
+def test_what_one_run_serves_for_is_said_by_task():
+    price = pd.DataFrame([("x", "v_one_run", "train", "rank", 0.85, 0.8, 0.9), ("y", "v_one_run", "train", "rank", 0.4, 0.3, 0.5),
+                          ("x", "el2n", "train", "rank", 0.1, 0.0, 0.2)],
+                         columns=["task", "score", "on", "measure", "value", "low", "high"])
+    one_run = pd.DataFrame([("x", "imp-70", 0.001, -0.005, 0.007), ("y", "imp-70", 0.0, -0.001, 0.001)],
+                           columns=["task", "base", "value", "low", "high"])
+    first, second = sentences.one_run(one_run, price).split("\n")
+    assert "x: rank agreement 0.85 [0.80, 0.90]" in first and "imp-70: 0.1 [-0.5, 0.7]" in first and "**serves**" in first
+    assert "**does not serve**" in second
+    wider = one_run.assign(high=0.02)
+    assert sentences.one_run(wider, price).count("**does not serve**") == 2
+    assert "not trained" in sentences.one_run(one_run.iloc[:0], price)
+
+
+def test_regret_is_said_with_its_seeds():
+    table = pd.DataFrame([("x", "imp-70", "by_hard", 0.01, -0.002, 0.022, 5)],
+                         columns=["task", "base", "rule", "value", "low", "high", "seeds"])
+    assert "1.0 [-0.2, 2.2] OOD points" in sentences.regret(table) and "5 seeds" in sentences.regret(table)
+    assert "nothing to choose" in sentences.regret(table.iloc[:0])
