@@ -96,17 +96,21 @@ def begin():
         HELD.enter_context(lock(Path(OUT)))
     except StudyError as error:
         raise WorkflowError(str(error))
+    told = None
     while (left := left_at_work()) is not None:
-        print(f"a notebook of an earlier run is still at work here: waiting for process {left} to end", file=sys.stderr)
-        time.sleep(5)
+        if left != told:
+            print(f"a notebook of an earlier run is still at work here: waiting for process {left} to end",
+                  file=sys.stderr)
+        told = left
+        time.sleep(1)
     text = yaml.safe_dump(PROFILE.as_dict(), sort_keys=False)
     text = "# Every parameter of this profile as it was last run; papermill reads this file.\n" + text
     path = Path(RESOLVED)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        if told := otherwise(path):
-            print(f"{OUT} was last run with {told}; this run has other values there. Stages that read them run again, "
-                  "finished models stay in the store. If you meant to go on with that run, stop here (Ctrl-C) and give "
-                  "its values.", file=sys.stderr)
+        if values := otherwise(path):
+            print(f"{OUT} was last run with {values}; this run has other values there. Stages that read them run "
+                  "again, finished models stay in the store. If you meant to go on with that run, stop here (Ctrl-C) "
+                  "and give its values.", file=sys.stderr)
         path.with_suffix(".tmp").write_text(text, encoding="utf-8")
         path.with_suffix(".tmp").replace(path)
 

@@ -39,7 +39,8 @@ def reached(sources: Iterable[str]) -> list[str]:
     return sorted(known)
 
 
-def imported(source: str) -> set[str]:
+@lru_cache(maxsize=None)
+def imported(source: str) -> frozenset[str]:
     """Dotted names below lib of the modules that a source imports; none of a source that is no Python."""
     names = set()
     for node in ast.walk(tree_of(source)):
@@ -52,7 +53,7 @@ def imported(source: str) -> set[str]:
                 names.add(room)
             else:
                 names |= set(inside)
-    return names
+    return frozenset(names)
 
 
 def path_of(name: str) -> Path:
@@ -78,7 +79,8 @@ def _canonical(path: str, *state: int) -> str:
 
 def canonical(source: str) -> str:
     """What a source does, as text; a source that is no Python (a cell with magics) stands for itself."""
-    return _text(tree_of(source)) if tree_of(source).body or not source.strip() else source
+    tree = tree_of(source)
+    return _text(tree) if tree.body or not source.strip() else source
 
 
 def tree_of(source: str) -> ast.Module:

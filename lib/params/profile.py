@@ -25,6 +25,7 @@ from lib.params.schema import Grid, Run, Strict
 from lib.params.sections import RUNS
 
 IDENTITY = ("profile", "task", "seed")
+SECTIONS = ("grid", "common", *RUNS)
 PARTS = ("grid", "common", "per_task", *RUNS)
 Layer = tuple[str, Mapping[str, Any]]
 
@@ -46,7 +47,7 @@ def _unknown(key: str, where: str, section: str) -> StudyError:
     if key in GONE:
         return StudyError(f"{where}: '{section}.{key}' is no longer there: {GONE[key]}; take it out")
     valid = sorted(_own(section), key=lambda name: (name in Run.model_fields, name))
-    homes = [name for name in ("grid", "common", *RUNS) if name != section and key in _own(name)]
+    homes = [name for name in SECTIONS if name != section and key in _own(name)]
     moved = "" if not homes else f"; '{key}' belongs to section '{homes[0]}'"
     return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
 
@@ -149,7 +150,7 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     for name in raw:
         if name not in PARTS:
             raise StudyError(f"{source}: unknown section '{name}'{nearest(str(name), PARTS)}")
-    for name in ("grid", "common", *RUNS):
+    for name in SECTIONS:
         given = raw.get(name) or {}
         if not isinstance(given, Mapping):
             raise StudyError(f"{source}: section '{name}' must be a mapping of keys, not {given!r}")
@@ -195,7 +196,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
     where = f"override '{override}'"
     if not (equals and dot):
         raise StudyError(f"{where}: must read section.key=value, such as mitigation.alpha=0.3")
-    if section not in ("grid", "common", *RUNS):
+    if section not in SECTIONS:
         raise StudyError(f"{where}: unknown section '{section}'{nearest(section, ('grid', 'common', *RUNS))}")
     if key not in _own(section):
         raise _unknown(key, where, section)
