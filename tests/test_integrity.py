@@ -24,7 +24,8 @@ ITEMS = pd.DataFrame({"guid": [f"r{i}" for i in range(6)], "split": ["test"] * 6
 def fill(folder: Path, name: str, key: str, size: int = 16) -> None:
     (folder / "model").mkdir()
     save_file({"w": torch.ones(size)}, folder / "model" / "model.safetensors")
-    store.write_predictions(folder / "predictions.parquet", store.predictions_table(ITEMS, np.arange(12.0).reshape(6, 2)))
+    logits = np.arange(12.0).reshape(6, 2)
+    store.write_predictions(folder / "predictions.parquet", store.predictions_table(ITEMS, logits))
     store.write_json(folder / "cost.json", {"seconds": 1.0})
     store.write_json(folder / "record.json", {"model": name, "key": key})
 
@@ -141,7 +142,8 @@ def test_a_damaged_file_is_refused_before_it_is_used(outputs, file, read):
     run = outputs / RUN
     read(run)
     alter((run / file).resolve())
-    with pytest.raises(StudyError, match=rf"{Path(file).name} was altered or cut short since it was written: `make study`"):
+    told = f"{Path(file).name} was altered or cut short since it was written: `make study`"
+    with pytest.raises(StudyError, match=told):
         read(run)
 
 

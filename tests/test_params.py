@@ -15,7 +15,7 @@ from lib.params import notebook
 from lib.params.profile import IDENTITY, load_profile
 from lib.params.schema import Grid, Run, task_folder
 from lib.params.sections import RUNS
-from lib.params.stages import STAGES
+from lib.params.stages import CHAIN, MODEL_STAGES, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = load_profile("smoke")
@@ -70,7 +70,8 @@ def test_per_task_values_and_overrides():
     assert real.flat("mitigation", "mnli", 0)["alpha"] == 0.5
     assert real.flat("mitigation", "fever", 0)["alpha"] == 0.3
     assert real.flat("data", "fever", 0)["n_train"] == 30000 and real.flat("data", "mnli", 0)["n_train"] == 0
-    changed = load_profile("real", ["mitigation.alpha=0.7", "common.learning_rate=2e-5", "pruning.sparsity_levels=[0.4, 0.7]"])
+    changed = load_profile("real", ["mitigation.alpha=0.7", "common.learning_rate=2e-5",
+                                    "pruning.sparsity_levels=[0.4, 0.7]"])
     assert {changed.flat("mitigation", task, 0)["alpha"] for task in changed.grid.tasks} == {0.7}
     assert changed.flat("teacher", "qqp", 1)["learning_rate"] == 0.00002
     assert changed.flat("pruning", "qqp", 1)["sparsity_levels"] == [0.4, 0.7]
@@ -145,7 +146,8 @@ def test_a_wrong_override_names_the_key_and_the_nearest(override, says):
 
 
 @pytest.mark.parametrize("change, says", [
-    (lambda raw: raw["common"].update(lerning_rate=0.1), "unknown key 'common.lerning_rate'; did you mean 'learning_rate'"),
+    (lambda raw: raw["common"].update(lerning_rate=0.1),
+     "unknown key 'common.lerning_rate'; did you mean 'learning_rate'"),
     (lambda raw: raw.update(prunning={}), "unknown section 'prunning'; did you mean 'pruning'"),
     (lambda raw: raw["data"].update(n_train="many"), "data.n_train = 'many'"),
     (lambda raw: raw["common"].update(profile="mini"), "should be 'mine'"),
@@ -186,12 +188,15 @@ def test_without_papermill_the_cell_itself_counts(section):
 def test_an_injected_profile_gives_what_load_gives(section, name):
     profile = load_profile(name)
     task = profile.grid.tasks[-1]
-    assert notebook.parameters(section, session(section, injection(name, task=task, seed=4))) == profile.run(section, task, 4)
+    run = notebook.parameters(section, session(section, injection(name, task=task, seed=4)))
+    assert run == profile.run(section, task, 4)
 
 
 def test_flat_names_win_over_sections_and_text_is_read_as_yaml():
-    run = notebook.parameters("pruning", session("pruning", injection("mini", sparsity_levels="[0.5]", learning_rate="2e-5", epochs=2)))
-    assert (run.sparsity_levels, run.learning_rate, run.epochs, run.batch_size, run.profile) == ([0.5], 2e-5, 2.0, 32, "mini")
+    injected = injection("mini", sparsity_levels="[0.5]", learning_rate="2e-5", epochs=2)
+    run = notebook.parameters("pruning", session("pruning", injected))
+    assert (run.sparsity_levels, run.learning_rate, run.epochs) == ([0.5], 2e-5, 2.0)
+    assert (run.batch_size, run.profile) == (32, "mini")
     alone = notebook.parameters("pruning", session("pruning", "sparsity_levels = '[0.5]'"))
     assert (alone.sparsity_levels, alone.profile, alone.encoder_layers) == ([0.5], "smoke", 3)
 
@@ -241,12 +246,36 @@ def test_folders():
         run.epochs = 3.0
 
 
+def test_a_stage_reads_earlier_ones_and_its_notebook_no_others():
+    assert list(CHAIN) == list(RUNS)
+    for place, (section, stage) in enumerate(CHAIN.items()):
+        assert set(stage.reads) <= set(list(CHAIN)[:place])
+        cells = json.loads((ROOT / "notebooks" / f"{stage.notebook}.ipynb").read_text())["cells"]
+        source = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        named = {other for other, notebook in STAGES.items() if f'"{notebook}"' in source}
+        named |= {other for other, notebook in STAGES.items() if "MODEL_STAGES" in source and notebook in MODEL_STAGES}
+        assert named <= {section, *stage.reads}, section
+
+
+def test_the_grid_places_each_stage():
+    grid = load_profile("micro", ["grid.tasks=[micro_facts, micro_nli]", "grid.seeds=[0, 1]", "grid.dense_seeds=[3, 0]",
+                                  "grid.dose_tasks=[micro_nli]", "grid.dose_seeds=[1]"]).grid
+    both = [(task, seed) for task in ("micro_facts", "micro_nli") for seed in (0, 1)]
+    assert grid.places(CHAIN["teacher"]) == [("micro_facts", 0), ("micro_facts", 1), ("micro_facts", 3), *(
+        ("micro_nli", seed) for seed in (0, 1, 3))]
+    assert grid.places(CHAIN["pruning"]) == both and grid.places(CHAIN["doses"]) == [("micro_nli", 1)]
+    assert grid.places(CHAIN["claims"]) == []
+
+
 # ---------------------------------------------------------------- for real
 def test_papermill_runs_a_right_notebook_and_stops_a_misspelt_one(tmp_path):
-    written = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    written = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     written.cells = [nbformat.v4.new_code_cell(cell("pruning"), metadata={"tags": ["parameters"]}),
-                      nbformat.v4.new_code_cell(f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib.params import notebook\n"
-                                                "run = notebook.parameters('pruning', globals())\nprint(run.sparsity_levels, run.root)")]
+                     nbformat.v4.new_code_cell(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+                                               "from lib.params import notebook\n"
+                                               "run = notebook.parameters('pruning', globals())\n"
+                                               "print(run.sparsity_levels, run.root)")]
     path = tmp_path / "04_pruning.ipynb"
     nbformat.write(written, path)
     done = papermill.execute_notebook(path, tmp_path / "out.ipynb", {"sparsity_levels": "[0.5]"}, progress_bar=False)
@@ -256,9 +285,11 @@ def test_papermill_runs_a_right_notebook_and_stops_a_misspelt_one(tmp_path):
 
 
 def test_the_command_line_prints_a_notebooks_parameters():
-    command = [sys.executable, "-m", "lib.params.profile", "mini", "mitigation", "--seed", "7", "--set", "mitigation.alpha=0.4"]
+    command = [sys.executable, "-m", "lib.params.profile", "mini", "mitigation", "--seed", "7", "--set",
+               "mitigation.alpha=0.4"]
     right = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert yaml.safe_load(right.stdout) == load_profile("mini", ["mitigation.alpha=0.4"]).flat("mitigation", "micro_nli", 7)
+    profile = load_profile("mini", ["mitigation.alpha=0.4"])
+    assert yaml.safe_load(right.stdout) == profile.flat("mitigation", "micro_nli", 7)
     wrong = subprocess.run(command[:-1] + ["mitigation.alhpa=0.4"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and "did you mean 'alpha'" in wrong.stderr
 

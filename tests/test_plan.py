@@ -40,14 +40,15 @@ def shown(stage, column):
             html = "".join(output.get("data", {}).get("text/html", ""))
             head = re.findall(r"<th>(.*?)</th>", html.partition("</thead>")[0])
             if column in head:
-                lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in html.partition("</thead>")[2].split("</tr>")]
+                lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line)
+                         for line in html.partition("</thead>")[2].split("</tr>")]
                 return {line[0]: line[head.index(column)] for line in lines if len(line) == len(head)}
     raise AssertionError(f"{stage} shows no {column}")
 
 
 @pytest.mark.parametrize("section, besides", [
-    ("distillation", {"dense"}), ("pruning", {"dense", "dense-after", "imp-70-after", "truncated-2-2x"}), ("quantization", {"dense"}),
-    ("mitigation", {"truncated-2", "truncated-2 + distil"})])
+    ("distillation", {"dense"}), ("pruning", {"dense", "dense-after", "imp-70-after", "truncated-2-2x"}),
+    ("quantization", {"dense"}), ("mitigation", {"truncated-2", "truncated-2 + distil"})])
 def test_the_smoke_run_made_these_models_with_these_steps(smoke, section, besides):
     made = {name: int(steps) for name, steps in shown(STAGES[section], "steps").items()}
     part = smoke[smoke["section"] == section]
@@ -61,8 +62,9 @@ def test_controls_doses_and_mends_of_the_smoke_run(smoke):
     assert dict(part[-3:]) == {"dense-after": 16, "imp-70-after": 16, "truncated-2-2x": 32}
     text = (ROOT / "notebooks" / "06b_dose_and_response.ipynb").read_text()
     doses = smoke[smoke["section"] == "doses"]
-    assert {round(rate, 3) for _, rate in doses["dose"]} == {float(x) for x in re.findall(r"shortcut_rate +(0\.\d{3}) +256", text)}
-    assert list(doses["model"])[:4] == ["dense", "truncated-2", "imp-70", "truncated-2 + rmc_one_run"] and len(doses) == 8
+    told = re.findall(r"shortcut_rate +(0\.\d{3}) +256", text)
+    assert {round(rate, 3) for _, rate in doses["dose"]} == set(map(float, told)) and len(doses) == 8
+    assert list(doses["model"])[:4] == ["dense", "truncated-2", "imp-70", "truncated-2 + rmc_one_run"]
     rows = shown("07b_what_mends_it", "kind")
     mends = smoke[smoke["section"] == "mends"]
     assert list(mends["n_train"] - 256) == [1, 5] and len(mends) == sum(kind == "rows" for kind in rows.values())
@@ -77,7 +79,7 @@ def mirror(folder, names, monkeypatch):
 
 
 def recorded(profile):
-    """(task, seed, section, record, cost) of every model of the committed reference, with the first section that lists it."""
+    """(task, seed, section, record, cost) of every model of the committed reference, of the first section listing it."""
     seen = set()
     for path in sorted((REFERENCE / profile).glob(f"*/seed*/*/{MODELS}")):
         costs = json.loads((path.parents[1] / "costs.json").read_text())
@@ -96,11 +98,13 @@ def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profil
     every = requests.wanted(again)
     every = every[every["model"] != "untrained"]
     planned = {(r.task, r.seed, r.section, r.model): r for r in every.itertuples()}
-    made = {(task, seed, section, record["model"]): (record, cost) for task, seed, section, record, cost in recorded(profile)}
+    made = {(task, seed, section, record["model"]): (record, cost)
+            for task, seed, section, record, cost in recorded(profile)}
     assert planned.keys() == made.keys()
     for key, (record, cost) in made.items():
         row = planned[key]
-        assert (row.steps, row.n_train, row.predicted) == (record["steps"], record["n_train"], cost["predicted_rows"]), key
+        recorded_rows = record["steps"], record["n_train"], cost["predicted_rows"]
+        assert (row.steps, row.n_train, row.predicted) == recorded_rows, key
         assert row.bytes == pytest.approx(record["bytes"], rel=0.03), key
         stops = len({round(f * row.steps) for f in record["checkpoints"]} | set(record["checkpoint_sparsity"]))
         assert (row.along > 0) == (stops > 0) and row.along % max(1, stops) == 0
@@ -157,14 +161,15 @@ def test_notebooks_wait_for_what_the_table_of_stages_says_they_read():
     chain = {}
     for section, stage in CHAIN.items():
         chain[section] = 1 + max((chain[before] for before in stage.reads), default=0)
-    runs = pd.DataFrame([("t", 0, section, 1.0) for section in CHAIN if section != "claims"] + [("", -1, "claims", 1.0)],
-                        columns=["task", "seed", "section", "seconds"])
+    at = [("t", 0, section, 1.0) for section in CHAIN if section != "claims"] + [("", -1, "claims", 1.0)]
+    runs = pd.DataFrame(at, columns=["task", "seed", "section", "seconds"])
     assert plan.wall(runs, len(runs)) == chain["claims"] == 7
 
 
 def test_jobs_run_side_by_side_where_nothing_has_to_be_awaited():
-    runs = pd.DataFrame([("t", 0, "data", 1.0), ("t", 0, "teacher", 10.0), ("t", 0, "distillation", 5.0), ("t", 0, "pruning", 7.0),
-                         ("t", 1, "data", 1.0), ("t", 1, "teacher", 10.0), ("", -1, "claims", 2.0)],
+    runs = pd.DataFrame([("t", 0, "data", 1.0), ("t", 0, "teacher", 10.0), ("t", 0, "distillation", 5.0),
+                         ("t", 0, "pruning", 7.0), ("t", 1, "data", 1.0), ("t", 1, "teacher", 10.0),
+                         ("", -1, "claims", 2.0)],
                         columns=["task", "seed", "section", "seconds"])
     assert plan.wall(runs, 1) == runs["seconds"].sum()
     assert plan.wall(runs, 2) == plan.wall(runs, 9) == 1 + 10 + 7 + 2
@@ -229,12 +234,14 @@ def test_what_the_notebooks_would_refuse_is_told_first():
 
 def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, micro, monkeypatch):
     settings = [f"common.{key}={getattr(tiny_run, key)}" for key in (
-        "encoder", "encoder_layers", "epochs", "batch_size", "learning_rate", "dropout", "max_length", "dtype", "device", "threads")]
-    settings += ["data.n_train=64", "data.n_eval=20", "data.n_ood=4", "distillation.students=[truncated-1, truncated-1 + distil]",
-                 "grid.dose_tasks=[]", "pruning.controls=[]", "quantization.recipes=[]", "mitigation.bases=[imp-70]"]
+        "encoder", "encoder_layers", "epochs", "batch_size", "learning_rate", "dropout", "max_length", "dtype", "device",
+        "threads")]
+    settings += ["data.n_train=64", "data.n_eval=20", "data.n_ood=4",
+                 "distillation.students=[truncated-1, truncated-1 + distil]", "grid.dose_tasks=[]", "pruning.controls=[]", "quantization.recipes=[]", "mitigation.bases=[imp-70]"]
     profile = load_profile("smoke", settings)
     run = profile.run("teacher", "micro_nli", 0)
-    dense = make.model(run, micro, "dense", make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True))
+    extras = make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True)
+    dense = make.model(run, micro, "dense", extras)
     make.model(run, micro, "truncated-1 + distil", make.Extras(teacher=dense, kd_weight=0.9))
     monkeypatch.setattr(requests, "ROOT", tiny_run.outputs.parents[1])
 
@@ -265,7 +272,8 @@ def test_machines_are_chosen_by_threads_or_name():
 
 @pytest.mark.parametrize("arguments, told", [
     (["mini", "--jobs", "0"], "--jobs is 0"), (["mimi"], "did you mean 'mini'"),
-    (["mini", "--machine", "abacus"], "no machine 'abacus'"), (["mini", "--set", "common.epoch=2"], "did you mean 'epochs'"),
+    (["mini", "--machine", "abacus"], "no machine 'abacus'"),
+    (["mini", "--set", "common.epoch=2"], "did you mean 'epochs'"),
     (["paper", "--set", "quantization.recipes=[theseus-12]"], "theseus-12.*1 to 11")])
 def test_a_mistake_is_one_line(capsys, arguments, told):
     with pytest.raises(SystemExit) as stop:
@@ -275,7 +283,8 @@ def test_a_mistake_is_one_line(capsys, arguments, told):
 
 
 def test_the_command_line_prints_the_plan():
-    line = [sys.executable, "-m", "lib.tools.plan", "mini", "--set", "grid.dense_seeds=[0, 1, 2]", "--jobs", "2", "--rows-per-second", "235"]
+    line = [sys.executable, "-m", "lib.tools.plan", "mini", "--set", "grid.dense_seeds=[0, 1, 2]", "--jobs", "2",
+            "--rows-per-second", "235"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "micro_nli, seed 2" in done.stdout and "04_pruning" in done.stdout and "as given" in done.stdout

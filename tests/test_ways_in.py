@@ -1,5 +1,5 @@
-"""The files by which others come in (Codespaces, Binder, GitHub Actions, a citation, licences): they can be read, and they
-pin what requirements.lock pins."""
+"""The files by which others come in (Codespaces, Binder, GitHub Actions, a citation, licences): they can be read, and
+they pin what requirements.lock pins."""
 
 import json
 import re
@@ -31,7 +31,8 @@ def test_the_devcontainer_is_set_up_by_the_makefile_on_the_tested_python():
     assert re.fullmatch(rf"mcr\.microsoft\.com/devcontainers/python:\d+-{re.escape(PYTHON)}-\w+", container["image"])
     _, target = container["postCreateCommand"].split()
     assert re.search(rf"^{target}: \$\(READY\)", MAKEFILE, re.M)
-    assert container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].endswith("/.venv/bin/python")
+    settings = container["customizations"]["vscode"]["settings"]
+    assert settings["python.defaultInterpreterPath"].endswith("/.venv/bin/python")
 
 
 def test_binder_installs_the_study_with_the_lock_as_its_constraints():

@@ -17,8 +17,8 @@ def clone(folder: Path) -> Path:
 
 def start(folder: Path, *settings: str, **env: str) -> subprocess.Popen:
     """`make study PROFILE=smoke` without its set-up, in a session of its own; what it says goes to said.txt."""
-    return subprocess.Popen(["make", "study", "-o", ".venv/.ready", "PROFILE=smoke", *settings], cwd=folder, start_new_session=True,
-                            stdout=open(folder / "said.txt", "a"), stderr=subprocess.STDOUT,
+    return subprocess.Popen(["make", "study", "-o", ".venv/.ready", "PROFILE=smoke", *settings], cwd=folder,
+                            stdout=open(folder / "said.txt", "a"), stderr=subprocess.STDOUT, start_new_session=True,
                             env={**os.environ, "PYTHONPATH": str(folder), "MAKEFLAGS": "", **env})
 
 

@@ -1,4 +1,5 @@
-"""The smoke grid on a real Slurm of two nodes, one of which dies mid-way, and on Kubernetes as far as a stand-in goes."""
+"""The smoke grid on a real Slurm of two nodes, one of which dies mid-way, and on Kubernetes, as far as a stand-in goes.
+"""
 import os
 import shutil
 import signal
@@ -59,13 +60,15 @@ class Slurm:
         Path("/run/munge").mkdir(exist_ok=True)
         shutil.chown("/run/munge", "munge", "munge")
         if not Path("/run/munge/munge.socket.2").exists():
-            subprocess.run(["setpriv", "--reuid", "munge", "--regid", "munge", "--init-groups", "/usr/sbin/munged"], check=True)
-        self.controller = subprocess.Popen(["slurmctld", "-D"], cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-                                           env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_CONF": str(self.conf)})
-        for name in ("node1", "node2"):  # each in a PID namespace of its own, so that a node can lose everything at once
+            subprocess.run(["setpriv", "--reuid", "munge", "--regid", "munge", "--init-groups", "/usr/sbin/munged"],
+                           check=True)
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_CONF": str(self.conf)}
+        self.controller = subprocess.Popen(["slurmctld", "-D"], cwd="/", env=path, stdout=subprocess.DEVNULL,
+                                           stderr=subprocess.STDOUT)
+        for name in ("node1", "node2"):  # each in a PID namespace of its own, so that a node can lose all at once
             self.nodes[name] = subprocess.Popen(
-                ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "bash", "-c", f"slurmd -D -N {name}; sleep 0"],
-                env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+                ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "bash", "-c",
+                 f"slurmd -D -N {name}; sleep 0"], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         for _ in range(30):
             if self.said("sinfo", "-h", "-o", "%T %D") == "idle 2":
                 return
@@ -94,7 +97,8 @@ def slurm(tmp_path):
     if Path("/etc/slurm/slurm.conf").exists():
         pytest.skip("this machine has a Slurm of its own (/etc/slurm/slurm.conf)")
     if os.geteuid() or not all(shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin") for name in needs):
-        pytest.skip("needs root and Debian's packages: apt-get install slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins")
+        pytest.skip("needs root and Debian's packages: apt-get install slurmctld slurmd slurm-client munge "
+                    "slurm-wlm-basic-plugins")
     os.environ["PATH"] += ":/usr/sbin"
     cluster = Slurm(tmp_path / "slurm")
     try:
@@ -104,8 +108,8 @@ def slurm(tmp_path):
         cluster.stop()
 
 
-FLAGS = ("FLAGS=--slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 3 --latency-wait 5 "
-         "--default-resources slurm_partition=lab mem_mb=2500 runtime=30")
+FLAGS = ("FLAGS=--slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 3 "
+         "--latency-wait 5 --default-resources slurm_partition=lab mem_mb=2500 runtime=30")
 
 
 def test_a_run_on_slurm_survives_the_loss_of_a_node(undisturbed, slurm, tmp_path):
@@ -134,8 +138,9 @@ if sys.argv[1] == "create":
     name = f"job.batch/study-{{len(list(home.iterdir()))}}"
     with open(home / name.replace("/", "-"), "w") as out:
         script = " ".join(box["command"])
-        subprocess.Popen(["bash", "-c", f"cd {{box['workingDir']}}; {{script}}; echo done $? > {{out.name}}"], start_new_session=True,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        script = f"cd {{box['workingDir']}}; {{script}}; echo done $? > {{out.name}}"
+        subprocess.Popen(["bash", "-c", script], start_new_session=True, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     print(name)
 else:
     said = (home / sys.argv[2].replace("/", "-")).read_text().split()
@@ -151,5 +156,6 @@ def test_a_run_on_kubernetes_submits_each_notebook_as_a_job(undisturbed, tmp_pat
     kubectl.write_text(KUBECTL.format(python=sys.executable, home=str(home)))
     kubectl.chmod(0o755)
     env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "STUDY_IMAGE": "an/image", "STUDY_VOLUME": "claim"}
-    assert smoke.start(folder, "CLUSTER=kubernetes", "FLAGS=--jobs 2 --latency-wait 5", **env).wait() == 0, smoke.said(folder)
+    running = smoke.start(folder, "CLUSTER=kubernetes", "FLAGS=--jobs 2 --latency-wait 5", **env)
+    assert running.wait() == 0, smoke.said(folder)
     assert len(list(home.iterdir())) >= 9 and smoke.tables(folder) == undisturbed

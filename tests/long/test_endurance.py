@@ -14,14 +14,15 @@ KILLS = int(os.environ.get("KILLS", 20))
 
 
 def kill(running: subprocess.Popen, whom: str) -> None:
-    """kill -9 of the whole run, of Snakemake alone (its notebook goes on without it), or of the notebook's kernel (the run
-    goes on with what does not need that notebook)."""
+    """kill -9 of the whole run, of Snakemake alone (its notebook goes on without it), or of the notebook's kernel (the
+    run goes on with what does not need that notebook)."""
     if whom == "everything":
         os.killpg(running.pid, signal.SIGKILL)
     for process in psutil.Process(running.pid).children(recursive=True) if whom != "everything" else ():
         with suppress(psutil.NoSuchProcess):
             line = " ".join(process.cmdline())
-            if (whom == "snakemake" and "snakemake" in line and "papermill" not in line) or (whom == "kernel" and "ipykernel" in line):
+            if (whom == "snakemake" and "snakemake" in line and "papermill" not in line) or \
+                    (whom == "kernel" and "ipykernel" in line):
                 process.kill()
     if whom != "kernel":
         running.wait()
