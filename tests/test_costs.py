@@ -129,7 +129,7 @@ def test_zeroed_heads_are_cut_before_they_are_timed():
     model = cut(tiny())
     used, note = runtimes.as_used(model)
     assert note == "" and encoders.layer_parts(encoders.encoder_layers(used)[0]).query.out_features == HIDDEN // 2
-    inputs = runtimes.example(model, 3, 8)
+    inputs = runtimes.random_inputs(model, 3, 8)
     with torch.no_grad():
         torch.testing.assert_close(used(**inputs).logits, model(**inputs).logits)
     found = costs.measure({"heads-25 + ptq8": quantization.quantize(model, "ptq8")}, paths=["eager"], batch_sizes=[1],

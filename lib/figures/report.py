@@ -26,7 +26,7 @@ def is_smoke(run) -> bool:
 
 def echo(run) -> pd.DataFrame | None:
     """What this run was given otherwise than its profile says: parameter (the index) | here | profile; a sentence where
-    that is nothing, and all parameters where no profile of that name lies in params. A smoke run says that it is no result."""
+    that is nothing, and all parameters where params has no such profile. A smoke run says that it is no result."""
     if is_smoke(run):
         say("> **smoke: not a result.** A few hundred rows, three layers, a few steps: this run only shows that the "
             "chain works. For a true result take `-f params/mini.yaml` or read `outputs/reference/mini`.")

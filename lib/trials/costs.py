@@ -131,7 +131,7 @@ class _Bench:
         model, in_onnx = self._models[name][0], path.startswith("onnx")
         key = (path, name if path == "eager" else runtimes.graph_of(runtimes.as_float(model) if in_onnx else model))
         if key not in self._calls:
-            inputs = {batch: runtimes.example(model, batch, self._length) for batch in batch_sizes}
+            inputs = {batch: runtimes.random_inputs(model, batch, self._length) for batch in batch_sizes}
             forward, agreement, reason = None, np.nan, ""
             try:
                 if in_onnx:
@@ -175,7 +175,7 @@ class _Bench:
             file = self._folder / f"{len(self._floats)}.onnx"
             runtimes.export(model, file)
             self._floats[key] = name, file
-            inputs = runtimes.example(model, 3, 12)
+            inputs = runtimes.random_inputs(model, 3, 12)
             inputs["attention_mask"][0, 5:] = 0
             logits = runtimes.open_session(file, self._threads)(inputs)
             gap = float(np.abs(logits - model(**inputs).logits.numpy()).max())

@@ -17,7 +17,7 @@ Inputs = dict[str, Tensor]
 Forward = Callable[[Inputs], np.ndarray]  # to logits [batch, classes]
 
 
-def example(model: PreTrainedModel, batch: int, length: int) -> Inputs:
+def random_inputs(model: PreTrainedModel, batch: int, length: int) -> Inputs:
     """Inputs of one batch, int64 [batch, length]: token ids drawn at random, no padding."""
     ids = torch.randint(2, model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -79,7 +79,7 @@ def shapes_of(module: nn.Module) -> tuple:
 
 def export(model: PreTrainedModel, file: Path) -> None:
     """Write the float graph with free batch size and length."""
-    inputs = example(model, 2, 16)
+    inputs = random_inputs(model, 2, 16)
     free = {name: {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")} for name in inputs}
     torch.onnx.export(model, (), str(file), kwargs=inputs, dynamo=True, dynamic_shapes=free, input_names=list(inputs),
                       output_names=["logits"], external_data=False, verbose=False)
@@ -109,7 +109,7 @@ def open_session(file: Path, threads: int) -> Forward:
 
 def agreement_of(model: PreTrainedModel, session: Forward, encoded: batches.Encoded) -> float:
     """Share of rows that both give the same label."""
-    names, same = example(model, 1, 2), 0
+    names, same = random_inputs(model, 1, 2), 0
     for rows in batches.eval_batches(encoded.lengths, 64):
         inputs = {name: x for name, x in batches.collate(encoded, rows, "cpu").items() if name in names}
         same += int((session(inputs).argmax(1) == model(**inputs).logits.numpy().argmax(1)).sum())
