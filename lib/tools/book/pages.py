@@ -3,6 +3,7 @@
 Nothing here is needed to run the study; the notebooks stay plain Markdown that GitHub and JupyterLab show as well.
 """
 
+import itertools
 import re
 from difflib import SequenceMatcher
 from html import escape
@@ -42,16 +43,16 @@ def is_picture(output: NotebookNode) -> bool:
 
 def with_outputs(written: NotebookNode, executed: NotebookNode) -> NotebookNode:
     """The notebook as it is written now, with the outputs and parameters of its run; as it was run, under a note, where
-    more than a third of the outputs have no cell any more.
+    a result of the run (progress bars are none) has no cell any more.
 
     A cell that the run did not have keeps the output committed with it where it is tagged `method`: those sections
-    compute the same in every run. Above any other a note says that its output is missing.
+    compute the same in every run. Notes say which other outputs are missing, and that a run stopped.
     """
     ran, now = ([cell for cell in notebook.cells if cell.cell_type == "code" and not tags_of(cell) & set(FOLDED)]
                 for notebook in (executed, written))
     known = _counterparts(now, ran)
-    kept = [place in known.values() for place, cell in enumerate(ran) if cell.outputs]
-    if sum(kept) < len(kept) * 2 / 3:
+    lost = (cell for place, cell in enumerate(ran) if place not in known.values())
+    if any(output.output_type != "stream" for cell in lost for output in cell.outputs):
         executed.cells.insert(1, new_markdown_cell(EARLIER))
         return executed
     for place, cell in enumerate(now):
@@ -60,25 +61,38 @@ def with_outputs(written: NotebookNode, executed: NotebookNode) -> NotebookNode:
         elif cell.outputs and "method" not in tags_of(cell):
             cell.outputs = []
             written.cells.insert(written.cells.index(cell), new_markdown_cell(NEWER))
+    if not all(cell.execution_count for cell in ran if cell.source):
+        written.cells.insert(1, new_markdown_cell(STOPPED))
     given = [cell for cell in executed.cells if "injected-parameters" in tags_of(cell)]
     written.cells = [part for cell in written.cells for part in [cell, *given * ("parameters" in tags_of(cell))]]
     return written
 
 
 def _counterparts(now: list[NotebookNode], ran: list[NotebookNode]) -> dict[int, int]:
-    """Place of a cell -> place of its like in the run: in order, else where it has only moved. Imports do not count, as
-    modules have moved too."""
+    """Place of a cell -> place of its like in the run: in order, then, of what is left, wherever the last line, which
+    shows the result, or one of the last two is alike. Imports do not count, as modules have moved."""
     new, old = ([re.sub(r"^(from|import) .*\n?", "", cell.source, flags=re.M).strip() for cell in part]
                 for part in (now, ran))
     known = {}
     for _, start, end, at, last in SequenceMatcher(None, new, old, autojunk=False).get_opcodes():
         for place in range(start, end):
-            like = (other for other in range(at, last)
-                    if SequenceMatcher(None, new[place], old[other], autojunk=False).ratio() > 0.75)
-            if (other := next(like, None)) is not None:
-                known[place], at = other, other + 1
-    moved = {text: other for other, text in enumerate(old) if other not in known.values()}
-    return known | {place: moved[text] for place, text in enumerate(new) if place not in known and text in moved}
+            if like := [other for other in range(at, last) if _likeness(new[place], old[other]) > 0.75
+                        and _end_alike(new[place], old[other], 1)]:
+                known[place], at = like[0], like[0] + 1
+    for lines, place in itertools.product((1, 2), range(len(new))):
+        left = (other for other in range(len(old)) if other not in known.values())
+        if place not in known and (like := [other for other in left if _end_alike(new[place], old[other], lines)]):
+            known[place] = like[0]
+    return known
+
+
+def _end_alike(text: str, other: str, lines: int) -> bool:
+    ends = [re.findall(r"^.{9,}$", cell, re.M)[-lines:] or [cell] for cell in (text, other)]
+    return any(_likeness(*pair) > 0.65 for pair in itertools.product(*ends))
+
+
+def _likeness(text: str, other: str) -> float:
+    return SequenceMatcher(None, text, other, autojunk=False).ratio()
 
 
 def citations(bibliography: Path) -> list[tuple[str, str, int]]:
@@ -109,8 +123,6 @@ class Page:
         """The page as a notebook that Sphinx takes without a warning."""
         cells = [part for cell in notebook.cells for part in
                  (self.code(cell) if cell.cell_type == "code" else [new_markdown_cell(self.prose(cell.source))])]
-        if any(cell.cell_type == "code" and cell.source and not cell.execution_count for cell in notebook.cells):
-            cells.insert(1, new_markdown_cell(STOPPED))
         return new_notebook(cells=cells, metadata={"language_info": {"name": "python"}, "kernelspec": PYTHON})
 
     def prose(self, text: str) -> str:
