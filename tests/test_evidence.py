@@ -46,10 +46,10 @@ def test_every_measure_of_tables_is_known(found):
         found.number_of(TASK, 0, measure, "imp-70 + rmc")
 
 
-def test_what_is_foretold_is_the_held_out_combination_over_chance(found):
+def test_what_is_foretold_is_the_held_out_combination_over_chance(found, monkeypatch):
     table = pd.DataFrame([("imp-70", "ood", "combined", 0.8), ("imp-70", "test", "combined", 0.6), ("imp-70", "ood", "loss", 0.99)],
                          columns=["model", "split", "predictor", "value"]).assign(task=TASK, seed=0)
-    found._read["foretold",] = table
+    monkeypatch.setattr(found, "foretold", lambda: table)
     assert found.number_of(TASK, 0, "foretold", "imp-70") == pytest.approx(0.3)
 
 
