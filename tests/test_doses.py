@@ -32,7 +32,7 @@ def made(run, micro):
 
 
 def test_the_profiles_own_draw_is_a_dose_of_both_axes(run, micro):
-    plan = doses.plan(run["doses"], micro)
+    plan = doses.of_run(run["doses"], micro)
     own = micro.loc[micro["split"] == "train", "is_shortcut"].mean()
     assert plan["axis"].tolist() == ["shortcut_rate"] * 2 + ["n_train"] * 2
     assert plan["shortcut_rate"].tolist() == pytest.approx([0.8, own, own, own]) and plan["n_train"].tolist() == [64, 64, 48, 64]

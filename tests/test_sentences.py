@@ -12,7 +12,7 @@ TASK = registry.get("micro_nli")
 
 
 def test_losses_are_a_sentence_a_model():
-    assert sentences.losses(relative_table()).split("\n") == [
+    assert sentences.points_lost(relative_table()).split("\n") == [
         "- **truncated-3**: -5.0 [-6.0, -4.0] points ID, -20.0 [-21.0, -19.0] points OOD against dense",
         "- **imp-70**: 1.0 [0.0, 2.0] points ID, 0.0 [-1.0, 1.0] points OOD against dense"]
 

@@ -8,7 +8,7 @@ from lib.figures.report import say
 from lib.tasks import microworld
 
 
-def losses(table: pd.DataFrame) -> str:
+def points_lost(table: pd.DataFrame) -> str:
     """What `tables.relative` says in a sentence a model: points lost ID and OOD."""
     lines = []
     for model, part in table.groupby("model", sort=False):

@@ -127,7 +127,7 @@ def of_pruning(run, place: Place) -> Iterator[Request]:
 
 def of_doses(run, place: Place) -> Iterator[Request]:
     rows = place.train()
-    for dose in doses.plan(run, rows).itertuples():
+    for dose in doses.of_run(run, rows).itertuples():
         sizes, paced = place.drawn_anew(dose.n_train), _paced(run, rows, dose.n_train)
         for name in dict.fromkeys(["dense", *run.models]):
             yield Request(name, doses.asked(paced, name), sizes, (dose.n_train, dose.shortcut_rate))

@@ -15,7 +15,7 @@ from lib.trials import mitigation
 RATE, SIZE = "shortcut_rate", "n_train"
 
 
-def plan(run, items: pd.DataFrame) -> pd.DataFrame:
+def of_run(run, items: pd.DataFrame) -> pd.DataFrame:
     """The doses: axis | dose | n_train | shortcut_rate, the profile's own draw among those of each axis.
 
     items: the task's rows; the share of train rows on which the shortcut holds is the profile's own rate.

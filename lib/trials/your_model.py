@@ -45,7 +45,7 @@ def load(place: str, task: Task, labels: list[str] | None = None, revision: str 
                    order_of(names, task, place), "fp32" if is_quantized(model) else dtype)
 
 
-def example(run) -> tuple[str, str]:
+def own_pair(run) -> tuple[str, str]:
     """Folders of a compressed model and its parent of this profile's own chain: its last quantised and its dense one.
 
     Raises StudyError where notebooks 02 and 05 have not run.
