@@ -27,6 +27,8 @@ from lib.params.sections import RUNS
 IDENTITY = ("profile", "task", "seed")
 SECTIONS = ("grid", "common", *RUNS)
 PARTS = ("grid", "common", "per_task", *RUNS)
+GONE = {"processes": "one model is trained by one process; run several models side by side (JOBS=2, "
+                     "SET=common.threads=1)"}
 Layer = tuple[str, Mapping[str, Any]]
 
 
@@ -39,17 +41,16 @@ def _own(section: str) -> set[str]:
     return set(RUNS[section].model_fields) - set(IDENTITY) - set(Grid.model_fields)
 
 
-GONE = {"processes": "one model is trained by one process; run several models side by side (JOBS=2, "
-                     "SET=common.threads=1)"}
-
-
-def _unknown(key: str, where: str, section: str) -> StudyError:
+def _check_key(key: str, where: str, section: str) -> None:
+    """Raise StudyError for a key that a section does not hold, telling where it belongs."""
+    if key in _own(section):
+        return
     if key in GONE:
-        return StudyError(f"{where}: '{section}.{key}' is no longer there: {GONE[key]}; take it out")
+        raise StudyError(f"{where}: '{section}.{key}' is no longer there: {GONE[key]}; take it out")
     valid = sorted(_own(section), key=lambda name: (name in Run.model_fields, name))
     homes = [name for name in SECTIONS if name != section and key in _own(name)]
     moved = "" if not homes else f"; '{key}' belongs to section '{homes[0]}'"
-    return StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
+    raise StudyError(f"{where}: unknown key '{section}.{key}'{moved or nearest(key, valid)}")
 
 
 def _typed(value: Any, key: str, model: type[Strict]) -> Any:
@@ -124,12 +125,8 @@ def _grid_of(section: str, grid: Mapping[str, Any]) -> dict[str, Any]:
 
 def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:
     """per_task values that reach this section's notebook: those of `common` first, then its own."""
-    values = {}
-    for home in ("common", section):
-        for key, value in per_task.get(task, {}).items():
-            if key.startswith(home + "."):
-                values[key.split(".", 1)[1]] = value
-    return values
+    return {key.split(".", 1)[1]: value for home in ("common", section)
+            for key, value in per_task.get(task, {}).items() if key.startswith(f"{home}.")}
 
 
 def _laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,17 +143,16 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     """Check every section and key of a raw profile and lay it over the base (the smoke profile)."""
     if not isinstance(raw, Mapping):
         raise StudyError(f"{source}: a profile is a mapping of sections {', '.join(('grid', 'common', *RUNS))}")
-    sections = {}
     for name in raw:
         if name not in PARTS:
             raise StudyError(f"{source}: unknown section '{name}'{nearest(str(name), PARTS)}")
+    sections = {}
     for name in SECTIONS:
         given = raw.get(name) or {}
         if not isinstance(given, Mapping):
             raise StudyError(f"{source}: section '{name}' must be a mapping of keys, not {given!r}")
         for key in given:
-            if key not in _own(name):
-                raise _unknown(str(key), source, name)
+            _check_key(str(key), source, name)
         sections[name] = _laid_over(base.get(name, {}), given)
     if "profile" not in (raw.get("common") or {}):
         raise StudyError(f"{source}: common.profile is missing; it names the folder under outputs")
@@ -170,8 +166,7 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
                 raise StudyError(f"{source}: per_task {task}: '{path}' must read section.key{nearest(section, RUNS)}")
             if key in IDENTITY:
                 raise StudyError(f"{source}: per_task {task}: '{path}' cannot differ from task to task; take it out")
-            if key not in _own(section):
-                raise _unknown(key, f"{source}: per_task {task}", section)
+            _check_key(key, f"{source}: per_task {task}", section)
     grid = _validate(Grid, "grid", [(source, sections.pop("grid"))])
     common = _validate(Run, "common", [(source, sections["common"])])
     profile = Profile(common.profile, grid, sections, dict(per_task), source)
@@ -197,9 +192,8 @@ def _set(raw: dict[str, Any], override: str) -> None:
     if not (equals and dot):
         raise StudyError(f"{where}: must read section.key=value, such as mitigation.alpha=0.3")
     if section not in SECTIONS:
-        raise StudyError(f"{where}: unknown section '{section}'{nearest(section, ('grid', 'common', *RUNS))}")
-    if key not in _own(section):
-        raise _unknown(key, where, section)
+        raise StudyError(f"{where}: unknown section '{section}'{nearest(section, SECTIONS)}")
+    _check_key(key, where, section)
     raw[section] = _laid_over(raw.get(section) or {}, {key: safe_yaml.parse(value, where)})
     for changes in (raw.get("per_task") or {}).values():
         changes.pop(path.strip(), None)

@@ -193,18 +193,13 @@ class Run(Placed):
             raise ValueError("is empty; give 'offline', a hub id or a folder")
         return value
 
-    @field_validator("encoder_layers")
+    @field_validator("encoder_layers", "max_length")
     @classmethod
-    def _encoder_layers(cls, value: int, info: ValidationInfo) -> int:
-        if info.data.get("encoder") == "offline" and value > OFFLINE_LAYERS:
-            raise ValueError(f"encoder 'offline' has {OFFLINE_LAYERS} layers; give 0 (all) to {OFFLINE_LAYERS}")
-        return value
-
-    @field_validator("max_length")
-    @classmethod
-    def _max_length(cls, value: int, info: ValidationInfo) -> int:
-        if info.data.get("encoder") == "offline" and value > OFFLINE_TOKENS:
-            raise ValueError(f"encoder 'offline' reads {OFFLINE_TOKENS} tokens; give 8 to {OFFLINE_TOKENS}")
+    def _of_offline(cls, value: int, info: ValidationInfo) -> int:
+        most, told = {"encoder_layers": (OFFLINE_LAYERS, f"has {OFFLINE_LAYERS} layers; give 0 (all)"),
+                      "max_length": (OFFLINE_TOKENS, f"reads {OFFLINE_TOKENS} tokens; give 8")}[info.field_name]
+        if info.data.get("encoder") == "offline" and value > most:
+            raise ValueError(f"encoder 'offline' {told} to {most}")
         return value
 
     @field_validator("prune_cooldown")
