@@ -373,7 +373,7 @@ def test_variance_measures_are_those_of_the_difficulty():
     levels = [rows(1.0, 1.0).assign(loss=lambda f: rng.integers(0, 4, len(f)) / 2 + ~f["easy"] * rng.random(len(f)))
               for _ in range(3)]
     dev = [level[level["split"] == "dev"] for level in levels]
-    known = difficulty.agreement(difficulty.variance(np.stack([d["loss"] for d in dev])), ~dev[0]["easy"])
+    known = difficulty.threshold_agreement(difficulty.variance(np.stack([d["loss"] for d in dev])), ~dev[0]["easy"])
     models = dict(zip(("imp-20", "imp-40", "imp-85"), levels))
     found = {kind: measured(contrast(kind, ", ".join(models), ""), lambda t, s, m: models[m], n_boot=200)
              for kind in contrasts.OF_ROWS}

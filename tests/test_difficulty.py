@@ -127,17 +127,17 @@ def test_el2n_is_the_length_of_the_error_averaged_over_checkpoints():
 
 
 def test_agreement_by_hand():
-    got = difficulty.agreement([0.1, 0.4, 0.35, 0.8, 0.2], [False, False, True, True, False])
+    got = difficulty.threshold_agreement([0.1, 0.4, 0.35, 0.8, 0.2], [False, False, True, True, False])
     assert got["auc"] == pytest.approx(5 / 6)
     assert (got["agreement"], got["majority"]) == (0.8, 0.6)
     assert got["best_threshold"] in (0.8, 0.35)
 
 
 def test_agreement_of_a_useless_score_is_the_majority():
-    got = difficulty.agreement(np.zeros(10), np.arange(10) < 3)
+    got = difficulty.threshold_agreement(np.zeros(10), np.arange(10) < 3)
     assert (got["auc"], got["agreement"], got["majority"]) == (0.5, 0.7, 0.7)
     assert got["best_threshold"] == np.inf
-    assert np.isnan(difficulty.agreement([1, 2], [True, True])["auc"])
+    assert np.isnan(difficulty.threshold_agreement([1, 2], [True, True])["auc"])
 
 
 def test_rank_agreement():

@@ -200,9 +200,6 @@ def test_layers_for_a_compression():
     for name in ("truncated-6", "truncated-0", "truncated-7-alternate", "scratch-7"):
         with pytest.raises(StudyError, match="6 layers"):
             encoders.layers_for(name, 6)
-    for name in ("truncated", "truncated-three", "scratch-3-alternate", "truncated-3-other"):
-        with pytest.raises(StudyError, match="write truncated-K"):
-            encoders.layers_for(name, 6)
 
 
 # --- weights

@@ -337,7 +337,7 @@ def cache(hub, tmp_path, monkeypatch):
 def test_a_fault_that_passes_costs_at_most_an_attempt(hub, cache, kind, attempts):
     hub.files["a.csv"] = BODY
     hub.fault("files", "a.csv", kind, times=1)
-    assert download.download(f"{hub.url}/files/a.csv", cache).read_bytes() == BODY
+    assert download.fetch(f"{hub.url}/files/a.csv", cache).read_bytes() == BODY
     assert len(hub.asked) == attempts
 
 

@@ -181,12 +181,9 @@ def test_a_loss_that_is_no_number_names_the_step(encoded):
         loop.fit(tiny(), encoded, objective, SHORT)
 
 
-def test_plans_that_cannot_be_are_refused(encoded):
+def test_a_checkpoint_outside_the_run_is_refused(encoded):
     with pytest.raises(StudyError, match="checkpoint at step 9"):
         trained(encoded, SHORT, checkpoints={9: lambda: None})
-    for change, match in (({"steps": 0}, "steps is 0"), ({"dtype": "fp16"}, "write fp32 or bf16")):
-        with pytest.raises(StudyError, match=match):
-            trained(encoded, dataclasses.replace(SHORT, **change))
 
 
 @pytest.mark.parametrize("family", ["roberta", "distilbert"])

@@ -119,7 +119,7 @@ def test_rivals_are_set_against_the_levels_and_the_truth_on_their_own_rows(score
         assert by.loc[(name, "train", "auc"), "value"] == 1
     # v_one_run holds the same numbers in the reverse order: the truth's rows come last there
     assert by.loc[("v_one_run", "train", "rank"), "value"] < 0
-    want = difficulty.agreement(scores["v_one_run"], np.arange(40) >= 30)["auc"]
+    want = difficulty.threshold_agreement(scores["v_one_run"], np.arange(40) >= 30)["auc"]
     one_run = by.loc[("v_one_run", "train", "auc")]
     assert one_run["value"] == pytest.approx(want) and one_run["low"] <= want <= one_run["high"] and one_run["n"] == 40
     dev = table[table["on"] == "dev"]
@@ -144,7 +144,7 @@ def test_the_interval_of_an_auc_knows_templates():
     rows = pd.DataFrame({"guid": np.arange(400).astype(str), "split": "train", "subcase": "", "group": np.arange(400) // 10})
     together = difficulty.auc(score, hard, rows, n_boot=300)
     apart = difficulty.auc(score, hard, rows.assign(group=""), n_boot=300)
-    assert together["value"] == apart["value"] == pytest.approx(difficulty.agreement(score, hard)["auc"])
+    assert together["value"] == apart["value"] == pytest.approx(difficulty.threshold_agreement(score, hard)["auc"])
     assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
     assert np.isnan(difficulty.auc(score, np.ones(400, bool), rows)["value"])
     assert difficulty.auc(np.zeros(400), hard, rows, n_boot=20)["low"] == 0.5
@@ -152,11 +152,11 @@ def test_the_interval_of_an_auc_knows_templates():
 
 def test_costs_count_the_runs_that_are_made_for_a_score_alone(studied):
     pruned, dense = studied
-    table = shortcuts.costs(dense, pruned)
+    table = shortcuts.prices(dense, pruned)
     assert table["steps"].to_dict() == {"v_levels": 50, "v_one_run": 30, "variability": 0, "confidence": 0,
                                         "shortcut_confidence": 0, "el2n": 0, "v_seeds": 20}
     assert table.loc["v_levels", "dense_runs"] == 2.5 and table.loc["v_seeds", "note"] == "dense runs of 2 seeds"
-    alone = shortcuts.costs(dense[:1], pruned).loc["v_seeds"]
+    alone = shortcuts.prices(dense[:1], pruned).loc["v_seeds"]
     assert np.isnan(alone["steps"]) and alone["note"] == "one dense seed: not available"
 
 

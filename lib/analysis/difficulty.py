@@ -165,7 +165,7 @@ def auc(score: np.ndarray, is_hard: np.ndarray, rows: pd.DataFrame, n_boot: int 
     return bootstrap.estimate(np.trapezoid(hard, easy, axis=1) / (hard[:, -1] * easy[:, -1]), len(score))
 
 
-def agreement(score: np.ndarray, is_hard: np.ndarray) -> dict[str, float]:
+def threshold_agreement(score: np.ndarray, is_hard: np.ndarray) -> dict[str, float]:
     """How well a difficulty score finds the hard rows: auc, best_threshold, agreement, majority.
 
     agreement: the largest share of rows on which `score >= threshold` equals is_hard, threshold chosen on these very

@@ -111,10 +111,10 @@ def kind(name: str) -> str:
 
     "" where nothing was taken from a dense model: another dense one, one from scratch or untrained.
     """
-    found = names.parse(name)
-    if found.family in ("dense", "scratch", "untrained"):
-        return found.quantization
-    return found.family
+    recipe = names.parse(name)
+    if recipe.family in ("dense", "scratch", "untrained"):
+        return recipe.quantization
+    return recipe.family
 
 
 def aucs(runs: Runs, at_risk: dict[int, pd.DataFrame], n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:

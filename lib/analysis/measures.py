@@ -197,14 +197,19 @@ def holm(p: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(p), np.nan, np.minimum(corrected, 1))
 
 
+def flipped(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> pd.DataFrame:
+    """`bootstrap.merged`, whose `correct` says that the predicted classes differ; lost, gained: a, b alone is right."""
+    both = bootstrap.merged(rows_a, rows_b)
+    return both.assign(correct=both["pred_a"] != both["pred_b"], lost=both["correct_a"] & ~both["correct_b"],
+                       gained=both["correct_b"] & ~both["correct_a"])
+
+
 def flips(rows_a: pd.DataFrame, rows_b: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Churn per split: split | value | low | high | n | lost | gained.
 
     value: share of rows whose predicted class differs. lost, gained: shares that a alone, b alone has right.
     """
-    both = bootstrap.merged(rows_a, rows_b)
-    both["correct"] = both["pred_a"] != both["pred_b"]
-    both["lost"], both["gained"] = both["correct_a"] & ~both["correct_b"], both["correct_b"] & ~both["correct_a"]
+    both = flipped(rows_a, rows_b)
     entries = [({"split": split}, part, "accuracy") for split, part in both.groupby("split", sort=False)]
     table = bootstrap.intervals(entries, n_boot, seed)
     return table.merge(both.groupby("split", sort=False)[["lost", "gained"]].mean().reset_index(), on="split")

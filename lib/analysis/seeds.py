@@ -45,7 +45,7 @@ def churn(pairs: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]], n_boot: int
     pairs: under each model's name its rows and the dense model's, a pair a seed. lost, gained: shares of the rows that
     only the dense model, only the model gets right.
     """
-    flipped = {model: [_flipped(*pair) for pair in of_model] for model, of_model in pairs.items()}
+    flipped = {model: [measures.flipped(dense, rows) for rows, dense in of_model] for model, of_model in pairs.items()}
     alone = {(model, split): part for model, frames in flipped.items() if len(frames) == 1
              for split, part in frames[0].groupby("split", sort=False)}
     drawn = _bootstrapped(alone, ["accuracy"] * len(alone), n_boot)
@@ -125,14 +125,6 @@ def _summary(values: list[float], drawn: np.ndarray | None) -> dict:
     """value, low, high, seeds, interval of the seeds' values; drawn: a single seed's bootstrap [1 + n_boot]."""
     own = (np.nan, np.nan) if drawn is None else bootstrap.interval(drawn)
     return bootstrap.of_seeds(values, *own) | {"interval": "rows" if len(values) == 1 else "seeds"}
-
-
-def _flipped(rows: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose `correct` says that the label differs from the dense model's; lost, gained: which of them is right."""
-    if not rows["guid"].array.equals(dense["guid"].array):
-        dense = dense.set_index("guid").reindex(rows["guid"]).reset_index()
-    right, was = rows["correct"].to_numpy(bool), dense["correct"].to_numpy(bool)
-    return rows[OF_ENTRY].assign(correct=rows["pred"] != dense["pred"], lost=was & ~right, gained=right & ~was)
 
 
 def _bootstrapped(parts: dict[tuple, pd.DataFrame], kinds: list[str], n_boot: int) -> dict[tuple, np.ndarray]:

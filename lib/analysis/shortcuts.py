@@ -107,7 +107,7 @@ def truth_table(scores: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     if not known.any():
         return pd.DataFrame(columns=["auc", "best_threshold", "agreement", "majority"]).rename_axis("score")
     hard = ~train["is_shortcut"].to_numpy(dtype=bool, na_value=True)[known]
-    return pd.DataFrame({name: difficulty.agreement(score.to_numpy()[known], hard)
+    return pd.DataFrame({name: difficulty.threshold_agreement(score.to_numpy()[known], hard)
                          for name, score in _hardness(scores).items()}).T.rename_axis("score")
 
 
@@ -147,7 +147,7 @@ def rivals(scores: pd.DataFrame, dev: pd.DataFrame, items: pd.DataFrame, seed: i
     return pd.DataFrame(measured)
 
 
-def costs(dense: list[store.Model], pruned: dict[str, store.Model]) -> pd.DataFrame:
+def prices(dense: list[store.Model], pruned: dict[str, store.Model]) -> pd.DataFrame:
     """What each score costs beyond one dense run, which is there anyway: score | steps | dense_runs | note.
 
     dense: the run's own model first, then those of other seeds. steps: training steps of all models that are made for
@@ -168,7 +168,7 @@ def agreement_on_dev(pruned: dict[str, store.Model], items: pd.DataFrame, shortc
     """Agreement of the variance over sparsity levels with the shortcut-only split, both on dev."""
     hard = ~easy_rows(shortcut).loc[items.loc[items["split"] == "dev", "guid"]].to_numpy()
     variance = difficulty.variance(level_losses(pruned, items, "dev"))
-    return pd.DataFrame({"variance": difficulty.agreement(variance, hard)}).T.rename_axis("score")
+    return pd.DataFrame({"variance": difficulty.threshold_agreement(variance, hard)}).T.rename_axis("score")
 
 
 def easy_hard(rows: dict[str, pd.DataFrame], shortcut: pd.DataFrame, seed: int, n_boot: int = 1000) -> pd.DataFrame:

@@ -290,7 +290,7 @@ def _of_rows(kind: str, levels: list[pd.DataFrame], n_boot: int, seed: int) -> d
 
 
 def _separation(kind: str, sums: np.ndarray) -> np.ndarray:
-    """`difficulty.agreement` above its floor, of the hard and easy rows [resamples, scores, 2] by falling score."""
+    """`difficulty.threshold_agreement` above its floor, of hard, easy rows [resamples, scores, 2] by falling score."""
     above = np.pad(np.cumsum(sums, axis=1), ((0, 0), (1, 0), (0, 0)))
     hard, easy = above[..., 0], above[..., 1]
     n_hard, n_easy = hard[:, -1], easy[:, -1]

@@ -61,7 +61,7 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
     """How well each difficulty score finds the rows on which the shortcut fails, and what it costs in dense runs.
 
     rivals: `shortcuts.rivals`, of which its auc is drawn, or its rank where the truth is not known; costs:
-    `shortcuts.costs`. A score that is missing is named.
+    `shortcuts.prices`. A score that is missing is named.
     """
     measure, name, zero = ("auc", "AUC against the truth", 0.5) if (rivals["measure"] == "auc").any() else \
         ("rank", "rank agreement with the variance over levels", 0)
@@ -71,7 +71,7 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
     unknown = costs["dense_runs"].reindex(known["score"]).isna()
     if unknown.any():
         score = unknown.index[unknown.argmax()]
-        raise StudyError(f"price_dots: costs has no row of score {score!r}; give shortcuts.costs")
+        raise StudyError(f"price_dots: costs has no row of score {score!r}; give shortcuts.prices")
     fig, ax = canvas("What does it cost to know the hard rows?", smoke, height=1.9 + 0.27 * len(known))
     left_out = [SCORES[name] for name in table.loc[table["value"].isna(), "score"]]
     notes(fig, smoke, "at the right: cost beyond the dense run, in dense runs (lower is better)",

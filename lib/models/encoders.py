@@ -3,7 +3,6 @@
 BERT-, RoBERTa- and DistilBERT-type classifiers of transformers 5 are known.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,20 +66,16 @@ def layers_for(compression: str, n_layers: int) -> list[int]:
     """Layers that a compression keeps of an encoder of `n_layers`.
 
     truncated-k and scratch-k: the first k; truncated-k-alternate: k spread evenly from layer 0 (every other one if k
-    is half of them: 0 2 4 of 6); all others: all. StudyError: a name of another form, or a k that leaves nothing out.
+    is half of them: 0 2 4 of 6); all others: all. StudyError: a k that leaves nothing out.
     """
-    kind = compression.split("-")[0]
+    kind, _, rest = compression.partition("-")
     if kind not in ("truncated", "scratch"):
         return list(range(n_layers))
-    match = re.fullmatch(r"truncated-(\d+)(-alternate)?|scratch-(\d+)", compression)
-    if not match:
-        raise StudyError(f"compression {compression!r}: write truncated-K, truncated-K-alternate or scratch-K, K a "
-                         "number of layers")
-    k = int(match[1] or match[3])
-    most = n_layers if kind == "scratch" else n_layers - 1
+    number, _, alternate = rest.partition("-")
+    k, most = int(number), n_layers if kind == "scratch" else n_layers - 1
     if not 1 <= k <= most:
         raise StudyError(f"compression {compression!r}: the dense model has {n_layers} layers, so K is 1 to {most}")
-    return [i * n_layers // k for i in range(k)] if match[2] else list(range(k))
+    return [i * n_layers // k for i in range(k)] if alternate else list(range(k))
 
 
 def sizes(model: PreTrainedModel) -> dict[str, int]:

@@ -48,10 +48,11 @@ def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, T
     done there changes nothing in the training. progress: a bar of `plan.steps` steps. Call `devices.deterministic`
     first for a run that repeats byte by byte. Gives the log (step, loss, learning_rate: one row per step) and the cost
     (seconds and rows_per_second of the training alone, without checkpoints; peak_memory_bytes of `devices`).
-    StudyError: a loss that is no number, a plan that cannot be, a checkpoint outside the run.
+    StudyError: a loss that is no number, a checkpoint outside the run.
     """
     checkpoints = checkpoints or {}
-    _check(plan, checkpoints)
+    if outside := [step for step in checkpoints if not 1 <= step <= plan.steps]:
+        raise StudyError(f"checkpoint at step {outside[0]}: the run has steps 1 to {plan.steps}")
     torch.manual_seed(plan.seed)
     model.to(plan.device).train()
     optimizer = _optimizer(model, plan)
@@ -114,15 +115,6 @@ def predict(model: PreTrainedModel, encoded: Encoded, *, dtype: str, device: str
     finally:
         model.train(training)
     return logits
-
-
-def _check(plan: Plan, checkpoints: Mapping[int, Callable]) -> None:
-    if plan.dtype not in ("fp32", "bf16"):
-        raise StudyError(f"dtype {plan.dtype!r}: write fp32 or bf16")
-    if plan.steps < 1 or plan.batch_size < 1:
-        raise StudyError(f"steps is {plan.steps} and batch_size {plan.batch_size}: both must be 1 or more")
-    if outside := [step for step in checkpoints if not 1 <= step <= plan.steps]:
-        raise StudyError(f"checkpoint at step {outside[0]}: the run has steps 1 to {plan.steps}")
 
 
 def _finite(losses: list[float], first_step: int, plan: Plan) -> list[float]:

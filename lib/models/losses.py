@@ -4,8 +4,6 @@ Letters follow the paper (Du et al., EACL 2023): p is the teacher's softmax, q t
 d a row's strength, s its softened target, lambda the weight of the distillation term (`kd_weight`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -18,12 +16,6 @@ DISTILLED = ("distil", "smooth", "rmc", "smooth_matched", "smooth_entropy", "rmc
              "confidence_regularisation")
 NAMES = ("vanilla", "focal", "jtt", *DISTILLED)
 FIXED_STRENGTH = {"distil": 1.0, "smooth": 0.9}
-
-
-def check(loss: str) -> None:
-    """Raise StudyError, with the nearest name, if there is no loss of that name."""
-    if loss not in NAMES:
-        raise StudyError(f"unknown loss {loss!r}{nearest(loss, NAMES)}")
 
 
 def soft_targets(teacher_logits: Tensor, strength: Tensor | float) -> Tensor:
@@ -94,7 +86,8 @@ def objective(loss: str, labels: Tensor, *, teacher_logits: Tensor | None = None
     lambda = 1 whatever `kd_weight`). What a loss has no use for is not read.
     StudyError: an unknown loss, a missing input, a number out of its range, arrays of unequal rows.
     """
-    check(loss)
+    if loss not in NAMES:
+        raise StudyError(f"unknown loss {loss!r}{nearest(loss, NAMES)}")
     labels = _tensor(labels, torch.long)
     if loss == "vanilla":
         return lambda logits, rows: cross_entropy(logits, _pick(labels, rows, logits))

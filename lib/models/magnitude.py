@@ -1,7 +1,5 @@
 """Iterative magnitude pruning (IMP): single weights go while the model trains; and the sparsity of any model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,17 +27,12 @@ class MagnitudePruner:
     the norm that `loop.fit` clips by.
 
     `sparsity` s_f in [0, 1); `steps` of the whole run; `warmup`, `cooldown` fractions of them; hand in the model on
-    the device it is trained on. `history` maps each mask step done to the sparsity reached there.
-    StudyError: a number out of its range or a run too short for a ramp.
+    the device it is trained on. `history` maps each mask step done to the sparsity reached there. StudyError: a run too
+    short for a ramp.
     """
 
     def __init__(self, model: PreTrainedModel, sparsity: float, *, steps: int, warmup: float, cooldown: float,
                  interval: int):
-        check_fraction("sparsity", sparsity)
-        check_fraction("prune_warmup", warmup)
-        check_fraction("prune_cooldown", cooldown)
-        if interval < 1:
-            raise StudyError(f"mask_interval is {interval}; give a number of steps of 1 or more")
         self.begin, self.end = round(warmup * steps), round((1 - cooldown) * steps)
         if self.end <= self.begin:
             raise StudyError(f"no step is left to prune in: {steps} steps with prune_warmup {warmup} and "
@@ -167,9 +160,3 @@ def _kth_smallest(magnitude: Tensor, k: int) -> Tensor | float:
     if len(few) < k:
         few = values[values > 0]
     return float(np.partition(few, k - 1)[k - 1])
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Raise StudyError naming the parameter unless 0 <= value < 1."""
-    if not 0 <= value < 1:
-        raise StudyError(f"{name} is {value}; give a number from 0 up to but without 1")

@@ -77,7 +77,7 @@ def steps_of(epochs: float, n_rows: int, batch_size: int) -> int:
     return max(1, math.ceil(epochs * n_rows / batch_size))
 
 
-def sources(recipe: names.Name) -> tuple[str, ...]:
+def key_modules(recipe: names.Name) -> tuple[str, ...]:
     """Modules of lib whose code is part of a model's key."""
     return (*TRAINING_SIDE, *OF_FAMILY.get(recipe.family, ()),
             *(("models.transfer",) if recipe.loss in names.TRANSFERS else ()),
@@ -100,7 +100,7 @@ def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> sto
     ingredients = {
         "model": name, "task": run.task, "data": dataset.fingerprint(items),
         "steps": steps_of(extras.epochs or run.epochs, n_train, run.batch_size) if trains else 0,
-        "dtype": devices.dtype(run.dtype, device), "device": device, "source": code.source_hash(*sources(recipe)),
+        "dtype": devices.dtype(run.dtype, device), "device": device, "source": code.source_hash(*key_modules(recipe)),
         "encoder_files": pretrained.identity(*_encoder(run, recipe)),
         "teacher": extras.teacher.record["key"] if extras.teacher else None,
         "start": extras.start.record["key"] if extras.start else None,

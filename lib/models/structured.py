@@ -3,8 +3,6 @@
 Everything works on the layers of BERT-, RoBERTa- and DistilBERT-type classifiers of transformers 5.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 
@@ -17,7 +15,6 @@ from transformers import PreTrainedModel
 from lib.errors import StudyError
 from lib.models import batches, loop, losses
 from lib.models.encoders import encoder_layers, layer_parts
-from lib.models.magnitude import check_fraction
 
 
 def head_importance(model: PreTrainedModel, encoded: batches.Encoded, objective: Callable | np.ndarray | Tensor,
@@ -66,13 +63,12 @@ class HeadPruner:
     `importance` [layers, heads]; `fraction` in [0, 1) of all heads. The heads' query, key and value rows, their
     biases and their columns of the output projection become zero in the dense shape, so plain `from_pretrained`
     loads the saved model with the same function; `config.zeroed_heads` lists them, one list of heads per layer.
-    `cut_heads` makes them cost nothing. StudyError: a fraction that would empty a layer, a wrong shape.
+    `cut_heads` makes them cost nothing. StudyError: a fraction that would empty a layer.
     """
 
     def __init__(self, model: PreTrainedModel, importance: np.ndarray, fraction: float):
         self._layers = [layer_parts(layer) for layer in encoder_layers(model)]
-        check_fraction("fraction of heads", fraction)
-        n_layers, n_heads = _check_shape(importance, len(self._layers), model.config.num_attention_heads, "heads")
+        n_layers, n_heads = importance.shape
         n_cut = round(fraction * n_layers * n_heads)
         if n_cut > n_layers * (n_heads - 1):
             raise StudyError(f"fraction of heads {fraction} would leave a layer without a head: give at most "
@@ -142,10 +138,9 @@ def cut_ffn(model: PreTrainedModel, importance: np.ndarray, fraction: float) -> 
     intermediate size, so the model saves and loads plainly. Gives the model back.
     """
     parts = [layer_parts(layer) for layer in encoder_layers(model)]
-    check_fraction("fraction of feed-forward width", fraction)
-    _, width = _check_shape(importance, len(parts), parts[0].ffn_in.out_features, "neurons")
+    width = importance.shape[1]
     n_kept = max(1, width - round(fraction * width))
-    for p, scores in zip(parts, np.asarray(importance)):
+    for p, scores in zip(parts, importance):
         kept = torch.as_tensor(np.sort(np.argsort(-scores, kind="stable")[:n_kept]))
         _cut(p.ffn_in, kept, dim=0)
         _cut(p.ffn_out, kept, dim=1)
@@ -166,10 +161,3 @@ def _cut(linear: nn.Linear, kept: Tensor, dim: int) -> None:
     if dim == 0:
         linear.bias = nn.Parameter(linear.bias.detach()[kept], requires_grad=trainable)
     linear.out_features, linear.in_features = linear.weight.shape
-
-
-def _check_shape(importance: np.ndarray, n_layers: int, n_units: int, what: str) -> tuple[int, int]:
-    if np.shape(importance) != (n_layers, n_units) or not np.isfinite(importance).all():
-        raise StudyError(f"importance must be finite and of shape [{n_layers} layers, {n_units} {what}], "
-                         f"it has {list(np.shape(importance))}")
-    return n_layers, n_units

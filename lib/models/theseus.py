@@ -1,7 +1,5 @@
 """Progressive module replacing (BERT-of-Theseus; Xu et al., EMNLP 2020): a shallow successor grows in its teacher."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 
@@ -10,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lib.errors import StudyError, nearest
+from lib.errors import StudyError
 from lib.models.encoders import encoder_layers, keep_layers
-
-SCHEDULES = ("linear", "constant")
 
 
 class Replacer:
@@ -32,14 +28,15 @@ class Replacer:
         constant: p(t) = rate for t < T, then 1
     and the steps with p = 1 are the paper's successor fine-tuning. `start` in [0, 1] is used by linear, `rate` in
     (0, 1] by constant; `share` in (0, 1]; `seed` of the draws. T is set, never left out: the published code jumps
-    from its constant rate to 1 after one step unless a flag says when.
-    StudyError: an unknown schedule, a number out of its range.
+    from its constant rate to 1 after one step unless a flag says when. StudyError: no fewer successors than layers.
     """
 
     def __init__(self, model: PreTrainedModel, successors: int, *, schedule: str, start: float, rate: float,
                  share: float, steps: int, seed: int):
         layers = list(encoder_layers(model))
-        _check(successors, len(layers), schedule, start, rate, share, steps)
+        if not 1 <= successors < len(layers):
+            raise StudyError(f"theseus-{successors}: the dense model has {len(layers)} layers, so give 1 to "
+                             f"{len(layers) - 1} successors")
         self.schedule, self.start, self.rate = schedule, start, rate
         self.replacing_steps = max(1, round(share * steps))
         self.p = self.rate_at(0)
@@ -109,19 +106,3 @@ def _fill(model: PreTrainedModel, modules: list[nn.Module]) -> None:
     layers = encoder_layers(model)
     del layers[:]
     layers.extend(modules)
-
-
-def _check(successors: int, n_layers: int, schedule: str, start: float, rate: float, share: float, steps: int) -> None:
-    if not 1 <= successors < n_layers:
-        raise StudyError(f"theseus-{successors}: the dense model has {n_layers} layers, so give 1 to {n_layers - 1} "
-                         "successors")
-    if schedule not in SCHEDULES:
-        raise StudyError(f"replacing schedule {schedule!r} is unknown{nearest(schedule, SCHEDULES)}")
-    if schedule == "linear" and not 0 <= start <= 1:
-        raise StudyError(f"replacing start is {start}; give a number from 0 to 1")
-    if schedule == "constant" and not 0 < rate <= 1:
-        raise StudyError(f"replacing rate is {rate}; give a number above 0 and up to 1")
-    if not 0 < share <= 1:
-        raise StudyError(f"replacing share is {share}; give a number above 0 and up to 1")
-    if steps < 1:
-        raise StudyError(f"replacing takes {steps} steps; give 1 or more")

@@ -1,7 +1,5 @@
 """What a student copies of its teacher besides logits: [CLS] states (PKD), hidden states and attention (TinyBERT)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 

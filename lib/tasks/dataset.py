@@ -1,4 +1,4 @@
-"""The items of a task: made or read, without what train must not hold, cut to size by fixed draws, and checked."""
+"""The items of a task: made, or read, freed of what train must not hold, and cut to size by fixed draws."""
 
 import hashlib
 import json
@@ -64,7 +64,6 @@ def load(task: Task, *, seed: int, n_train: int, n_eval: int, n_ood: int, shortc
             cells = splits[split].groupby(["subcase", "label"], sort=False)
             splits[split] = pd.concat([_first_by_hash(cell, n_ood) for _, cell in cells]).sort_index()
     items = pd.concat([splits[split] for split in ("train", "dev", "test", *task.ood)], ignore_index=True)[COLUMNS]
-    check_items(items, task)
     items.attrs = {"sources": sources, "dropped": dropped}
     return items
 
@@ -134,32 +133,3 @@ def fingerprint(items: pd.DataFrame) -> str:
         values = [None if value is pd.NA else value for value in items[column].tolist()]
         total.update(json.dumps([column, values]).encode())
     return total.hexdigest()
-
-
-def check_items(frame: pd.DataFrame, task: Task) -> None:
-    """StudyError naming row, guid and column unless the frame is one of items of the task."""
-    for column in COLUMNS:
-        if column not in frame:
-            raise StudyError(f"items of '{task.name}': column '{column}' is missing; items have {', '.join(COLUMNS)}")
-    for column, dtype in (("label", "int64"), ("is_shortcut", "boolean")):
-        if frame[column].dtype != dtype:
-            raise StudyError(f"items of '{task.name}': column '{column}' is {frame[column].dtype}, not {dtype}; "
-                             "convert it with astype")
-    valid = ("train", "dev", "test", *task.ood)
-    for split in valid[:3]:
-        if split not in set(frame["split"]):
-            raise StudyError(f"items of '{task.name}': no row is in split '{split}'; train, dev and test need rows")
-    n_classes = frame["split"].map({split: len(task.classes(split)) for split in valid})
-    bad = {
-        "guid": (frame["guid"].duplicated(), "occurs twice; give every row a guid of its own"),
-        "split": (n_classes.isna(), f"is no split of the task; its splits are {', '.join(valid)}"),
-        "label": ((frame["label"] < 0) | (frame["label"] >= n_classes), "is no class id of this split; see "
-                  "Task.classes"),
-        **{text: (frame[text].isna() | (frame[text].str.strip() == ""), "is empty; fill it in or take the row out")
-           for text in ("text_a", "text_b")}}
-    for column, (where, what) in bad.items():
-        if where.any():
-            row = int(np.argmax(where))
-            at = frame.iloc[row]
-            raise StudyError(f"items of '{task.name}': row {row + 1} (guid '{at['guid']}'), column '{column}': "
-                             f"{at[column]!r} {what}")

@@ -22,7 +22,7 @@ def digest(path: Path, kind: str = "sha256") -> str:
     return f"{kind}:{files.digest(path, kind)}"
 
 
-def download(url: str, folder: Path, expected: str = "") -> Path:
+def fetch(url: str, folder: Path, expected: str = "") -> Path:
     """Fetch `url` into `folder` once, under a temporary name until its digest is verified.
 
     `expected` is a digest as `digest` writes it; "" records the first download's SHA-256 beside the file and holds
@@ -43,7 +43,7 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
         partial = Path(part) / path.name
         for pause in (*PAUSES, None):
             try:
-                _fetch(url, partial)
+                _receive(url, partial)
                 break
             except (OSError, http.client.HTTPException) as error:
                 if pause is None or not _may_pass(error):
@@ -63,7 +63,7 @@ def download(url: str, folder: Path, expected: str = "") -> Path:
     return path
 
 
-def _fetch(url: str, partial: Path) -> None:
+def _receive(url: str, partial: Path) -> None:
     """Write what an address sends, anew. ConnectionError: fewer bytes than were announced."""
     with urllib.request.urlopen(url, timeout=SILENCE) as answer, partial.open("wb") as file:
         shutil.copyfileobj(answer, file, 1 << 20)

@@ -22,7 +22,7 @@ from pyarrow import parquet
 from lib import files, progress
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
-from lib.tasks.download import digest, download
+from lib.tasks.download import digest, fetch
 
 datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else each file that is read, a local one too, asks a server first
 OPTIONAL = ("guid", "heuristic", "subcase", "group")
@@ -119,7 +119,7 @@ def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
     try:
         if hub := table.hub:
             return _from_hub(hub), {"origin": str(hub), "digest": f"revision:{hub.revision}", "copy": "official"}
-        path = download(table.url, _cache() / PurePosixPath(table.path).parent, table.url_digest)
+        path = fetch(table.url, _cache() / PurePosixPath(table.path).parent, table.url_digest)
     except StudyError:
         raise
     except Exception as error:  # the hub client, datasets and urllib share no base class

@@ -227,7 +227,7 @@ def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
     for row in every.itertuples():
         recipe, run = names.parse(row.model), profile.run(row.section, row.task, row.seed)
         fields = make.RUN_FIELDS + make.FIELDS_OF_FAMILY.get(recipe.quantization or recipe.family, ())
-        settings = {field: getattr(run, field) for field in fields} | {"source": source_hash(*make.sources(recipe))}
+        settings = {field: getattr(run, field) for field in fields} | {"source": source_hash(*make.key_modules(recipe))}
         candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
         place = (row.task, row.seed, row.dose)
         first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
