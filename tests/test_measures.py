@@ -248,8 +248,9 @@ def test_compare_puts_gap_bias_and_skill_side_by_side():
     assert got.loc["f_bias", "value"] == pytest.approx((0.2 / 0.8) / (0.1 / 0.9))
     assert got.loc["skill_kept", "value"] == pytest.approx(0.1 / 0.3)
     assert (got["low"] < got["value"]).all() and (got["value"] < got["high"]).all() and (got["flag"] == "").all()
-    with pytest.raises(StudyError, match="'dev'"):
-        measures.compare(models(0.8, 0.6, 0), models(0.9, 0.8, 5), TOY, id_split="dev")
+    without = [rows[rows["split"] != "test"] for rows in (models(0.8, 0.6, 0), models(0.9, 0.8, 5))]
+    with pytest.raises(StudyError, match="'test'"):
+        measures.compare(*without, TOY)
 
 
 def test_overall_leaves_unseen_out():

@@ -140,25 +140,25 @@ def ood_score(scores: dict[str, float]) -> float:
     return sum(w * np.asarray(scores[s]) for s, w in weights.items()) / sum(weights.values())
 
 
-def overall(rows: pd.DataFrame, task: Task, id_split: str = "test", n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """A model in two numbers: measure (the ID split's name, and `ood`, as `ood_score`) | value | low | high | n."""
-    rows, ood = _parts(rows, task, id_split)
-    drawn = _id_and_ood(rows, np.zeros(len(rows), dtype=int), task, id_split, ood, n_boot, seed)[0]
-    is_id = rows["split"] == id_split
+def overall(rows: pd.DataFrame, task: Task, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """A model in two numbers: measure (`test`, and `ood` as `ood_score`) | value | low | high | n."""
+    rows, ood = _parts(rows, task)
+    drawn = _id_and_ood(rows, np.zeros(len(rows), dtype=int), task, ood, n_boot, seed)[0]
+    is_id = rows["split"] == "test"
     return pd.DataFrame([{"measure": name, **bootstrap.estimate(values, rows.loc[part, "guid"].nunique())}
-                         for name, values, part in zip((id_split, "ood"), drawn, (is_id, ~is_id))])
+                         for name, values, part in zip(("test", "ood"), drawn, (is_id, ~is_id))])
 
 
-def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, id_split: str = "test",
-            n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, n_boot: int = 1000,
+            seed: int = 0) -> pd.DataFrame:
     """A compressed model against the dense one: measure | value | low | high | n | flag, paired over rows and seeds.
 
     id_difference and ood_difference (compressed - dense), gap_difference (above 0: the gap has grown), f_bias and
     skill_kept (`undefined` where the interval of the dense model's gap or skill holds 0).
     """
-    (rows_c, _), (rows_d, ood) = (_parts(rows, task, id_split) for rows in (rows_c, rows_d))
+    (rows_c, _), (rows_d, ood) = (_parts(rows, task) for rows in (rows_c, rows_d))
     both, model = bootstrap.paired(rows_c, rows_d)
-    (id_c, ood_c), (id_d, ood_d) = _id_and_ood(both, model, task, id_split, ood, n_boot, seed)
+    (id_c, ood_c), (id_d, ood_d) = _id_and_ood(both, model, task, ood, n_boot, seed)
     chance = float(ood_score({s: task.chance(s) for s in ood}))
     n = rows_d["guid"].nunique()
     table = [{"measure": name, **bootstrap.estimate(values, n), "flag": ""} for name, values in (
@@ -215,8 +215,8 @@ def flips(rows_a: pd.DataFrame, rows_b: pd.DataFrame, n_boot: int = 1000, seed: 
     return table.merge(both.groupby("split", sort=False)[["lost", "gained"]].mean().reset_index(), on="split")
 
 
-def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, id_split: str = "test",
-                n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, n_boot: int = 1000,
+                seed: int = 0) -> pd.DataFrame:
     """A model's OOD score against that of the dense run when it was as good ID (effective robustness).
 
     trajectory: rows of the dense run with a column `step`; model_rows: rows of one model. The dense curve: the
@@ -228,11 +228,11 @@ def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, 
     """
     _one_seed(trajectory, "matched_dev")
     _one_seed(model_rows, "matched_dev")
-    (trajectory, ood), (model_rows, _) = (_parts(rows, task, id_split) for rows in (trajectory, model_rows))
+    (trajectory, ood), (model_rows, _) = (_parts(rows, task) for rows in (trajectory, model_rows))
     steps = np.sort(trajectory["step"].unique())
     both = pd.concat([trajectory, model_rows.assign(step=-1)], ignore_index=True).drop(columns="seed", errors="ignore")
     model = np.searchsorted(np.concatenate([[-1], steps]), both["step"].to_numpy())
-    points = _id_and_ood(both, model, task, id_split, ood, n_boot, seed)
+    points = _id_and_ood(both, model, task, ood, n_boot, seed)
     dev, out = (np.column_stack([p[i] for p in points]) for i in (0, 1))
     dense = np.array([_on_curve(x[0], x[1:], y[1:]) for x, y in zip(dev, out)])
     estimate = bootstrap.estimate(out[:, 0] - dense, model_rows["guid"].nunique())
@@ -253,9 +253,9 @@ def _on_curve(at: float, dev: np.ndarray, ood: np.ndarray) -> float:
     return float(np.interp(at, x, fitted, left=np.nan, right=np.nan))
 
 
-def _id_and_ood(frame, model, task, id_split, ood, n_boot, seed) -> list[tuple[np.ndarray, np.ndarray]]:
+def _id_and_ood(frame, model, task, ood, n_boot, seed) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each model code the ID and the OOD score [1 + n_boot], all from one draw."""
-    splits = [id_split, *ood]
+    splits = ["test", *ood]
     kinds = [kind_of(task, s) for s in splits]
     entry = model * len(splits) + pd.Categorical(frame["split"], categories=splits).codes
     n_models = int(model.max()) + 1
@@ -271,11 +271,11 @@ def _one_seed(rows: pd.DataFrame, name: str) -> None:
         raise StudyError(f"{name}: give the rows of one seed at a time, not {sorted(rows['seed'].unique())}")
 
 
-def _parts(rows: pd.DataFrame, task: Task, id_split: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of the ID split and of the OOD sets that count (not `unseen`), and the names of the latter."""
+def _parts(rows: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of test and of the OOD sets that count (not `unseen`), and the names of the latter."""
     there = set(rows["split"].unique())
     ood = [s for s in task.ood if s != "unseen" and s in there]
-    if id_split not in there or not ood:
-        raise StudyError(f"the rows hold {', '.join(sorted(there))}: a comparison needs split {id_split!r} and an OOD "
-                         f"split of task {task.name!r} ({', '.join(task.ood)})")
-    return rows[rows["split"].isin([id_split, *ood])], ood
+    if "test" not in there or not ood:
+        raise StudyError(f"the rows hold {', '.join(sorted(there))}: a comparison needs split 'test' and an OOD split "
+                         f"of task {task.name!r} ({', '.join(task.ood)})")
+    return rows[rows["split"].isin(["test", *ood])], ood

@@ -233,7 +233,7 @@ def _change(run, recipe: names.Name, model, train: batches.Encoded, steps: int, 
         return magnitude.MagnitudePruner(model, float(level) / 100, steps=steps, warmup=run.prune_warmup,
                                          cooldown=run.prune_cooldown, interval=run.mask_interval)
     if recipe.family == "heads":
-        importance = structured.head_importance(model, train, train.labels, device)
+        importance = structured.head_importance(model, train, device)
         return structured.HeadPruner(model, importance, float(level) / 100)
     if recipe.family == "ffn":
         structured.cut_ffn(model, structured.ffn_importance(model), float(level) / 100)

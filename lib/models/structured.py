@@ -4,30 +4,26 @@ Everything works on the layers of BERT-, RoBERTa- and DistilBERT-type classifier
 """
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError
-from lib.models import batches, loop, losses
+from lib.models import batches, loop
 from lib.models.encoders import encoder_layers, layer_parts
 
 
-def head_importance(model: PreTrainedModel, encoded: batches.Encoded, objective: Callable | np.ndarray | Tensor,
-                    device: str) -> np.ndarray:
+def head_importance(model: PreTrainedModel, encoded: batches.Encoded, device: str) -> np.ndarray:
     """Importance of each attention head, [layers, heads] (Michel et al. 2019, eq. 2 and section 4).
 
-    I_h = E_x |dL(x) / d xi_h|, xi_h = 1 a factor on the head's output before the output projection; E over rows,
-    each row with a factor of its own. As there, each layer's scores are divided by their L2 norm, so that layers
-    can be ranked together. `objective`: (logits, rows) -> mean loss, or the labels [n] for cross-entropy. The
-    model runs without dropout and comes back unchanged.
+    I_h = E_x |dL(x) / d xi_h|, L the cross-entropy, xi_h = 1 a factor on the head's output before the output
+    projection; E over rows, each row with a factor of its own. As there, each layer's scores are divided by their L2
+    norm, so that layers can be ranked together. The model runs without dropout and comes back unchanged.
     """
-    if not callable(objective):
-        objective = losses.objective("vanilla", objective)
     model.to(device)
     heads, total, was_training = model.config.num_attention_heads, 0.0, model.training
     gates: list[Tensor] = []
@@ -45,7 +41,8 @@ def head_importance(model: PreTrainedModel, encoded: batches.Encoded, objective:
             gates.clear()
             inputs = loop.inputs(model, encoded, rows, device)
             with sdpa_kernel(SDPBackend.MATH):  # fused attention's backward pass is not repeatable on CUDA
-                loss = objective(model(**inputs).logits.float(), torch.as_tensor(rows))
+                labels = torch.tensor(encoded.labels[rows], device=device)
+                loss = F.cross_entropy(model(**inputs).logits.float(), labels)
                 gradients = torch.autograd.grad(loss * len(rows), gates)  # of the sum: a row's gradient is its own
             total = total + torch.stack([g.abs().sum(0).flatten() for g in gradients]).cpu().double().numpy()
     finally:
