@@ -149,8 +149,7 @@ def overall(rows: pd.DataFrame, task: Task, n_boot: int = 1000, seed: int = 0) -
                          for name, values, part in zip(("test", "ood"), drawn, (is_id, ~is_id))])
 
 
-def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, n_boot: int = 1000,
-            seed: int = 0) -> pd.DataFrame:
+def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """A compressed model against the dense one: measure | value | low | high | n | flag, paired over rows and seeds.
 
     id_difference and ood_difference (compressed - dense), gap_difference (above 0: the gap has grown), f_bias and

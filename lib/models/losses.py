@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from lib.errors import StudyError, nearest
 
-DISTILLED = ("distil", "smooth", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled",
-             "confidence_regularisation")
+DISTILLED = ("distil", "smooth", "rmc", "smooth_matched", "smooth_entropy", "rmc_shuffled", "confidence_regularisation")
 NAMES = ("vanilla", "focal", "jtt", *DISTILLED)
 FIXED_STRENGTH = {"distil": 1.0, "smooth": 0.9}
 

@@ -245,8 +245,7 @@ def _change(run, recipe: names.Name, model, train: batches.Encoded, steps: int, 
 
 
 @contextmanager
-def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, extras: Extras,
-               device: str) -> Iterator:
+def _objective(loss: str, items: pd.DataFrame, train: batches.Encoded, model, extras: Extras, device: str) -> Iterator:
     """The training loss; one that copies hidden states is distillation plus what it copies from the running teacher."""
     given = {name: getattr(extras, name) for name in ("kd_weight", "gamma") if getattr(extras, name) is not None}
     base = losses.objective(
