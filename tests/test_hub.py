@@ -104,7 +104,15 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def user(hub, home):
+def offline(hub, home):
+    offline = User(hub, home, HF_HUB_OFFLINE="1")
+    yield offline
+    offline.end()
+
+
+@pytest.fixture(scope="module")
+def user(hub, home, offline):
+    """Both users import while one waits for the other."""
     user = User(hub, home)
     yield user
     user.end()
@@ -297,12 +305,11 @@ def test_rows_cut_once_are_resumed(hub, user, home):
 
 # --- offline
 
-def test_offline_everything_comes_from_the_cache_at_its_commit(hub, user, tiny, home):
+def test_offline_everything_comes_from_the_cache_at_its_commit(hub, user, offline, tiny):
     model, other = (hub.commit("model", "org/kept", files) for files in tiny)
     old, new = hub.commit("dataset", "org/kept", pairs("old")), hub.commit("dataset", "org/kept", pairs("new"))
     for call in (("weights", "org/kept", model), ("tokens", "org/kept", model), ("rows", "org/kept", old)):
         user(*call)
-    offline = User(hub, home, HF_HUB_OFFLINE="1")
     assert offline("weights", "org/kept", model) == weights_in(tiny[0])
     assert offline("tokens", "org/kept", model) == [1, 4, 6, 2] and offline("depth", "org/kept", model) == 2
     assert offline("rows", "org/kept", old)[0][0] == "old mine train 0" and not hub.asked
@@ -310,7 +317,6 @@ def test_offline_everything_comes_from_the_cache_at_its_commit(hub, user, tiny, 
         offline("weights", "org/kept", other)
     with pytest.raises(StudyError, match=f"go online to fetch org/kept .* at {new}"):
         offline("rows", "org/kept", new)
-    offline.end()
 
 
 # --- files by address
