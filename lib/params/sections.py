@@ -241,11 +241,11 @@ class YourModel(Placed):
     n_train: Annotated[int, Field(ge=2)]
     n_eval: Annotated[int, Field(ge=1)]
     n_ood: Annotated[int, Field(ge=1)]
-    max_length: Annotated[int, Field(ge=8)]
+    max_length: Annotated[int, Field(ge=8)] = 128
     n_attack: Annotated[int, Field(ge=1)]
     n_boot: Annotated[int, Field(ge=100)]
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)] = 2
 
     @field_validator("parent")
     @classmethod
