@@ -181,8 +181,6 @@ def test_counts_of_ones_own():
         microworld.counts("micro_nli", 0, {"pasive": 20}, n_train=200)
     with pytest.raises(StudyError, match="did you mean 'micro_nli'"):
         microworld.generate("micro_nly", seed=0)
-    with pytest.raises(StudyError, match="shortcut_rate"):
-        microworld.generate("micro_nli", seed=0, shortcut_rate=0.2)
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.7, 0.98, 1.0])
