@@ -70,15 +70,18 @@ def _digest(path: str, kind: str, size: int, *_) -> str:
     return total.hexdigest()
 
 
-def damaged(snapshot: Path) -> list[Path]:
-    """Files of a commit in the hub client's cache that differ from the content hash (ETag) under which they are kept.
+def drop_damaged(snapshot: Path) -> list[Path]:
+    """Delete, and name, files of a commit in the hub client's cache that differ from the hash they are kept under.
 
     The client itself compares sizes only. A cache without symbolic links keeps no hash, and none is compared.
     """
     kinds = {64: "sha256", 40: "git"}
     links = [file for file in sorted(snapshot.rglob("*")) if file.is_symlink() and file.is_file()]
     kept = [(file, name) for file in links if len(name := file.readlink().name) in kinds]
-    return [file for file, name in kept if digest(file, kinds[len(name)]) != name]
+    bad = [file for file, name in kept if digest(file, kinds[len(name)]) != name]
+    for content in {file.resolve() for file in bad}:  # two names may share one content
+        content.unlink()
+    return bad
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -219,9 +219,7 @@ def _fetch(encoder: str, revision: str, weights: bool) -> Path:
     """
     wanted = [*SMALL, *(LARGE if weights else ())]
     folder = Path(snapshot_download(encoder, revision=revision or None, allow_patterns=wanted))
-    if bad := files.damaged(folder):
-        for file in bad:
-            file.resolve().unlink(missing_ok=True)
+    if bad := files.drop_damaged(folder):
         raise StudyError(f"encoder {encoder!r}: {bad[0].name} of commit {folder.name} is not what its content hash "
                          "says; it was deleted, run again to fetch it anew")
     return folder

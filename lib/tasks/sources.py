@@ -138,10 +138,8 @@ def _from_hub(hub: Hub) -> datasets.Dataset:
             return datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision,
                                          cache_dir=str(made))
     finally:  # after an error too, for damage may have caused it
-        if bad := files.damaged(fetched):
+        if bad := files.drop_damaged(fetched):
             shutil.rmtree(made, ignore_errors=True)
-            for file in bad:
-                file.resolve().unlink(missing_ok=True)  # two names may share one content
             raise StudyError(f"{hub}: what came as {bad[0].relative_to(fetched)} is not what its content hash says; "
                              "it was deleted, run again to fetch it anew")
 
