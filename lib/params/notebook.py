@@ -6,7 +6,7 @@ import ast
 from typing import Any, Mapping
 
 from lib.errors import StudyError, nearest
-from lib.params.profile import IDENTITY, PARTS, Layer, _build, _for_task, _grid_of, _smoke, _validate
+from lib.params.profile import IDENTITY, PARTS, Layer, checked_profile, for_task, grid_of, smoke_values, validated
 from lib.params.schema import Placed
 from lib.params.sections import OWN, RUNS
 from lib.params.stages import OWN_STAGES, STAGES
@@ -54,19 +54,19 @@ def parameters(section: str, namespace: Mapping[str, Any]) -> Placed:
             if key not in allowed:
                 raise StudyError(f"{name}: unknown parameter '{key}'{nearest(key, sorted(allowed))}")
     layers: list[Layer] = []
-    smoke, shown = _smoke()
+    smoke, shown = smoke_values()
     for home in homes:
-        layers += [(shown, smoke["common"]), (shown, _grid_of(home, smoke["grid"])), (shown, smoke[home])]
+        layers += [(shown, smoke["common"]), (shown, grid_of(home, smoke["grid"])), (shown, smoke[home])]
     layers.append((name, {key: namespace[key] for key in fields - set(injected) if key in namespace}))
     flat = {key: namespace[key] for key in injected if key in fields}
     raw = {key: namespace[key] or {} for key in injected if key in PARTS}
     if raw:
         injector = f"{name}, injected profile"
-        _build(raw, smoke, injector)
+        checked_profile(raw, smoke, injector)
         of_profile = {key: value for key, value in raw["common"].items() if key != "task" or section in RUNS}
         task = flat.get("task", of_profile.get("task", namespace.get("task")))
         layers.append((injector, of_profile))
         for home in homes:
-            layers += [(injector, raw.get(home, {})), (injector, _grid_of(home, raw.get("grid", {}))),
-                       (f"{injector}, per_task {task}", _for_task(raw.get("per_task", {}), task, home))]
-    return _validate(model, section, [*layers, (f"{name}, injected parameters", flat)])
+            layers += [(injector, raw.get(home, {})), (injector, grid_of(home, raw.get("grid", {}))),
+                       (f"{injector}, per_task {task}", for_task(raw.get("per_task", {}), task, home))]
+    return validated(model, section, [*layers, (f"{name}, injected parameters", flat)])

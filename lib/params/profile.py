@@ -61,7 +61,7 @@ def _typed(value: Any, key: str, model: type[Strict]) -> Any:
     return safe_yaml.parse(value, f"parameter '{key}' = {value!r}")
 
 
-def _validate(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
+def validated(model: type[Strict], name: str, layers: Iterable[Layer]) -> Any:
     """Merge the layers, later ones winning, and check them against the model; errors name key, place and value."""
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -100,9 +100,9 @@ class Profile:
         if section not in RUNS:
             raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
         layers = [(self.source, self.sections["common"]), (self.source, self.sections[section])]
-        layers += [(f"{self.source}, per_task {task}", _for_task(self.per_task, task, section))]
-        layers.append((self.source, _grid_of(section, self.grid.model_dump())))
-        return _validate(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
+        layers += [(f"{self.source}, per_task {task}", for_task(self.per_task, task, section))]
+        layers.append((self.source, grid_of(section, self.grid.model_dump())))
+        return validated(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
 
     def runs(self, task: str) -> dict[str, Run]:
         """section -> the typed parameters of its notebook for a task, whatever the seed."""
@@ -118,12 +118,12 @@ class Profile:
         return {"grid": self.grid.model_dump(), **self.sections, **per_task}
 
 
-def _grid_of(section: str, grid: Mapping[str, Any]) -> dict[str, Any]:
+def grid_of(section: str, grid: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the grid that this section's notebook is handed: those that look over several tasks or seeds."""
     return {key: value for key, value in grid.items() if key in RUNS[section].model_fields}
 
 
-def _for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:
+def for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:
     """per_task values that reach this section's notebook: those of `common` first, then its own."""
     return {key.split(".", 1)[1]: value for home in ("common", section)
             for key, value in per_task.get(task, {}).items() if key.startswith(f"{home}.")}
@@ -139,7 +139,7 @@ def _laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
+def checked_profile(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
     """Check every section and key of a raw profile and lay it over the base (the smoke profile)."""
     if not isinstance(raw, Mapping):
         raise StudyError(f"{source}: a profile is a mapping of sections {', '.join(('grid', 'common', *RUNS))}")
@@ -167,8 +167,8 @@ def _build(raw: Any, base: Mapping[str, Any], source: str) -> Profile:
             if key in IDENTITY:
                 raise StudyError(f"{source}: per_task {task}: '{path}' cannot differ from task to task; take it out")
             _check_key(key, f"{source}: per_task {task}", section)
-    grid = _validate(Grid, "grid", [(source, sections.pop("grid"))])
-    common = _validate(Run, "common", [(source, sections["common"])])
+    grid = validated(Grid, "grid", [(source, sections.pop("grid"))])
+    common = validated(Run, "common", [(source, sections["common"])])
     profile = Profile(common.profile, grid, sections, dict(per_task), source)
     for task in dict.fromkeys((*grid.tasks, *per_task, common.task)):
         agreement.of_notebooks(profile.runs(task), source)
@@ -180,7 +180,7 @@ def _read(path: Path) -> tuple[Any, str]:
     return safe_yaml.read(path, shown), shown
 
 
-def _smoke() -> tuple[Any, str]:
+def smoke_values() -> tuple[Any, str]:
     """The profile that every other is laid over."""
     return _read(ROOT / "params" / "smoke.yaml")
 
@@ -214,9 +214,9 @@ def load_profile(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     if not path.is_file():
         known = sorted(file.stem for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("claims", "speeds"))
         raise StudyError(f"no profile '{profile}' in params{nearest(named, known)}")
-    base, _ = _smoke()
+    base, _ = smoke_values()
     raw, shown = _read(path.resolve())
-    own_name = _build(raw, base, shown).name
+    own_name = checked_profile(raw, base, shown).name
     if own_name != path.stem:
         raise StudyError(f"{shown}: common.profile = '{own_name}' should be '{path.stem}', the file's own name, "
                          "so that it writes into a folder of its own")
@@ -224,7 +224,7 @@ def load_profile(profile: str | Path, overrides: Iterable[str] = ()) -> Profile:
     for override in overrides:
         _set(raw, override)
     shown = " with ".join([shown, *overrides])
-    profile = _build(raw, base, shown)
+    profile = checked_profile(raw, base, shown)
     for task in profile.grid.tasks:
         agreement.with_files(profile.runs(task), shown)
     return profile
