@@ -2,8 +2,10 @@
 
 `truncated-3 + distil + ptq8` is the first three layers, distilled, then quantised after training. A structure that is
 none of the families below is an encoder of its own: a hub id or a folder. A structure of a family may end in a variant:
-`imp-70-after` starts from the finished dense model and takes as many steps again, `imp-70-2x` takes twice the steps.
-RMC has settings: `rmc_one_run` (difficulty along one pruning run), `rmc-30` (alpha 0.30 whatever the profile says).
+`imp-70-after` starts from the finished dense model and takes as many steps again, `imp-70-2x` takes twice the steps,
+`dense-0.25x` a quarter, on a full schedule; `dense-qat` goes on from the dense model for the steps of a qat8,
+unrounded. RMC has settings: `rmc_one_run` (difficulty along one pruning run), `rmc-30` (alpha 0.30 whatever the profile
+says).
 """
 
 import difflib
@@ -19,10 +21,11 @@ MITIGATIONS = ("smooth", "focal", "jtt", "rmc", "smooth_matched", "smooth_entrop
                "confidence_regularisation")
 LOSSES = (*STUDENT_LOSSES, *MITIGATIONS)
 QUANTIZATIONS = ("ptq8", "qat8", "ptq4")  # after training, while training on, weights alone to 4 bits
-VARIANTS = ("after", "2x")
+VARIANTS = ("after", "2x", "qat")
+SHORTER = re.compile(r"0\.\d*[1-9]x")  # variants of the dense model: the share of its steps
 OTHER_DENSE = "dense, other seed"  # the null of churn-like measures: a dense model that shares nothing but the task
 _FORM = re.compile(r"(dense|untrained|truncated-\d+(?:-alternate)?|scratch-\d+|theseus-\d+(?:-constant)?|"
-                   r"(?:imp|heads|ffn)-\d+(?:\.\d+)?)(?:-(after|2x))?")
+                   r"(?:imp|heads|ffn)-\d+(?:\.\d+)?)(?:-(after|2x|qat|0\.\d*[1-9]x))?")
 _PLACE = re.compile(r"[\w-][\w./-]*|[~./].*")  # a hub id, or a folder
 _RMC = re.compile(r"(rmc)(?:_(one_run)|-(\d{1,2}|100))")
 
@@ -33,7 +36,7 @@ class Name(NamedTuple):
     structure: str
     loss: str
     quantization: str
-    variant: str = ""  # of the structure: one of VARIANTS
+    variant: str = ""  # of the structure: one of VARIANTS, or SHORTER
     setting: str = ""  # of RMC: "one_run", or its alpha in percent
 
     @property
@@ -41,6 +44,11 @@ class Name(NamedTuple):
         """`imp` of imp-70; the structure itself where it is an encoder of its own."""
         stem = self.structure.split("-")[0]
         return stem if stem in FAMILIES else self.structure
+
+    @property
+    def is_shorter(self) -> bool:
+        """Whether it is the dense model trained for a share of its steps: the reference at a lower ID score."""
+        return bool(SHORTER.fullmatch(self.variant))
 
     @property
     def float_name(self) -> str:
@@ -73,6 +81,8 @@ def parse(name: str) -> Name:
         raise StudyError(f"'{name}' is not a model name such as truncated-3, imp-70, theseus-3 or a hub id"
                          f"{nearest(stem, FAMILIES)}")
     structure, variant = (form[1], form[2] or "") if form else (structure, "")
+    if structure != "dense" and (variant == "qat" or SHORTER.fullmatch(variant)):
+        raise StudyError(f"'{name}': -{variant} is a variant of dense alone; take dense-{variant}")
     _check_number(name, structure)
     setting = ""
     for place, step in enumerate(steps):

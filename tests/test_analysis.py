@@ -6,7 +6,8 @@ import pytest
 
 from lib import names, store
 from lib.analysis import floors, measures, rmc, shortcuts, tables
-from lib.claims import contrasts, evidence
+from lib.claims import evidence
+from lib.claims.study import Study
 from lib.errors import StudyError
 from lib.figures import report
 from lib.models import losses
@@ -508,18 +509,18 @@ def test_rows_tell_how_closely_a_model_follows_the_dense_one_of_its_seed(grid):
 
 def test_the_dense_model_of_another_seed_stands_beside_each(grid):
     found = evidence.gather(grid)
-    assert [(r["seed"], r["model"]) for r in found.records()] == [
-        *[(0, name) for name in MADE], (1, "dense"), (0, "dense, other seed"), (1, "dense, other seed")]
-    for seed in (0, 1):
-        rows = found.rows_of("micro_nli", seed, "dense, other seed")
-        assert rows.loc[~rows["label_loyalty"], "guid"].tolist() == ["test0"]
-        assert rows.set_index("guid").loc["test0", "correct"] == (seed == 1), "the other seed's answers"
-        assert rows["after_attack"].isna().all()
+    assert {place: list(models) for place, models in found.by_place.items()} == {
+        ("micro_nli", 0): MADE, ("micro_nli", 1): ["dense"]}
+    assert found.other_seed("micro_nli", 0) == 1 and found.other_seed("micro_nli", 1) is None
+    rows = found.rows_of("micro_nli", 0, "dense, other seed")
+    assert rows.loc[~rows["label_loyalty"], "guid"].tolist() == ["test0"]
+    assert not rows.set_index("guid").loc["test0", "correct"], "the other seed's answers"
+    assert rows["after_attack"].isna().all()
 
 
 def test_one_dense_model_has_no_other_beside_it(grid):
     alone = evidence.gather(grid.model_copy(update={"dense_seeds": [0]}))
-    assert [r["model"] for r in alone.records()] == MADE
+    assert list(alone.by_place["micro_nli", 0]) == MADE and alone.other_seed("micro_nli", 0) is None
 
 
 def test_rows_tell_which_survived_the_attack(grid):
@@ -533,12 +534,12 @@ def test_rows_tell_which_survived_the_attack(grid):
 
 def test_rows_of_the_evidence_are_what_the_claims_take(grid):
     found = evidence.gather(grid)
-    wanted = pd.DataFrame([
-        ("label_loyalty", "ood", "imp-70", "dense, other seed", -50.0), ("after_attack", "", "imp-70", "dense", 100 * (1 / 3 - 1)),
-        ("hidden_flips", "test", "truncated-1", "dense", 0.0), ("probability_loyalty", "test", "imp-70 + rmc", "dense", 0.0)],
-        columns=["measure", "split", "model", "baseline", "expected"]).assign(task="micro_nli", seed=0)
-    scores = contrasts.scores(wanted, found.rows_of, n_boot=20)
-    assert scores["value"].tolist() == pytest.approx(scores["expected"].tolist())
+    study = Study(found)
+    for measure, split, model, baseline, expected in (
+            ("label_loyalty", "ood", "imp-70", "dense, other seed", -50.0), ("after_attack", "", "imp-70", "dense", 100 * (1 / 3 - 1)),
+            ("hidden_flips", "test", "truncated-1", "dense", 0.0), ("probability_loyalty", "test", "imp-70 + rmc", "dense", 0.0)):
+        seeds, numbers = study.numbers(measure, split, [model], [baseline], "micro_nli")
+        assert seeds == [0] and numbers[model, baseline][0].value == pytest.approx(expected), measure
 
 
 def test_the_final_table_is_the_mean_over_seeds(grid):
@@ -579,7 +580,7 @@ def test_what_notebook_08_has_not_written_is_named(grid, name, asked):
 
 
 def test_the_dense_checkpoints_are_rows_with_a_step(grid):
-    rows = evidence.gather(grid).rows_of("micro_nli", 0, "dense checkpoints")
+    rows = evidence.gather(grid).along("micro_nli", 0)
     assert sorted(rows["step"].unique()) == [5] and set(rows["split"]) == {"test", "ood"} and rows["easy"].notna().all()
 
 

@@ -219,12 +219,12 @@ def cells_of(html, kind, row):
 
 def test_a_mere_count_of_rows_gives_way_to_their_names():
     frame = pd.DataFrame({"id": ["A1", "A2", "A3"], "task": ["nli"] * 3, "ours": [0.3, 2.5e9, float("nan")],
-                          "verdict": ["replicated"] * 3})
+                          "word": ["holds"] * 3})
     html = html_tables.accessible(frame._repr_html_())
-    assert cells_of(html, "th", 1) == ["id", "task", "ours", "verdict"]
+    assert cells_of(html, "th", 1) == ["id", "task", "ours", "word"]
     assert cells_of(html, "th", 3) == ["A2", "nli"] and cells_of(html, "td", 3) == ["2,500,000,000", "replicated"]
     assert cells_of(html, "td", 2)[0] == "0.3" and cells_of(html, "td", 4)[0] == "–"
-    assert html.count('class="stays"') == 4 and html.count('class="verdict"') == 4
+    assert html.count('class="stays"') == 4 and html.count('class="word"') == 4
     sentences = pd.DataFrame({"premise": ["The doctor helped the judge near the lake."], "n": [1]})
     assert cells_of(html_tables.accessible(sentences._repr_html_()), "th", 2) == ["0"]
 

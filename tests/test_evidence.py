@@ -46,11 +46,15 @@ def test_every_measure_of_tables_is_known(found):
         found.number_of(TASK, 0, measure, "imp-70 + rmc")
 
 
-def test_what_is_foretold_is_the_held_out_combination_over_chance(found, monkeypatch):
-    table = pd.DataFrame([("imp-70", "ood", "combined", 0.8), ("imp-70", "test", "combined", 0.6), ("imp-70", "ood", "loss", 0.99)],
-                         columns=["model", "split", "predictor", "value"]).assign(task=TASK, seed=0)
+def test_what_is_foretold_is_beyond_what_another_dense_model_loses(found, monkeypatch):
+    rows = [("imp-70", "ood", "combined", 0.8), ("dense, other seed", "ood", "combined", 0.75), ("imp-40", "ood", "combined", 0.7),
+            ("imp-70", "test", "combined", 0.6), ("imp-70", "ood", "loss", 0.99)]
+    table = pd.DataFrame(rows, columns=["model", "split", "predictor", "value"]).assign(task=TASK, seed=0)
     monkeypatch.setattr(found, "foretold", lambda: table)
-    assert found.number_of(TASK, 0, "foretold", "imp-70") == pytest.approx(0.3)
+    assert found.number_of(TASK, 0, "foretold", "imp-70") == pytest.approx(0.05)
+    assert found.number_of(TASK, 0, "foretold", "imp-40") == pytest.approx(-0.05)
+    monkeypatch.setattr(found, "foretold", lambda: table[table["model"] != "dense, other seed"])
+    assert found.number_of(TASK, 0, "foretold", "imp-70") is None, "without the null it says nothing"
 
 
 def test_tables_of_the_reference_are_rebuilt_beside_what_a_run_wrote():

@@ -5,13 +5,14 @@ import pytest
 
 from lib.errors import StudyError
 from lib.tools import findings
+from lib.tools.statements import statement
 
-ROWS = [("A3", "micro_nli", "OOD falls.", "replicated", "imp-70 against dense, -5.3 points"),
-        ("A3", "micro_facts", "OOD falls.", "not replicated", "imp-20 against dense, -0.4 points"),
+ROWS = [("A3", "micro_nli", "OOD falls.", "holds", "imp-70 against dense, -5.3 points"),
+        ("A3", "micro_facts", "OOD falls.", "not of that size", "imp-20 against dense, -0.4 points"),
         ("A8", "micro_nli", "It is biased.", "not measured", "this profile has no *minilm* or *distil*"),
-        ("B1", "micro_nli", "Combining helps.", "inconclusive", "+1.2 points"),
-        ("O4", "micro_nli", "RMC wins.", "replicated", "+9.5 points"),
-        ("P1", "micro_nli", "Int8 is loyal.", "replicated", "+9.3 points"),
+        ("B1", "micro_nli", "Combining helps.", "open", "+1.2 points"),
+        ("O4", "micro_nli", "RMC wins.", "holds", "+9.5 points"),
+        ("P1", "micro_nli", "Int8 is loyal.", "holds", "+9.3 points"),
         ("O9", "", "It is found.", "not measured", "this profile has none of its tasks")]
 PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## Next\n\nIn 2 cores.\n"
 
@@ -20,7 +21,7 @@ PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## N
 def reference(tmp_path):
     folder = tmp_path / "reference" / "micro" / "09_claims"
     folder.mkdir(parents=True)
-    pd.DataFrame(ROWS, columns=["id", "task", "claim", "verdict", "finding"]).to_csv(folder / "ledger.csv", index=False)
+    pd.DataFrame(ROWS, columns=["id", "task", "claim", "word", "finding"]).to_csv(folder / "ledger.csv", index=False)
     pd.DataFrame({"task": ["micro_nli", "micro_nli", "micro_facts"], "model": ["dense", "imp-70 + rmc", "dense"],
                   "test": [0.987, 0.97, 0.9], "test_low": [0.98, 0.96, 0.8], "test_high": [0.99, 0.98, 1.0],
                   "bytes": [90868000.0, 90868000.0, 5.0], "ms": [3.5586, 2.2, 1.0], "seeds": [5, 5, 5],
@@ -37,44 +38,44 @@ def change(reference, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_a_claim_says_its_own_text_first_then_verdict_and_evidence(reference):
-    assert findings.statement("micro A3 micro_nli", reference) == (
-        "OOD falls (A3): **replicated** in micro_nli (`micro`): imp-70 against dense, -5.3 points.")
+def test_a_claim_says_its_own_text_first_then_word_and_evidence(reference):
+    assert statement("micro A3 micro_nli", reference) == (
+        "OOD falls (A3): **holds** in micro_nli (`micro`): imp-70 against dense, -5.3 points.")
 
 
 def test_tasks_share_the_text_of_their_claim_and_may_come_from_another_profile(reference):
-    both = findings.statement("micro A3 micro_nli micro_facts", reference)
-    assert both == findings.statement("micro A3", reference)
+    both = statement("micro A3 micro_nli micro_facts", reference)
+    assert both == statement("micro A3", reference)
     assert both.count("OOD falls") == 1
-    assert both.endswith("-5.3 points. **Not replicated** in micro_facts (`micro`): imp-20 against dense, -0.4 points.")
+    assert both.endswith("-5.3 points. **Not of that size** in micro_facts (`micro`): imp-20 against dense, -0.4 points.")
     (reference / "micro").rename(reference / "real")
-    assert "in micro_facts (`real`): imp-20" in findings.statement("real A3 real/micro_facts", reference)
+    assert "in micro_facts (`real`): imp-20" in statement("real A3 real/micro_facts", reference)
 
 
 def test_a_claim_without_a_task_and_patterns_with_stars_read_well(reference):
-    assert findings.statement("micro O9", reference).endswith("in `micro`: this profile has none of its tasks.")
-    assert findings.statement("micro A8 micro_nli", reference).endswith(r"no \*minilm\* or \*distil\*.")
+    assert statement("micro O9", reference).endswith("in `micro`: this profile has none of its tasks.")
+    assert statement("micro A8 micro_nli", reference).endswith(r"no \*minilm\* or \*distil\*.")
 
 
 def test_claims_stand_beside_each_other_task_by_task(reference):
     change(reference, "-5.3 points", "OOD score -5.3 points [-7.0, -3.1] over 5 seeds")
-    change(reference, "-0.4 points", "OOD score -0.4 points undefined (too few) over 5 seeds")
-    assert findings.statement("micro claims A3; O4 tasks=micro_nli", reference).splitlines() == [
+    change(reference, "-0.4 points", "OOD score undefined (too few) over 5 seeds")
+    assert statement("micro claims A3; O4 tasks=micro_nli", reference).splitlines() == [
         "| claim | micro_nli |",
         "| --- | --- |",
-        "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] |",
-        "| RMC wins. (O4) | replicated |"]
-    assert findings.statement("micro claims A3 tasks=micro_nli; micro/micro_facts", reference).splitlines()[::2] == [
+        "| OOD falls. (A3) | **holds** -5.3 points [-7.0, -3.1] |",
+        "| RMC wins. (O4) | holds |"]
+    assert statement("micro claims A3 tasks=micro_nli; micro/micro_facts", reference).splitlines()[::2] == [
         "| claim | micro_nli | micro_facts |",
-        "| OOD falls. (A3) | **replicated** -5.3 points [-7.0, -3.1] | **not replicated** -0.4 points undefined |"]
-    assert findings.statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
-    assert findings.statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
+        "| OOD falls. (A3) | **holds** -5.3 points [-7.0, -3.1] | not of that size |"]
+    assert statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
+    assert statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
         "| It is biased. (A8) | not claimed | not measured |")
 
 
-def test_verdicts_are_counted_by_paper_and_task(reference):
-    assert findings.statement("micro verdicts", reference).splitlines() == [
-        "| claims of | task | replicated | not replicated | inconclusive | not measured |",
+def test_words_are_counted_by_paper_and_task(reference):
+    assert statement("micro words", reference).splitlines() == [
+        "| claims of | task | holds | not of that size | open | not measured |",
         "| --- | --- | --- | --- | --- | --- |",
         "| Du et al. (A) | micro_nli | 1 | 0 | 0 | 1 |",
         "| Xu et al. (B) | micro_nli | 0 | 0 | 1 | 0 |",
@@ -83,32 +84,51 @@ def test_verdicts_are_counted_by_paper_and_task(reference):
         "| ours | none of its own here | 0 | 0 | 0 | 1 |"]
 
 
-def test_a_verdict_of_a_new_kind_is_counted_too(reference):
-    change(reference, "B1,micro_nli,Combining helps.,inconclusive", "B1,micro_nli,Combining helps.,undecided")
-    made = findings.statement("micro verdicts", reference).splitlines()
-    assert made[0].endswith("| not measured | undecided |") and made[3].endswith("| 0 | 0 | 0 | 0 | 1 |")
+def test_a_word_of_a_gate_kind_is_counted_too(reference):
+    change(reference, "B1,micro_nli,Combining helps.,open", "B1,micro_nli,Combining helps.,no skill to lose")
+    made = statement("micro words", reference).splitlines()
+    assert made[0].endswith("| holds | not of that size | no skill to lose | not measured |")
+    assert made[3].endswith("| 0 | 0 | 1 | 0 |")
+
+
+def test_tasks_put_together_are_no_task_of_their_own_in_the_counts(reference):
+    with open(reference / "micro" / "09_claims" / "ledger.csv", "a") as ledger:
+        ledger.write("A3,these tasks,OOD falls.,holds,mean\n")
+    assert "these tasks" not in statement("micro words", reference)
+
+
+def test_the_answer_is_three_sentences_from_losses_and_ledger(reference):
+    pd.DataFrame({"task": "micro_nli", "gate": "", "model": ["imp-70", "imp-70 + rmc", "truncated-3"], "id_loss": [2.0, 9.0, 0.5],
+                  "ood_loss": [8.0, 9.0, 30.0], "learned": [True, True, False]}).to_csv(
+        reference / "micro" / "09_claims" / "losses.csv", index=False)
+    change(reference, "O4,micro_nli,RMC wins.,holds", "T2,micro_nli,Late is lost.,holds")
+    made = statement("micro answer", reference)
+    assert made.count("\n") == 2 and "`T2`: micro_nli *holds*" in made
+    assert "2.0 points ID and 8.0 OOD in micro_nli (mean of the 1 of 2 that learned it; IMP 70 % most: 2.0 and 8.0)" in made
+    text = PROSE.format("<!-- found: micro answer -->\n<!-- end -->")
+    assert findings.faults(findings.rewrite(text, reference), reference) == []
 
 
 def test_a_table_has_intervals_units_and_only_the_keys_that_differ(reference):
     asked = "task=micro_nli model=imp-70 + rmc; dense columns=test %; bytes MB; ms; seeds; note"
-    assert findings.statement(f"micro csv 09_claims/over_seeds.csv {asked}", reference).splitlines() == [
+    assert statement(f"micro csv 09_claims/over_seeds.csv {asked}", reference).splitlines() == [
         "| model | ID (%) | bytes (MB) | ms | seeds | note |",
         "| --- | --- | --- | --- | --- | --- |",
         "| imp-70 + rmc | 97.0 [96.0, 98.0] | 90.9 | 2.20 | 5 | one path |",
         "| dense | 98.7 [98.0, 99.0] | 90.9 | 3.56 | 5 |  |"]
-    assert findings.statement("micro csv 09_claims/scores.csv model=dense columns=value %", reference).endswith(
+    assert statement("micro csv 09_claims/scores.csv model=dense columns=value %", reference).endswith(
         "| dense | 0.0 [-2.0, 3.0] |")
-    assert "| 90,868,000 |" in findings.statement(
+    assert "| 90,868,000 |" in statement(
         "micro csv 09_claims/over_seeds.csv model=dense task=micro_nli columns=bytes", reference)
 
 
 def test_rewriting_fills_every_block_keeps_all_else_and_is_idempotent(reference):
     text = PROSE.format("- Lost? <!-- found: micro A3 micro_nli --><!-- end --> And\n"
-                        "  won? <!-- found: micro B1 -->old<!-- end -->.\n\n"
-                        "<!-- found: micro verdicts -->\n<!-- end -->\n\nMore.")
+                        "  won? <!-- found: micro B1 -->stale<!-- end -->.\n\n"
+                        "<!-- found: micro words -->\n<!-- end -->\n\nMore.")
     once = findings.rewrite(text, reference)
-    assert "old" not in once and "-5.3 points.<!-- end --> And\n  won? <!-- found: micro B1 -->Combining helps (B1)" in once
-    assert "verdicts -->\n\n| claims of |" in once and "| 1 |\n\n<!-- end -->\n\nMore." in once
+    assert "stale" not in once and "-5.3 points.<!-- end --> And\n  won? <!-- found: micro B1 -->Combining helps (B1)" in once
+    assert "words -->\n\n| claims of |" in once and "| 1 |\n\n<!-- end -->\n\nMore." in once
     assert findings.rewrite(once, reference) == once and findings.faults(once, reference) == []
     assert once.startswith(text[:text.index("<!-- end")]) and once.endswith("More.\n\n## Next\n\nIn 2 cores.\n")
 
@@ -133,7 +153,7 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
 @pytest.mark.parametrize("asked, told", [
     ("mikro A3 micro_nli", "a profile 'mikro'; did you mean 'micro'"),
     ("micro A33 micro_nli", "no claim 'A33'; did you mean 'A3'"),
-    ("micro verdict", "no claim 'verdict'; did you mean 'verdicts'"),
+    ("micro word", "no claim 'word'; did you mean 'words'"),
     ("micro A3 micro_fact", "no task 'micro_fact' of claim A3; did you mean 'micro_facts'"),
     ("micro A3 mikro/micro_nli", "a profile 'mikro'; did you mean 'micro'"),
     ("micro", "must read PROFILE CLAIM TASK"),
@@ -171,7 +191,7 @@ def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_pat
     ("See <!-- found: micro B1 -->x\n\n<!-- found: micro A3 --><!-- end -->", 7, "has no <!-- end -->"),
     ("See\nx<!-- end -->", 8, "before it"),
     ("See\n- <!-- found: micro B1 --><!-- end -->", 8, "put a word before"),
-    ("See <!-- found: micro verdicts --><!-- end -->", 7, "begin a line"),
+    ("See <!-- found: micro words --><!-- end -->", 7, "begin a line"),
 ])
 def test_marks_that_cannot_work_are_refused_with_their_line(reference, body, line, told):
     with pytest.raises(StudyError, match=f"^line {line}: .*{told}"):

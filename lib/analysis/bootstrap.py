@@ -172,10 +172,12 @@ def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, n
     return low, high
 
 
-def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % t interval (low, high) of the mean of two or more seeds' values."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % t interval (low, high) of the mean of values [..., two or more seeds]."""
+    values = np.asarray(values, dtype=float)
+    k = values.shape[-1]
+    half = stats.t.ppf(0.975, k - 1) * values.std(axis=-1, ddof=1) / np.sqrt(k)
+    return values.mean(axis=-1) - half, values.mean(axis=-1) + half
 
 
 def of_seeds(values: np.ndarray, low: float = np.nan, high: float = np.nan) -> dict:
@@ -201,12 +203,12 @@ def estimate(drawn: np.ndarray, n: int) -> dict:
 
 
 def share(top: np.ndarray, bottom: np.ndarray, n: int, resampled: np.ndarray | None = None) -> dict:
-    """`estimate` of top / bottom with a flag: `undefined` and NaN where the interval of `bottom` holds 0.
+    """`estimate` of top / bottom with a flag: `undefined` and NaN unless the interval of `bottom` lies above 0.
 
     resampled: another draw of `bottom` to take that interval from, where top and bottom themselves were not resampled.
     """
     low, high = interval(bottom if resampled is None else resampled)
-    if low <= 0 <= high or bottom[0] == 0:
+    if low <= 0 or bottom[0] <= 0:
         return {"value": np.nan, "low": np.nan, "high": np.nan, "n": int(n), "flag": "undefined"}
     return estimate(np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0), n) | {"flag": ""}
 

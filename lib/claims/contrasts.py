@@ -1,85 +1,120 @@
-"""What a claim compares: the pairs of models that its patterns name, and the one number of each pair.
+"""What a claim compares: the pairs of models that its patterns name, and the one number of each pair on one seed.
 
-Every number is a measure of the model minus the same measure of the baseline, paired over rows, OOD scored as the
-papers do it (accuracy; PAWS weighted 8000:677, other sets alike, `unseen` left out; loyalty and flips pool the rows):
+Every number is a measure of the model minus the same measure of the baseline, on the same rows. OOD is scored as a set
+says (balanced accuracy on PAWS, accuracy elsewhere), PAWS weighted 8000:677, other sets alike, `unseen` left out;
+loyalty and changed answers pool the OOD rows. A number that is linear in the rows comes with each row's part in it.
 
-- score: accuracy on `split`, test or ood. gap: accuracy on test minus accuracy on ood. Both in points.
-- f_bias: F_bias, 1 for the dense model. skill_kept: share of the dense model's above-chance OOD skill, 1 for the
-  dense model. Undefined (NaN) where the interval of the dense model's gap or skill holds 0.
+- score: on `split`, test or ood. gap: score on test minus score on ood. Both in points.
+- f_bias: F_bias, 1 for the dense model. skill_kept: share of the dense model's above-chance OOD skill, 1 for the dense
+  model. Their denominators, the dense model's relative gap and skill, are told beside (`Number.bottom`).
 - easy_hard: accuracy on the easy minus that on the hard rows of test. overconfidence: mean confidence minus accuracy on
   the easy rows of test. Both in points; easy: the shortcut-only model is right.
-- matched_dev: OOD score minus that of the dense run when it was as good on test (`measures.matched_dev`), in points.
-- label_loyalty, probability_loyalty: of `split`, test or ood (`lib.analysis.loyalty`), each against the dense model of
-  its seed; in points. hidden_flips: share of `split` whose label differs from the dense model's, minus the absolute
-  difference of the two scores there; in points, of the model alone (of the dense model it is 0).
-- after_attack: accuracy on the attacked rows of test after word substitution (`lib.trials.attack`), each model under
-  its own attack; in points. Undefined where notebook 08 attacked one of the two models not.
-- agreement: on dev, rows split by the variance of their loss over the models (at the best threshold, chosen on
-  the same rows, so never below 0) against easy and hard, minus the share of the larger class, in points.
+- matched: OOD score minus that of annealed dense runs of 1/8, 1/4 and 1/2 of the steps and the full one, at the model's
+  score on dev (`rule.matched`); in points. matched_fails, matched_rest: the same on the OOD rows on which the shortcut
+  fails, and on the others.
+- label_loyalty, probability_loyalty: of `split`, each against the dense model of its seed; in points.
+- hidden_flips: share of `split` whose label differs from the dense model's, minus what the two scores tell of it, less
+  the same between two dense models of a disjoint pair of seeds: the null; in points.
+- learned_late: AUC of `learned_at` (`lib.analysis.learned`) for the rows of `split` that the model loses, minus 0.5.
+  learned_excess: that AUC less the one for the rows that the other dense model of the pair loses. lost_alike: phi of
+  the rows that the model and those that the baseline loses, less phi of the model's and the other dense model's.
+  rarity_beyond, depth_beyond: partial rank correlation of being lost with the rarity in train (the depth) of the OOD
+  row's subcase, the time of learning held. All of the rows that the dense model gets right.
+- after_attack: accuracy on the attacked rows of test after word substitution, each model under its own attack; in
+  points.
+- agreement: on dev, rows split by the variance of their loss over the models against easy and hard, minus the share of
+  the larger class, in points; the threshold is chosen on one half of the rows and read on the other, both ways.
 - auc: how well that variance finds the rows of dev on which the shortcut fails, minus 0.5.
 
-Four numbers come from the tables of other notebooks, one a seed, and have no baseline:
-
-- rank_agreement: Spearman's rho, on train, of the difficulty from one pruning run and from a run per level.
-- alpha_regret: OOD score of RMC at the alpha chosen without OOD data minus that at the oracle's alpha, in points.
-- bias_slope: change of the gap, the dense model's taken off, per 10 points of shortcut_rate; in points.
-- foretold: AUC of the rows that a model forgets by the best predictor from the dense model alone, minus 0.5.
+Four numbers come from the tables of other notebooks and have no baseline: rank_agreement (Spearman's rho, on train, of
+the difficulty from one pruning run and from a run per level), alpha_regret (OOD score of RMC at the alpha chosen
+without OOD data minus that at the oracle's, in points), bias_slope (change of the gap, the dense model's taken off, per
+10 points of shortcut_rate; in points), foretold (AUC of the rows that a model forgets by the best predictor from the
+dense model alone, less the same for another dense model's).
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lib.analysis import bootstrap, difficulty, measures, tables
-from lib.errors import StudyError
-from lib.names import VARIANTS
-from lib.tasks import registry
+from lib import names
+from lib.analysis import difficulty, learned, measures, tables
+from lib.claims import rule
 from lib.tasks.task import Task
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
-         "overconfidence": "points", "matched_dev": "points", "label_loyalty": "points",
-         "probability_loyalty": "points", "hidden_flips": "points", "after_attack": "points", "agreement": "points",
-         "auc": "AUC", "rank_agreement": "rho", "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
-OF_SCORES = ("score", "gap", "f_bias", "skill_kept")
+         "overconfidence": "points", "matched": "points", "matched_fails": "points", "matched_rest": "points",
+         "label_loyalty": "points", "probability_loyalty": "points", "hidden_flips": "points", "learned_late": "AUC",
+         "learned_excess": "AUC", "lost_alike": "phi", "rarity_beyond": "rho", "depth_beyond": "rho",
+         "after_attack": "points", "agreement": "points", "auc": "AUC", "rank_agreement": "rho",
+         "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
 OF_ROWS = ("agreement", "auc")
 OF_TABLES = ("rank_agreement", "alpha_regret", "bias_slope", "foretold")
-ALONE = OF_ROWS + OF_TABLES  # of one model or several, without a baseline
-OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips")
+ALONE = (*OF_ROWS, *OF_TABLES)  # of one model or several, without a baseline
+OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips", "learned_late", "learned_excess",
+            "lost_alike")
+OF_OOD = ("rarity_beyond", "depth_beyond", "gap", "f_bias", "skill_kept", "matched", "matched_fails", "matched_rest",
+          "alpha_regret", "bias_slope", "foretold")
 NUMBER = re.compile(r"-(\d+(?:\.\d+)?)(?= |-|$)")
-CHECKPOINTS = "dense checkpoints"
-NUMBERS = ["value", "low", "high", "n", "p", "reason"]
-NOTHING = {"value": np.nan, "low": np.nan, "high": np.nan}
-UNDEFINED = {"f_bias": "the interval of the dense model's gap holds 0",
-             "after_attack": "one of the two was not attacked",
-             "skill_kept": "the interval of the dense model's OOD skill above chance holds 0",
-             "easy_hard": "the rows are all easy or all hard", "agreement": "the rows are all easy or all hard",
-             "auc": "the rows are all of one kind"}
+VARIANT = re.compile(rf"-({'|'.join(names.VARIANTS)}|{names.SHORTER.pattern})$")
+SHORT = ("dense-0.125x", "dense-0.25x", "dense-0.5x", "dense")
 
 
-def pairs(models: list[str], baselines: list[str], names: list[str]) -> list[tuple[str, str]]:
-    """Every (model, baseline) of `names` that the patterns name; the baseline is "" where there are no baselines.
+class Number(NamedTuple):
+    """One contrast on one seed, in the measure's unit. parts [rows] sum to the value where it is linear in the rows.
+    bottom: the denominator of a ratio. flagged: a match beyond the range of the short runs. reason: why it is
+    undefined."""
+
+    value: float
+    parts: np.ndarray | None = None
+    bottom: float = np.nan
+    flagged: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One task and seed: rows(model) of `measures.rows` on all evaluation rows, in one order for all models and seeds;
+    other: those of the dense model of the pair's other seed, None without one; along: of the dense run's checkpoints;
+    rarity: minus log of the failing train rows of each subcase; table(measure, model): the number of one of OF_TABLES,
+    None where it was not measured; has(model)."""
+
+    task: Task
+    rows: Callable[[str], pd.DataFrame]
+    has: Callable[[str], bool]
+    other: Callable[[], pd.DataFrame | None]
+    along: Callable[[], pd.DataFrame]
+    rarity: Callable[[], pd.Series]
+    table: Callable[[str, str], float | None]
+
+
+def pairs(models: list[str], baselines: list[str], known: list[str], half: int | None = None) -> list[tuple[str, str]]:
+    """Every (model, baseline) of the known names that the patterns name; the baseline is "" where there are none.
 
     A pattern is `fnmatch`'s, small and capital letters alike, taken apart at " + ": `imp-*` never names `imp-40 + rmc`,
     nor a variant that it does not itself end in: `imp-70-after` and `imp-70-2x` are named by `imp-*-after`, `imp-*-2x`.
     `highest X` and `lowest X` pick by the number in the compression, `all X` joins two or more in rising order with
-    ", ", `{base}` is the model's own compression.
+    ", ", `{base}` is the model's own compression, `{half}` half the number of the dense model's layers.
     """
+    models, baselines = ([one.replace("{half}", str(half)) for one in patterns] for patterns in (models, baselines))
     named = []
-    for model in (name for pattern in models for name in _find(names, pattern)):
+    for model in (name for pattern in models for name in _named(known, pattern)):
         base = model.split(" + ")[0]
-        others = [o for p in baselines for o in _find(names, p.replace("{base}", base))] if baselines else [""]
+        others = [o for p in baselines for o in _named(known, p.replace("{base}", base))] if baselines else [""]
         named += [(model, other) for other in others if other != model]
     return list(dict.fromkeys(named))
 
 
-def _find(names: list[str], pattern: str) -> list[str]:
+def _named(known: list[str], pattern: str) -> list[str]:
     how, _, rest = pattern.partition(" ")
     if how not in ("highest", "lowest", "all"):
-        return [name for name in names if _matches(name, pattern)]
-    levels = sorted((n for n in names if _matches(n, rest)), key=lambda n: float(NUMBER.search(n)[1]))
+        return [name for name in known if _matches(name, pattern)]
+    levels = sorted((n for n in known if _matches(n, rest)), key=lambda n: float(NUMBER.search(n)[1]))
     if how == "all":
         return [", ".join(levels)] if len(levels) > 1 else []
     return levels[-1:] if how == "highest" else levels[:1]
@@ -87,214 +122,164 @@ def _find(names: list[str], pattern: str) -> list[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     parts, wanted = name.lower().split(" + "), pattern.lower().split(" + ")
-    variants = {next((v for v in VARIANTS if structure.endswith(f"-{v}")), "") for structure, *_ in (parts, wanted)}
+    variants = {variant[1] if (variant := VARIANT.search(structure)) else "" for structure, *_ in (parts, wanted)}
     return len(parts) == len(wanted) and len(variants) == 1 and all(fnmatchcase(p, w) for p, w in zip(parts, wanted))
 
 
-def scores(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame],
-           number_of: Callable[[str, int, str, str], float | None] = lambda *_: None, n_boot: int = 1000,
-           seed: int = 0) -> pd.DataFrame:
-    """The contrasts with value, low, high (95 % interval over rows; the measure's unit), n (distinct rows), p, reason.
-
-    contrasts: columns task, seed, measure, split, model, baseline, as `declared.wanted` makes them; a pair that several
-    claims ask for is computed once. rows_of(task, seed, model): the rows of `measures.rows`, all splits of one model
-    and seed, with a boolean column `easy` for easy_hard, overconfidence and agreement, columns `label_loyalty` and
-    `probability_loyalty` against the dense model for these, `after_attack` (missing: not attacked); asked for "dense
-    checkpoints", those of the dense run's checkpoints, with their `step`, for matched_dev. number_of(task, seed,
-    measure, model): the number of one of OF_TABLES, None where it was not measured, whose contrast is left out.
-
-    A pair of one seed has an interval, and for score p, McNemar's exact test. A pair of several seeds has neither: its
-    interval is over the seeds (`ledger.put_together`), and of its rows only the dense model's are resampled, once a
-    run, to tell whether f_bias and skill_kept are defined. reason: why a value or an interval is undefined. Raises
-    StudyError for an unknown measure.
-    """
-    keys = [c for c in contrasts.columns if c != "claim"]
-    distinct = contrasts[keys].drop_duplicates()
-    if unknown := set(distinct["measure"]) - set(UNITS):
-        raise StudyError(f"measure {sorted(unknown)[0]!r} is not one of {', '.join(UNITS)}")
-    several = distinct.duplicated([c for c in keys if c != "seed"], keep=False).rename("several")
-    numbers = {}
-    for (task, model_seed, many), group in distinct.groupby(["task", "seed", several], sort=False):
-        def rows(model: str) -> pd.DataFrame:
-            return rows_of(task, model_seed, model)
-        drawn = _drawn(group, rows, registry.get(task), 0 if many else n_boot, n_boot, seed)
-        for c in group.itertuples():
-            known = (_of_table(number_of(task, model_seed, c.measure, c.model)) if c.measure in OF_TABLES
-                     else _measure(c, rows, drawn, 0 if many else n_boot, seed))
-            numbers |= {c.Index: known} if known else {}
-    numbers = pd.DataFrame.from_dict(numbers, "index", columns=NUMBERS)
-    return contrasts.merge(distinct.join(numbers, how="inner"), on=keys)
+# ---------------------------------------------------------------- one contrast
+def number(measure: str, split: str, place: Place, model: str, baseline: str) -> Number | None:
+    """The contrast on one seed; None where something that it needs was not made."""
+    if measure in OF_TABLES:
+        value = place.table(measure, model)
+        reason = "" if value is None or np.isfinite(value) else "its table holds no number"
+        return None if value is None else Number(value, reason=reason)
+    if measure in OF_ROWS:
+        return _of_variance(measure, [place.rows(name) for name in model.split(", ")])
+    a, b, dense = place.rows(model), place.rows(baseline), place.rows("dense")
+    if measure.startswith("matched"):
+        return _matched(measure, place, a) if all(map(place.has, SHORT)) else None
+    if measure.startswith("learned") or measure in ("lost_alike", "rarity_beyond", "depth_beyond"):
+        return _lost(measure, split, place, a, b)
+    if measure == "hidden_flips":
+        other = place.other()
+        if other is None:
+            return None
+        weights = split_weights(dense, split, place.task)
+        own, null = (_hidden(rows, dense, weights) for rows in (a, other))
+        return Number((own - null).sum(), own - null)
+    if measure in ("f_bias", "skill_kept"):
+        return _ratio(measure, place.task, a, b, dense)
+    return _linear(measure, split, place.task, a, b)
 
 
-def paired_tests(contrasts: pd.DataFrame, rows_of: Callable[[str, int, str], pd.DataFrame]) -> pd.DataFrame:
-    """McNemar's exact test of every `score` contrast, seed by seed; it takes rows as independent and is descriptive.
-
-    Columns: claim, task, split, model, baseline, seeds, lost and gained (rows that only the baseline, only the model
-    gets right, mean over seeds; the rows of the OOD sets pooled), p_median (over seeds, uncorrected), seeds_significant
-    (p below 0.05 after Holm's correction over the contrasts of the claim within the seed). Arguments as in `scores`.
-    """
-    wanted = contrasts[contrasts["measure"] == "score"]
-    distinct = wanted.drop(columns="claim").drop_duplicates()
-    tests = {}
-    for c in distinct.itertuples():
-        both = (_splits(rows_of(c.task, c.seed, name), c) for name in (c.model, c.baseline))
-        tests[c.Index] = measures.mcnemar(*both).iloc[0].to_dict()
-    tests = pd.DataFrame.from_dict(tests, "index", columns=["a_only", "b_only", "p"])
-    wanted = wanted.merge(distinct.join(tests), on=list(distinct.columns))
-    corrected = wanted.groupby(["claim", "task", "seed"])["p"].transform(measures.holm)
-    wanted = wanted.assign(significant=corrected < 0.05)
-    return wanted.groupby(["claim", "task", "split", "model", "baseline"], sort=False).agg(
-        seeds=("seed", "size"), lost=("b_only", "mean"), gained=("a_only", "mean"), p_median=("p", "median"),
-        seeds_significant=("significant", "sum")).reset_index()
+def _linear(measure: str, split: str, task: Task, a: pd.DataFrame, b: pd.DataFrame) -> Number:
+    """A contrast whose rows add up: weights [rows] times a column of the model less the same of the baseline."""
+    weights, column = {
+        "score": lambda: (score_weights(a, split, task), "correct"),
+        "gap": lambda: (score_weights(a, "test", task) - score_weights(a, "ood", task), "correct"),
+        "label_loyalty": lambda: (split_weights(a, split, task), "label_loyalty"),
+        "probability_loyalty": lambda: (split_weights(a, split, task), "probability_loyalty"),
+        "after_attack": lambda: (_even(a["after_attack"].notna() & b["after_attack"].notna()), "after_attack"),
+        "easy_hard": lambda: (_even(_easy(a, True)) - _even(_easy(a, False)), "correct"),
+        "overconfidence": lambda: (_even(_easy(a, True)), "over"),
+    }[measure]()
+    if not np.isfinite(weights).all():
+        reason = "one of the two was not attacked" if measure == "after_attack" else "the rows are of one kind"
+        return Number(np.nan, reason=reason)
+    values = [_values(rows, column) for rows in (a, b)]
+    parts = 100 * weights * (values[0] - values[1])
+    return Number(parts.sum(), parts)
 
 
-def _of_table(value: float | None) -> dict | None:
-    reason = "its table holds no number" if value is None or np.isnan(value) else "a table gives one seed no interval"
-    return None if value is None else NOTHING | {"value": float(value), "n": 0, "p": np.nan, "reason": reason}
+def _values(rows: pd.DataFrame, column: str) -> np.ndarray:
+    if column == "over":
+        return rows["confidence"].to_numpy() - rows["correct"].to_numpy(float)
+    return rows[column].astype(float).fillna(0).to_numpy()
 
 
-def _measure(contrast, rows: Callable[[str], pd.DataFrame], drawn: dict, n_boot: int, seed: int) -> dict:
-    kind, p = contrast.measure, np.nan
-    both = (_splits(rows(name), contrast) for name in (contrast.model, contrast.baseline))  # lazily: not for all
-    if kind in OF_SCORES:
-        result = _of_scores(contrast, drawn, registry.get(contrast.task))
-        if kind == "score" and n_boot:
-            p = measures.mcnemar(*both)["p"].item()
-    elif kind in OF_ROWS:
-        result = _of_rows(kind, [rows(name) for name in contrast.model.split(", ")], n_boot, seed)
-    elif kind == "matched_dev":
-        result = measures.matched_dev(rows(CHECKPOINTS), rows(contrast.model), registry.get(contrast.task),
-                                      n_boot=n_boot, seed=seed).iloc[0]
-    elif kind == "overconfidence":
-        result = measures.difference(*(_part(rows(m), True) for m in (contrast.model, contrast.baseline)),
-                                     "overconfidence", n_boot, seed).iloc[0]
-    elif kind in ("label_loyalty", "probability_loyalty", "after_attack"):
-        result = _of_column(contrast, *both, n_boot, seed)
-    elif kind == "hidden_flips":
-        result = _hidden_flips(*both, n_boot, seed)
+def score_weights(rows: pd.DataFrame, split: str, task: Task) -> np.ndarray:
+    """Weight of each row in a score: of `test`, or of the OOD score (`measures.ood_score`), each set by its own
+    score."""
+    if split == "test":
+        return _set_weights(rows, "test", task)
+    there = [name for name in tables.ood_splits(task) if (rows["split"] == name).any()]
+    return measures.ood_score({name: _set_weights(rows, name, task) for name in there})
+
+
+def _set_weights(rows: pd.DataFrame, name: str, task: Task) -> np.ndarray:
+    here = (rows["split"] == name).to_numpy()
+    if measures.kind_of(task, name) == "accuracy":
+        return _even(here)
+    cells = rows[here].groupby(["subcase", "label"])["guid"].transform("size").to_numpy(float)
+    labels = rows[here].groupby("subcase")["label"].transform("nunique").to_numpy(float)
+    weights = np.zeros(len(rows))
+    weights[here] = 1 / (cells * labels * rows.loc[here, "subcase"].nunique())
+    return weights
+
+
+def split_weights(rows: pd.DataFrame, split: str, task: Task) -> np.ndarray:
+    """Weight of each row in a mean over test, or over all rows of the OOD sets together."""
+    is_ood = rows["split"].isin(tables.ood_splits(task))
+    return _even(is_ood if split == "ood" else rows["split"] == split)
+
+
+def _even(here) -> np.ndarray:
+    here = np.asarray(here, dtype=float)
+    return here / here.sum() if here.any() else np.full(len(here), np.nan)
+
+
+def _easy(rows: pd.DataFrame, easy: bool) -> np.ndarray:
+    return ((rows["split"] == "test") & (rows["easy"].astype(bool) == easy)).to_numpy()
+
+
+def _hidden(rows: pd.DataFrame, dense: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    """Each row's part in the share of changed answers beyond the difference of the two scores, in points."""
+    lost = dense["correct"].to_numpy(float) - rows["correct"].to_numpy(float)
+    changed = (rows["pred"].to_numpy() != dense["pred"].to_numpy()).astype(float)
+    return 100 * weights * (changed - np.sign((weights * lost).sum()) * lost)
+
+
+def _ratio(measure: str, task: Task, a: pd.DataFrame, b: pd.DataFrame, dense: pd.DataFrame) -> Number:
+    """F_bias or the skill kept of the model less that of the baseline, and what both are divided by."""
+    score = {(i, split): float((score_weights(rows, split, task) * rows["correct"].to_numpy(float)).sum())
+             for i, rows in enumerate((a, b, dense)) for split in ("test", "ood")}
+    if measure == "skill_kept":
+        bottom = score[2, "ood"] - tables.ood_chance(task)
+        top = score[0, "ood"] - score[1, "ood"]
     else:
-        result = _easy_hard(rows(contrast.model), rows(contrast.baseline), n_boot, seed)
-    scale = 100 if UNITS[kind] == "points" else 1
-    reason = result.get("reason") or (UNDEFINED.get(kind, "there are no rows") if np.isnan(result["value"]) else "")
-    return {name: float(result[name]) * scale for name in ("value", "low", "high")} | {
-        "n": int(result["n"]), "p": p, "reason": reason}
+        gaps = [measures.relative_gap(score[i, "test"], score[i, "ood"]) for i in range(3)]
+        top, bottom = gaps[0] - gaps[1], gaps[2]
+    return Number(top / bottom if bottom else np.nan, bottom=bottom)
 
 
-def _drawn(group: pd.DataFrame, rows: Callable[[str], pd.DataFrame], task: Task, n_boot: int, n_dense: int,
-           seed: int) -> dict:
-    """`_draw` of the models that the measures of scores ask for; `resampled`: the dense model drawn n_dense times."""
-    group = group[group["measure"].isin(OF_SCORES)]
-    names = sorted({"dense", *group["model"], *group["baseline"]}) if len(group) else []
-    drawn = _draw({name: rows(name) for name in names}, task, n_boot, seed)
-    if n_boot < n_dense and group["measure"].isin(["f_bias", "skill_kept"]).any():
-        return drawn | {"resampled": _draw({"dense": rows("dense")}, task, n_dense, seed)["dense"]}
-    return drawn | {"resampled": drawn.get("dense")}
+def _matched(measure: str, place: Place, rows: pd.DataFrame) -> Number:
+    runs = [place.rows(name) for name in SHORT]
+    dev, ood = ((rows["split"] == "dev").to_numpy(), score_weights(rows, "ood", place.task))
+    if measure != "matched":
+        fails = ~rows["is_shortcut"].astype("boolean").fillna(True).to_numpy(bool)
+        part = np.where(fails == (measure == "matched_fails"), ood, 0)
+        if not part.any():
+            return Number(np.nan, reason="it is not known where the shortcut fails")
+        ood = part / part.sum()
+    right = [one["correct"].to_numpy(float) for one in (rows, *runs)]
+    ids, oods = ([float((w * r).sum()) for r in right] for w in (_even(dev), ood))
+    dense, flagged = rule.matched(ids[0], np.array(ids[1:]), np.array(oods[1:]))
+    return Number(100 * (oods[0] - dense), flagged=flagged)
 
 
-def _draw(models: dict[str, pd.DataFrame], task: Task, n_boot: int, seed: int) -> dict:
-    """Per model its scores {split: [1 + n_boot]} on test and the OOD sets, all from one draw; rows: of each split."""
-    if not models:
-        return {}
-    dense = models["dense"]
-    splits = [s for s in ("test", *task.ood) if s != "unseen" and (dense["split"] == s).any()]
-    parts = {name: rows[rows["split"].isin(splits)] for name, rows in models.items()}
-    for part in parts.values():
-        bootstrap.aligned(part, parts["dense"])
-    frame = pd.concat(parts.values(), ignore_index=True).drop(columns="seed", errors="ignore")
-    entry = np.repeat(np.arange(len(parts)), len(parts["dense"])) * len(splits)
-    entry += pd.Categorical(frame["split"], categories=splits).codes
-    values = bootstrap.scores(frame, entry, ["accuracy"] * len(splits) * len(parts), n_boot, seed)
-    values = values.reshape(n_boot + 1, len(parts), len(splits))
-    return {"rows": parts["dense"]["split"].value_counts()} | {
-        name: {split: values[:, m, i] for i, split in enumerate(splits)} for m, name in enumerate(parts)}
-
-
-def _of_scores(contrast, drawn: dict, task: Task) -> dict:
-    counts = drawn["rows"]
-    if "test" not in counts or len(counts) < 2:
-        raise StudyError(f"{contrast.task}, seed {contrast.seed}: the rows hold "
-                         f"{', '.join(counts.index) or 'nothing'}, but a claim needs test and an OOD set")
-    four = [drawn[name] for name in (contrast.model, contrast.baseline, "dense", "resampled")]
-    at_test = [of["test"] for of in four]
-    at_ood = [measures.ood_score({s: v for s, v in of.items() if s != "test"}) for of in four]
-    if contrast.measure == "score":
-        values, n = (at_test, counts["test"]) if contrast.split == "test" else (at_ood, counts.drop("test").sum())
-        return bootstrap.estimate(values[0] - values[1], n)
-    if contrast.measure == "skill_kept":
-        chance = float(measures.ood_score({s: task.chance(s) for s in counts.index if s != "test"}))
-        return bootstrap.share(at_ood[0] - at_ood[1], at_ood[2] - chance, counts.drop("test").sum(), at_ood[3] - chance)
-    if contrast.measure == "gap":
-        gaps = [measures.gap(*pair) for pair in zip(at_test, at_ood)]
-        return bootstrap.estimate(gaps[0] - gaps[1], counts.sum())
-    gaps = [measures.relative_gap(*pair) for pair in zip(at_test, at_ood)]
-    return bootstrap.share(gaps[0] - gaps[1], gaps[2], counts.sum(), gaps[3])
-
-
-def _part(rows: pd.DataFrame, easy: bool, split: str = "test") -> pd.DataFrame:
-    rows = rows[rows["split"] == split]
-    if "easy" not in rows or rows["easy"].isna().any():
-        raise StudyError(f"rows of {split} have no column 'easy': join notebook 06's shortcut-only model to them by "
-                         "guid")
-    return rows[rows["easy"].astype(bool) == easy]
-
-
-def _splits(rows: pd.DataFrame, contrast) -> pd.DataFrame:
-    """The rows of a contrast's split; `ood`: every OOD set but the unseen subcases, after_attack: the attacked rows."""
-    if contrast.measure == "after_attack":
-        return rows[rows["after_attack"].notna()]
-    is_ood = rows["split"].isin(tables.ood_splits(registry.get(contrast.task)))
-    return rows[is_ood if contrast.split == "ood" else rows["split"] == contrast.split]
-
-
-def _of_column(contrast, model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:
-    if not (len(model) and len(baseline)):
-        return NOTHING | {"n": 0}
-    frames = (part.assign(correct=part[contrast.measure].astype(float)) for part in (model, baseline))
-    return measures.difference(*frames, "accuracy", n_boot, seed).iloc[0]
-
-
-def _hidden_flips(model: pd.DataFrame, dense: pd.DataFrame, n_boot: int, seed: int) -> dict:
-    both, entry = bootstrap.paired(model, dense)
-    flipped = both.assign(correct=1 - both["label_loyalty"].astype(float))
-    frame = pd.concat([both, flipped[entry == 0]], ignore_index=True)
-    entry = np.concatenate([entry, np.full(len(model), 2)])
-    drawn = bootstrap.scores(frame, entry, ["accuracy"] * 3, n_boot, seed)
-    return bootstrap.estimate(drawn[:, 2] - np.abs(drawn[:, 0] - drawn[:, 1]), len(model))
-
-
-def _easy_hard(model: pd.DataFrame, baseline: pd.DataFrame, n_boot: int, seed: int) -> dict:
-    parts = [_part(rows, easy) for rows in (model, baseline) for easy in (True, False)]
-    if not all(len(part) for part in parts):
-        return NOTHING | {"n": sum(map(len, parts[:2]))}
-    frame, entry = pd.concat(parts, ignore_index=True), np.repeat(np.arange(4), [len(part) for part in parts])
-    drawn = bootstrap.scores(frame, entry, ["accuracy"] * 4, n_boot, seed)
-    return bootstrap.estimate(drawn[:, 0] - drawn[:, 1] - drawn[:, 2] + drawn[:, 3], sum(map(len, parts[:2])))
-
-
-def _of_rows(kind: str, levels: list[pd.DataFrame], n_boot: int, seed: int) -> dict:
-    levels = [level[level["split"] == "dev"].set_index("guid") for level in levels]
-    dev = levels[0].reset_index()
-    variance = difficulty.variance(np.stack([level["loss"].reindex(dev["guid"]) for level in levels]))
-    if kind == "auc":
-        known = dev["is_shortcut"].notna().to_numpy()
-        dev, variance = dev[known].reset_index(drop=True), variance[known]
-        hard = ~dev["is_shortcut"].astype(bool).to_numpy()
+def _lost(measure: str, split: str, place: Place, rows: pd.DataFrame, baseline: pd.DataFrame) -> Number | None:
+    """What a model loses of the rows that the dense model gets right, against when they were learned, or what else is
+    lost."""
+    at, other = learned.learned_at(place.along()), place.other()
+    is_ood = rows["split"].isin(tables.ood_splits(place.task))
+    here = rows[is_ood if split != "test" else rows["split"] == split]
+    if measure == "learned_late":
+        value = learned.auc(at, here) - 0.5
+    elif measure.endswith("_beyond"):
+        by = place.rarity() if measure == "rarity_beyond" else pd.Series(tables.depths(place.task), dtype=float)
+        if by.empty:
+            return None
+        value = learned.partial(at, here, here["subcase"].map(by).to_numpy(float))
+    elif other is None:
+        return None
+    elif measure == "learned_excess":
+        value = learned.auc(at, here) - learned.auc(at, other.loc[here.index])
     else:
-        hard = dev["guid"].isin(_part(dev, False, "dev")["guid"]).to_numpy()
-    if len(set(hard)) < 2:
-        return NOTHING | {"n": len(dev)}
-    cell = np.unique(-variance, return_inverse=True)[1]
-    dev = dev.drop(columns="seed", errors="ignore")
-    sums, _ = bootstrap.cell_sums(dev, cell, np.column_stack([hard, ~hard]), n_boot, seed)
-    return bootstrap.estimate(_separation(kind, sums[:, 0]), len(dev))
+        value = learned.alike(at, here, baseline.loc[here.index]) - learned.alike(at, here, other.loc[here.index])
+    return Number(float(value), reason="" if np.isfinite(value) else "too few rows are lost, or kept")
 
 
-def _separation(kind: str, sums: np.ndarray) -> np.ndarray:
-    """`difficulty.threshold_agreement` above its floor, of hard, easy rows [resamples, scores, 2] by falling score."""
-    above = np.pad(np.cumsum(sums, axis=1), ((0, 0), (1, 0), (0, 0)))
-    hard, easy = above[..., 0], above[..., 1]
-    n_hard, n_easy = hard[:, -1], easy[:, -1]
-    if kind == "auc":
-        return np.trapezoid(hard, easy, axis=1) / (n_hard * n_easy) - 0.5
-    right = (hard - easy).max(axis=1) + n_easy
-    return (right - np.maximum(n_hard, n_easy)) / (n_hard + n_easy)
+def _of_variance(measure: str, levels: list[pd.DataFrame]) -> Number:
+    dev = (levels[0]["split"] == "dev").to_numpy()
+    rows, variance = levels[0][dev], difficulty.variance(np.stack([level["loss"].to_numpy()[dev] for level in levels]))
+    if measure == "auc":
+        known = rows["is_shortcut"].notna().to_numpy()
+        hard = ~rows["is_shortcut"][known].to_numpy(bool)
+        value = difficulty.threshold_agreement(variance[known], hard)["auc"] if 0 < hard.mean() < 1 else np.nan
+        return Number(value - 0.5, reason="" if np.isfinite(value) else "the rows are all of one kind")
+    hard = ~rows["easy"].to_numpy(bool)
+    half = np.arange(len(rows)) % 2 == 0
+    thresholds = {True: difficulty.threshold_agreement(variance[half], hard[half])["best_threshold"],
+                  False: difficulty.threshold_agreement(variance[~half], hard[~half])["best_threshold"]}
+    shares = [((variance[half != fit] >= best) == hard[half != fit]).mean() for fit, best in thresholds.items()]
+    return Number(100 * (np.mean(shares) - max(hard.mean(), 1 - hard.mean())))

@@ -1,21 +1,19 @@
 """The papers' claims, written before the runs (params/claims.yaml), and the contrasts that they ask for."""
 
-import itertools
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib import safe_yaml
-from lib.claims.contrasts import ALONE, OF_SPLIT, UNITS, pairs
+from lib.claims.contrasts import ALONE, OF_SPLIT, UNITS
 from lib.claims.printed import COUNTERPART, PRINTED, rows_of
 from lib.errors import StudyError, fault
 from lib.files import ROOT
 
 CLAIMS = ROOT / "params" / "claims.yaml"
 TASKS = (*COUNTERPART.values(), *COUNTERPART)
-CONTRAST = ["claim", "task", "seed", "measure", "split", "model", "baseline"]
 Direction = Literal["above", "below", "same", "not_below"]
 Measure = Literal[tuple(UNITS)]
 
@@ -39,9 +37,13 @@ class Claim(BaseModel):
     models: Annotated[list[str], Field(min_length=1)]
     baselines: list[str]
     direction: Direction
-    smallest_effect: float
+    smallest_effect: Annotated[float, Field(ge=0)]
+    threshold: float = 0.0
+    kept_score: bool = False
     published: list[str]
     beside: list[Measure] = []
+    written: date
+    changed: date | None = None
 
     @model_validator(mode="after")
     def _whole(self):
@@ -51,9 +53,13 @@ class Claim(BaseModel):
             raise ValueError(f"baselines must be named, and left empty for {', '.join(ALONE)}")
         if self.published and self.measure not in PRINTED:
             raise ValueError(f"published must be [] for {self.measure}, which the papers do not print")
-        if self.smallest_effect <= 0:
-            raise ValueError("smallest_effect must be above 0")
+        if (self.smallest_effect == 0) != (self.threshold != 0):
+            raise ValueError("smallest_effect must be above 0, and 0 beside a threshold")
         return self
+
+    def beside_as(self, measure: str) -> "Claim":
+        """The same claim asked by a measure that it names beside its own."""
+        return self.model_copy(update={"measure": measure, "split": self.split if measure in OF_SPLIT else ""})
 
 
 def load(path: Path | str = CLAIMS) -> list[Claim]:
@@ -74,23 +80,6 @@ def load(path: Path | str = CLAIMS) -> list[Claim]:
             rows_of(table)
         claims.append(claim)
     return claims
-
-
-def wanted(claims: list[Claim], records: pd.DataFrame | list[dict]) -> pd.DataFrame:
-    """What the claims ask of the models there are: columns claim, task, seed, measure, split, model, baseline.
-
-    records: the models' records, or a frame with their `model`, `task` and `seed`. A claim on a paper's task also
-    asks it of the micro-world task that stands for it. Each claim has its measure and the ones it names beside it.
-    """
-    records = pd.DataFrame(records, columns=["model", "task", "seed"])
-    rows = []
-    for (task, seed), group in records.groupby(["task", "seed"], sort=True):
-        names = list(dict.fromkeys(group["model"]))
-        for claim in claims:
-            contrasts = pairs(claim.models, claim.baselines, names) if applies(claim, task) else []
-            rows += [(claim.id, task, seed, measure, claim.split if measure in OF_SPLIT else "", model, baseline)
-                     for (model, baseline), measure in itertools.product(contrasts, [claim.measure, *claim.beside])]
-    return pd.DataFrame(rows, columns=CONTRAST)
 
 
 def applies(claim: Claim, task: str) -> bool:

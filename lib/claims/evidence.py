@@ -8,7 +8,6 @@ import pandas as pd
 
 from lib import names, store
 from lib.analysis import forecast, loyalty, measures, seeds, tables
-from lib.claims import contrasts
 from lib.claims.runs import OutputRun, ReferenceModel, ReferenceRun
 from lib.errors import StudyError
 from lib.params import schema
@@ -50,26 +49,30 @@ class GatheredRuns:
         return table[["task", "seed", *(column for column in table if column not in ("task", "seed"))]]
 
     def model(self, task: str, seed: int, name: str) -> store.Model | ReferenceModel:
-        """The finished model of that name; `names.OTHER_DENSE` is the dense one of the first other seed."""
+        """The finished model of that name; `names.OTHER_DENSE` is the dense one of the other seed of the pair."""
         if name == names.OTHER_DENSE:
-            seed, name = min(s for s in self.dense_seeds(task) if s != seed), "dense"
+            seed, name = self.other_seed(task, seed), "dense"
         return self.by_place[task, seed][name]
+
+    def other_seed(self, task: str, seed: int) -> int | None:
+        """The seed whose dense model is this one's null: the n-th of those with a dense model alone for the n-th full
+        seed, so that no dense model stands in two pairs; None where there are not as many."""
+        dense = sorted(self.dense_seeds(task))
+        full, alone = [s for s in dense if s in self.run.seeds], [s for s in dense if s not in self.run.seeds]
+        place = full.index(seed) if seed in full else len(alone)
+        return alone[place] if place < len(alone) else None
 
     def dense_seeds(self, task: str) -> list[int]:
         return [seed for (of, seed), models in self.by_place.items() if of == task and "dense" in models]
 
-    def records(self) -> list[dict]:
-        """The models' records, and one for the dense model of another seed beside each seed, where there is one."""
-        records = [m.record for m in self.models]
-        dense = [r for r in records if r["model"] == "dense" and len(self.dense_seeds(r["task"])) > 1]
-        return records + [r | {"model": names.OTHER_DENSE} for r in dense]
-
     def rows_of(self, task: str, seed: int, model: str) -> pd.DataFrame:
         """`measures.rows` of a model on all splits but train, with the columns easy, label_loyalty, probability_loyalty
-        and after_attack of `contrasts`; `contrasts.CHECKPOINTS` gives those of the dense run with a column step."""
-        if model == contrasts.CHECKPOINTS:
-            return self._once(("along", task, seed), lambda: self._along(task, seed))
+        and after_attack of `contrasts`."""
         return self._once(("rows", task, seed, model), lambda: self._rows(task, seed, model))
+
+    def along(self, task: str, seed: int) -> pd.DataFrame:
+        """The rows of the dense run's checkpoints on test and OOD, with a column step."""
+        return self._once(("along", task, seed), lambda: self._along(task, seed))
 
     def _along(self, task: str, seed: int) -> pd.DataFrame:
         items = self.items(task, seed)
@@ -112,8 +115,9 @@ class GatheredRuns:
         return self._read[key]
 
     def of_run(self, task: str, seed: int) -> dict[str, pd.DataFrame]:
-        """model -> rows, of one task and seed."""
-        return {name: self.rows_of(task, seed, name) for name in self.by_place[task, seed]}
+        """model -> rows, of one task and seed; the dense models trained shorter, which no table compares, left out."""
+        return {name: self.rows_of(task, seed, name) for name in self.by_place[task, seed]
+                if not names.parse(name).is_shorter}
 
     def by_run(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
         """(task, seed) -> model -> rows."""
@@ -178,7 +182,8 @@ class GatheredRuns:
         for task in self.run.tasks:
             paths = {seed: run.find("06_shortcut_samples", "risk.parquet")
                      for (of, seed), run in self.runs.items() if of == task}
-            risk = {seed: pd.read_parquet(path) for seed, path in paths.items() if path and seed in self.run.seeds}
+            known = {seed: pd.read_parquet(path) for seed, path in paths.items() if path and seed in self.run.seeds}
+            risk = {seed: table.drop(columns="rarity", errors="ignore") for seed, table in known.items()}
             runs = {seed: self.of_run(task, seed) for seed in paths if seed in risk or seed not in self.run.seeds}
             if risk and any(len(models) > 1 for models in runs.values()):
                 frames.append(forecast.aucs(runs, risk).assign(task=task))
@@ -192,7 +197,7 @@ class GatheredRuns:
         return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
     def number_of(self, task: str, seed: int, measure: str, model: str) -> float | None:
-        """A number of `contrasts.OF_TABLES` in its unit, from what the notebooks wrote; None where they did not."""
+        """A number of OF_TABLES in its unit, from what the notebooks wrote; None where they did not."""
         stage, name, column, wanted, scale = {
             "rank_agreement": ("06_shortcut_samples", "rivals.csv", "value",
                                {"score": "v_one_run", "on": "train", "measure": "rank"}, 1),
@@ -202,15 +207,24 @@ class GatheredRuns:
             "foretold": ("", "", "value", {"model": model, "predictor": "combined"}, 1),
         }[measure]
         if measure == "foretold":
-            table = self.foretold()
-            table = table[table["split"] != "test"] if len(table) else table
-        else:
-            table = self._once((stage, name), lambda: self.written(stage, name))
+            return self._foretold_beyond(task, seed, model)
+        table = self._once((stage, name), lambda: self.written(stage, name))
         wanted = {"task": task, "seed": seed} | wanted
         if not set(wanted) <= set(table):
             return None
         values = table.loc[(table[list(wanted)] == pd.Series(wanted)).all(axis=1), column].dropna()
-        return None if values.empty else float(values.mean()) * scale - (0.5 if measure == "foretold" else 0)
+        return None if values.empty else float(values.mean()) * scale
+
+    def _foretold_beyond(self, task: str, seed: int, model: str) -> float | None:
+        """AUC of a model's lost OOD rows by the combined predictors, less that of the other dense model's; None where
+        one of the two was not told."""
+        table = self.foretold()
+        if table.empty:
+            return None
+        here = table[(table["task"] == task) & (table["seed"] == seed) & (table["predictor"] == forecast.COMBINED)
+                     & (table["split"] != "test")].groupby("model")["value"].mean()
+        told = {model, names.OTHER_DENSE} <= set(here.dropna().index)
+        return float(here[model] - here[names.OTHER_DENSE]) if told else None
 
 
 def _logits(model: store.Model | ReferenceModel, items: pd.DataFrame) -> np.ndarray:

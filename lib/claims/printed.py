@@ -1,5 +1,6 @@
 """The papers' printed numbers, and what they say to a claim by its own measure."""
 
+import numpy as np
 import pandas as pd
 
 from lib.analysis import measures
@@ -25,7 +26,7 @@ def rows_of(table: str) -> pd.DataFrame:
 def number_of(claim, task: str) -> tuple[float, str, str] | None:
     """The paper's own number for a claim: the claim's measure and rule on the printed figures.
 
-    Returns (value, model, baseline) of the weakest contrast in the paper's tables, or None where they hold none.
+    Returns (value, models, baselines): the mean over the contrasts in the paper's tables, or None where they hold none.
     A micro-world task gets the number of the task it stands for. F_bias is taken as printed; scores and gaps are
     differences of printed accuracies, F_OOD weighted as in params/published/README.md.
     """
@@ -41,7 +42,10 @@ def number_of(claim, task: str) -> tuple[float, str, str] | None:
     values = _printed_values(claim, task, cells).dropna()
     contrasts = [(float(values[model] - values[baseline]), model, baseline)
                  for model, baseline in pairs(claim.models, claim.baselines, list(values.index))]
-    return min(contrasts, key=lambda row: strength(row[0], claim.direction)) if contrasts else None
+    if not contrasts:
+        return None
+    values, models, baselines = zip(*contrasts)
+    return float(np.mean(values)), ", ".join(dict.fromkeys(models)), ", ".join(dict.fromkeys(baselines))
 
 
 def _printed_values(claim, task: str, cells: pd.DataFrame) -> pd.Series:
@@ -55,9 +59,3 @@ def _printed_values(claim, task: str, cells: pd.DataFrame) -> pd.Series:
         return cells["accuracy", "test"] - ood
     return ood if claim.split == "ood" else cells["accuracy", "test"]
 
-
-def strength(value: float, direction: str) -> float:
-    """How well a value bears a direction out, to find the weakest of several; undefined is weakest."""
-    if pd.isna(value):
-        return float("-inf")
-    return {"below": -value, "same": -abs(value)}.get(direction, value)

@@ -5,6 +5,7 @@ import pandas as pd
 from lib.analysis import rmc
 from lib.analysis.tables import with_interval
 from lib.figures.report import say
+from lib.figures.theme import label_of
 from lib.tasks import microworld
 
 
@@ -118,3 +119,27 @@ def regret(regret: pd.DataFrame) -> str:
     lines = [f"- {row.task}, {row.base}, rule {row.rule}: {with_interval(row.value, row.low, row.high)} OOD points "
              f"lost to the oracle's alpha over {row.seeds} seed{'s' * (row.seeds > 1)}" for row in regret.itertuples()]
     return "\n".join(lines) or "This profile tries one alpha: nothing to choose."
+
+
+def answer(losses: pd.DataFrame, ledger: pd.DataFrame) -> str:
+    """The title's question in three sentences: what is lost, which rows, and whether that is compression.
+
+    losses: `Study.losses` of the models told of; ledger: `ledger.judged`.
+    """
+    lost = []
+    for task, of_task in losses.groupby("task", sort=False):
+        part, gate = of_task[of_task["learned"]], of_task["gate"].fillna("").iloc[0]
+        if part.empty or gate:
+            lost.append(f"nothing that can be told in {task} ({gate or 'no compressed model learned it'})")
+            continue
+        worst = part.loc[part["ood_loss"].idxmax()]
+        lost.append(f"{part['id_loss'].mean():.1f} points ID and {part['ood_loss'].mean():.1f} OOD in {task} (mean of "
+                    f"the {len(part)} of {len(of_task)} that learned it; {label_of(worst['model'])} most: "
+                    f"{worst['id_loss']:.1f} and {worst['ood_loss']:.1f})")
+    said = f"- **What is lost.** A compression costs {'; '.join(lost)}."
+    words = {claim: "; ".join(f"{row.task} *{row.word}*" for row in ledger[ledger["id"] == claim].itertuples())
+             for claim in ("T2", "T4", "T5")}
+    return said + (f"\n- **Which rows.** Those that the dense run learned last (`T2`: {words['T2']}); that this is "
+                   f"more than another dense model's losses show (`T4`): {words['T4']}."
+                   "\n- **Is it compression?** That nothing more is lost than by a dense model trained shorter, at the "
+                   f"same ID score (`T5`): {words['T5']}.")

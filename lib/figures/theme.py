@@ -40,7 +40,7 @@ LABELS = {
     "sym1": "FEVER-Sym1", "sym2": "FEVER-Sym2", "paws_qqp": "PAWS-QQP", "paws_wiki": "PAWS-Wiki",
 }  # fmt: skip
 ALPHA = re.compile(r"^rmc-(\d+)$")  # a loss with its setting
-VARIANTS = {"after": "after", "2x": "2x steps"}
+VARIANTS = {"after": "after", "qat": "after, as QAT8"}  # and -2x, -0.25x: so many steps
 MARKERS = {
     "truncated": "^", "truncated-alternate": "v", "scratch": "X", "heads": "s", "ffn": "D", "other": "P",
     "theseus": "<", "theseus-constant": ">",
@@ -153,7 +153,8 @@ def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -
 def parts_of(model: str) -> tuple[str, float | None, tuple[str, ...]]:
     """(family, level, steps) of a model name; steps: variant, loss, quantisation. A family unknown here is "other"."""
     structure, *steps = model.split(" + ")
-    parsed = re.fullmatch(r"([a-z]+)(?:-(\d+(?:\.\d+)?))?(-alternate|-constant)?(?:-(after|2x))?", structure)
+    parsed = re.fullmatch(r"([a-z]+)(?:-(\d+(?:\.\d+)?))?(-alternate|-constant)?(?:-(after|2x|qat|0\.\d+x))?",
+                          structure)
     family = parsed[1] + (parsed[3] or "") if parsed else structure
     if family not in LABELS:
         return "other", None, tuple(steps)
@@ -179,8 +180,8 @@ def label_of(model: str) -> str:
     name = LABELS.get(family, model.partition(" + ")[0])
     if level is not None:
         name += f" {level:g} %" if family in ("imp", "heads", "ffn") else f" {level:g}"
-    if steps and steps[0] in VARIANTS:
-        name, steps = f"{name}, {VARIANTS[steps[0]]}", steps[1:]
+    if steps and (steps[0] in VARIANTS or steps[0].endswith("x")):
+        name, steps = f"{name}, {VARIANTS.get(steps[0], f'{steps[0]} steps')}", steps[1:]
     return " + ".join([name, *(LABELS.get(step) or ALPHA.sub(_alpha, step) for step in steps)])
 
 

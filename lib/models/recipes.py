@@ -32,7 +32,7 @@ def follow(run, items: pd.DataFrame, name: str, finished: dict[str, store.Model]
         trained = {"epochs": epochs(run, name), **loss} if recipe.quantization == "qat8" else {}
         return make.model(run, items, name, make.Extras(start=parent, **trained))
     _check_made_here(name)
-    start = dense if recipe.family == "theseus" or recipe.variant == "after" else None
+    start = dense if recipe.family == "theseus" or recipe.variant in ("after", "qat") else None
     return make.model(run, items, name, replace(asked(run, name), start=start, **loss))
 
 
@@ -50,7 +50,9 @@ def epochs(run, name: str) -> float:
         return run.qat_epochs
     if recipe.family in ("heads", "ffn"):
         return run.recovery_epochs
-    return 2 * run.epochs if recipe.variant == "2x" else run.epochs
+    if recipe.variant == "qat":
+        return run.qat_epochs
+    return run.epochs * float(recipe.variant[:-1]) if recipe.variant.endswith("x") else run.epochs
 
 
 def predicts_train(name: str) -> bool:
@@ -91,6 +93,12 @@ def teacher(run, ood: Iterable[str]) -> make.Extras:
     """How notebook 02 makes the dense model. ood: the sets that make up its task's OOD score."""
     return make.Extras(checkpoints=tuple(run.checkpoints), checkpoint_splits=("train", "test", *ood),
                        predict_train=True)
+
+
+def shorter(run) -> list[str]:
+    """The dense models that notebook 02 trains for a share of the steps, each on a full schedule, fewest steps first:
+    the reference at a lower ID score. None for a seed that has a dense model alone."""
+    return [f"dense-{share:g}x" for share in sorted(run.shorter)] if run.seed in run.seeds else []
 
 
 def pruned(run, start: store.Model | None = None) -> dict[str, make.Extras]:

@@ -42,7 +42,9 @@ class Data(Run):
 
 class Teacher(Run):
     section = "teacher"
+    seeds: Seeds
     checkpoints: Levels
+    shorter: Levels
 
 
 class Distillation(Run):
@@ -73,10 +75,10 @@ class Pruning(Run):
     @of_names("controls")
     def _controls(name: str, recipe: names.Name) -> None:
         if not recipe.variant or recipe.loss != "vanilla" or recipe.quantization:
-            raise ValueError(f"'{name}': a control is a structure with one of -{', -'.join(names.VARIANTS)}, such as "
+            raise ValueError(f"'{name}': a control is a structure with -after or -2x, such as "
                              "imp-70-after")
-        if recipe.family not in ("dense", "imp", "truncated", "scratch") or \
-                recipe.variant == "after" and recipe.family not in ("dense", "imp"):
+        families = {"after": ("dense", "imp"), "2x": ("dense", "imp", "truncated", "scratch")}
+        if recipe.family not in families.get(recipe.variant, ()):
             raise ValueError(f"'{name}': controls are dense-after, imp-*-after, dense-2x, imp-*-2x, truncated-*-2x, "
                              "scratch-*-2x")
 
@@ -91,6 +93,8 @@ class Quantization(Run):
 
     @of_names("recipes")
     def _recipes(name: str, recipe: names.Name) -> None:
+        if recipe.is_shorter:
+            raise ValueError(f"'{name}' is made in 02_teacher: add its share to teacher.shorter")
         if recipe.family == "untrained" or name == "dense":
             raise ValueError(f"'{name}' is made in 02_teacher: name a compression of it, such as dense + ptq8")
         if recipe.loss not in ("vanilla", *names.STUDENT_LOSSES):

@@ -117,6 +117,7 @@ class Request:
 def of_teacher(run, place: Place) -> Iterator[Request]:
     yield Request("untrained", make.Extras(epochs=0.0), place.sizes)
     yield Request("dense", recipes.teacher(run, place.ood), place.sizes)
+    yield from _by_name(run, recipes.shorter(run), place)
 
 
 def of_pruning(run, place: Place) -> Iterator[Request]:

@@ -20,9 +20,9 @@ def accessible(html: str) -> str:
     for cell in page.tbody("td"):
         cell.string = _readable(cell.text)
         cell["class"] = ["sentence"] * (len(cell.text) >= 36)
-    if head[-1](CELLS)[-1].text == "verdict":
+    if head[-1](CELLS)[-1].text == "word":
         for row in [head[-1], *body]:
-            row(CELLS)[-1]["class"] = ["verdict"]
+            row(CELLS)[-1]["class"] = ["word"]
     if names := _names(head, body):
         for cell in [head[0].th, *(row.th for row in body)]:
             cell.decompose()

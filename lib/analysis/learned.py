@@ -1,0 +1,67 @@
+"""Last learned, first lost: when the dense run learned a row, and which rows another model then loses.
+
+`learned_at` of a row is the share of the dense run's steps done at the first of its checkpoints from which the row
+stays right to the end of the run. Asked only of rows that the dense model ends up getting right: those that a
+compressed model of the same seed gets wrong are lost. The null is what a dense model of another seed loses.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+FEWEST = 10  # lost, or kept, rows below which an AUC is not told
+
+
+def learned_at(along: pd.DataFrame) -> pd.Series:
+    """Share of the steps in (0, 1] by guid; NaN where the run ends wrong. along: `measures.rows` with a column step."""
+    right = along.pivot(index="guid", columns="step", values="correct").sort_index(axis="columns")
+    stays = np.minimum.accumulate(right.to_numpy(bool)[:, ::-1], axis=1)[:, ::-1]
+    steps = right.columns.to_numpy(float)
+    return pd.Series(np.where(stays[:, -1], steps[stays.argmax(axis=1)] / steps[-1], np.nan), index=right.index)
+
+
+def lost_of(at: pd.Series, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the rows the dense model gets right at its end [rows], and which of those a model loses [of them]."""
+    known = at.reindex(rows["guid"]).notna().to_numpy()
+    return known, ~rows["correct"].to_numpy(bool)[known]
+
+
+def auc(at: pd.Series, rows: pd.DataFrame) -> float:
+    """The share of pairs of a lost and a kept row in which the lost one was learned later (ties count half); NaN below
+    FEWEST of either. rows: guid and correct of the model that may have lost them."""
+    known, lost = lost_of(at, rows)
+    if min(lost.sum(), (~lost).sum()) < FEWEST:
+        return np.nan
+    ranks = rankdata(at.reindex(rows["guid"]).to_numpy()[known])
+    return float((ranks[lost].mean() - (lost.sum() + 1) / 2) / (~lost).sum())
+
+
+def alike(at: pd.Series, rows: pd.DataFrame, others: pd.DataFrame) -> float:
+    """Phi of the rows that two models lose; NaN where one of them loses, or keeps, fewer than FEWEST."""
+    both = [lost_of(at, one)[1] for one in (rows, others)]
+    if any(min(lost.sum(), (~lost).sum()) < FEWEST for lost in both):
+        return np.nan
+    return float(np.corrcoef(*both)[0, 1])
+
+
+def partial(at: pd.Series, rows: pd.DataFrame, by: np.ndarray) -> float:
+    """Partial rank correlation of being lost with `by` [rows], the time of learning held; rows without `by` left
+    out."""
+    known, lost = lost_of(at, rows)
+    when, by = at.reindex(rows["guid"]).to_numpy()[known], by[known]
+    there = ~np.isnan(by)
+    if min(lost[there].sum(), (~lost[there]).sum()) < FEWEST:
+        return np.nan
+    r = np.corrcoef([rankdata(x[there]) for x in (lost, by, when)])
+    bottom = np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
+    return float((r[0, 1] - r[0, 2] * r[1, 2]) / bottom) if bottom > 0 else np.nan
+
+
+def lost_by_time(at: pd.Series, rows: pd.DataFrame, other: pd.DataFrame | None) -> pd.DataFrame:
+    """What is lost of the rows that were learned at each time: learned_at | n | lost | null | excess (shares; null:
+    what `other`, the rows of another dense model, loses, missing without one). rows, other: guid and correct."""
+    null = np.nan if other is None else ~other.set_index("guid")["correct"].reindex(rows["guid"]).to_numpy(bool)
+    frame = pd.DataFrame({"learned_at": at.reindex(rows["guid"]).to_numpy(), "null": null,
+                          "lost": ~rows["correct"].to_numpy(bool)}).dropna(subset="learned_at")
+    table = frame.groupby("learned_at").agg(n=("lost", "size"), lost=("lost", "mean"), null=("null", "mean"))
+    return table.assign(excess=table["lost"] - table["null"]).reset_index()

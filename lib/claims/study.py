@@ -1,0 +1,163 @@
+"""A study's numbers for its claims: every contrast on every seed, the groups of its rows, its gates."""
+
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+import pandas as pd
+
+from lib import names
+from lib.analysis import learned, tables
+from lib.claims import contrasts, gates, rule
+from lib.claims.contrasts import Number, Place
+from lib.claims.evidence import GatheredRuns
+from lib.tasks import registry
+
+
+@dataclass
+class Study:
+    """What the ledger asks of gathered runs; each contrast is computed once."""
+
+    runs: GatheredRuns
+    _numbers: dict = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(task for task, _ in self.runs.by_place))
+
+    def seeds(self, task: str) -> list[int]:
+        """The seeds that ran every notebook."""
+        return sorted(seed for of, seed in self.runs.by_place if of == task and seed in self.runs.run.seeds)
+
+    def models(self, task: str) -> list[str]:
+        """The models of those seeds."""
+        return list(dict.fromkeys(name for seed in self.seeds(task) for name in self.runs.by_place[task, seed]))
+
+    def _having(self, task: str, model: str) -> list[int]:
+        return [seed for seed in self.seeds(task) if model in self.runs.by_place[task, seed]]
+
+    def numbers(self, measure: str, split: str, models: list[str], baselines: list[str],
+                task: str) -> tuple[list[int], dict[tuple[str, str], dict[int, Number]]]:
+        """The seeds that have such a number, and of each pair that all of them have its number on each."""
+        half = self._half(task)
+        named = {seed: contrasts.pairs(models, baselines, self._known(task, seed), half) for seed in self.seeds(task)}
+        every: dict[tuple[str, str], dict[int, Number]] = {}
+        for seed, pairs in named.items():
+            for pair in pairs:
+                if (number := self._number(measure, split, task, seed, *pair)) is not None:
+                    every.setdefault(pair, {})[seed] = number
+        seeds = sorted(set().union(*every.values()))
+        return seeds, {pair: of_seed for pair, of_seed in every.items() if set(of_seed) == set(seeds)}
+
+    def _known(self, task: str, seed: int) -> list[str]:
+        other = [names.OTHER_DENSE] if self.runs.other_seed(task, seed) is not None else []
+        return [*self.runs.by_place[task, seed], *other]
+
+    def _half(self, task: str) -> int | None:
+        """Half the number of the dense model's layers: the truncated or replaced model that has half of its weights."""
+        for models in (models for (of, _), models in self.runs.by_place.items() if of == task):
+            weights = {name: model.record.get("encoder_parameters", 0) for name, model in models.items()}
+            for name, number in weights.items():
+                if number and name.startswith(("truncated-", "theseus-")) and 2 * number == weights.get("dense"):
+                    return int(name.split(" ")[0].split("-")[1])
+        return None
+
+    def _number(self, measure: str, split: str, task: str, seed: int, model: str, baseline: str) -> Number | None:
+        key = measure, split, task, seed, model, baseline
+        if key not in self._numbers:
+            self._numbers[key] = contrasts.number(measure, split, self._place(task, seed), model, baseline)
+        return self._numbers[key]
+
+    def _place(self, task: str, seed: int) -> Place:
+        rows, other = partial(self.runs.rows_of, task, seed), self.runs.other_seed(task, seed)
+        return Place(registry.get(task), rows, self.runs.by_place[task, seed].__contains__,
+                     lambda: None if other is None else rows(names.OTHER_DENSE), lambda: self.runs.along(task, seed),
+                     lambda: self._rarity(task, seed),
+                     lambda measure, model: self.runs.number_of(task, seed, measure, model))
+
+    def _rarity(self, task: str, seed: int) -> pd.Series:
+        """Minus log of 1 + the train rows of each subcase on which the shortcut fails; empty where that is not
+        known."""
+        counts = tables.train_counts(self.runs.train(task, seed))
+        return -np.log1p(pd.Series(counts, dtype=float))
+
+    def rows(self, task: str) -> pd.DataFrame:
+        """Split and group of each evaluation row; group: a number for the rows of one template, or that share a claim
+        or premise, and one of its own for every other row."""
+        items = self.runs.items(task, self.seeds(task)[0])
+        name = items["group"].fillna("").astype(str)
+        return pd.DataFrame({"split": items["split"].astype(str),
+                             "group": pd.factorize(name.where(name != "", "row " + items["guid"].astype(str)))[0]})
+
+    @cached_property
+    def gates(self) -> pd.DataFrame:
+        """`gates.skill` of the dense models of all seeds and `gates.floor` of every model of the full ones, task by
+        task."""
+        parts = []
+        for task in self.tasks:
+            of = registry.get(task)
+            dense = {seed: self.runs.rows_of(task, seed, "dense") for seed in self.runs.dense_seeds(task)}
+            models = {name: {seed: self.runs.rows_of(task, seed, name) for seed in self._having(task, name)}
+                      for name in self.models(task)}
+            parts += [gates.skill(of, dense), gates.floor(of, models)]
+        return pd.concat(parts, ignore_index=True)
+
+    def keeps_score(self, task: str, model: str) -> bool:
+        """`rule.keeps_score` of a model on test, over the seeds that have it."""
+        seeds = self._having(task, model)
+        scores = [[self._on_test(task, seed, name) for seed in seeds] for name in (model, "dense")]
+        return rule.keeps_score(*map(np.array, scores))
+
+    def is_bounded(self, task: str, d: float) -> bool:
+        """`rule.is_bounded` by the dense models' error on test, in points."""
+        errors = [100 * (1 - self._on_test(task, seed, "dense")) for seed in self.seeds(task)]
+        return rule.is_bounded(np.array(errors), d)
+
+    def losses(self) -> pd.DataFrame:
+        """What each model loses beside the dense one of its seed, in points: task | gate (the word of the task's skill
+        gate) | model | id_loss and ood_loss, each with _low and _high (t interval over the seeds; NaN with one) |
+        seeds | learned: whether it passed that gate."""
+        result, table = [], self.gates.set_index(["gate", "task", "of"])
+        for task in self.tasks:
+            for model in [name for name in self.models(task) if name != "dense"]:
+                has = self._having(task, model)
+                row = {"task": task, "gate": table.loc[("skill", task, "ood"), "word"], "model": model}
+                for name, split in (("id_loss", "test"), ("ood_loss", "ood")):
+                    values = np.array([-self._number("score", split, task, seed, model, "dense").value for seed in has])
+                    mean, low, high = map(float, rule.over_seeds(values))
+                    row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+                result.append(row | {"seeds": len(has), "learned": bool(table.loc[("floor", task, model), "passed"])})
+        return pd.DataFrame(result)
+
+    def lost_by_time(self, models: list[str]) -> pd.DataFrame:
+        """What is lost of the rows that the dense run learned at each time, the mean over these models: task | split |
+        learned_at (share of its steps) | measure (lost, null: what another dense model loses, excess) | value | low |
+        high (t interval over the seeds) | seeds. Shares; models that did not learn their task are left out, and times
+        at which some seed learned no row."""
+        low = self.gates[(self.gates["gate"] == "floor") & ~self.gates["passed"]]
+        result = []
+        for task in self.tasks:
+            of = registry.get(task)
+            told = set(models) & set(self.models(task)) - set(low.loc[low["task"] == task, "of"])
+            for seed in self.seeds(task):
+                place = self._place(task, seed)
+                at, other = learned.learned_at(place.along()), place.other()
+                for name, splits in (("test", ["test"]), ("ood", tables.ood_splits(of))):
+                    for model in sorted(told & set(self.runs.by_place[task, seed])):
+                        rows = place.rows(model)
+                        rows = rows[rows["split"].isin(splits)]
+                        table = learned.lost_by_time(at, rows, other)
+                        result.append(table.assign(task=task, seed=seed, split=name, model=model))
+        keys = ["task", "split", "learned_at", "measure"]
+        if not result:
+            return tables.over_seeds(pd.DataFrame(), keys)
+        long = pd.concat(result).melt(["task", "seed", "split", "model", "learned_at"], ["lost", "null", "excess"],
+                                      var_name="measure")
+        long["learned_at"] = long["learned_at"].round(3)
+        of_seed = long.groupby(["task", "seed", *keys[1:]], sort=False)["value"].mean().reset_index()
+        found = tables.over_seeds(of_seed, keys)
+        return found[found["seeds"] == found.groupby("task")["seeds"].transform("max")].reset_index(drop=True)
+
+    def _on_test(self, task: str, seed: int, model: str) -> float:
+        rows = self.runs.rows_of(task, seed, model)
+        return float(rows.loc[rows["split"] == "test", "correct"].mean())

@@ -1,0 +1,80 @@
+"""What a reading found, in words: measures by name, the number with its interval, what was left out and why."""
+
+import numpy as np
+
+from lib.claims import rule
+from lib.claims.contrasts import OF_TABLES, UNITS
+from lib.claims.declared import Claim
+from lib.claims.reading import Reading, borne_out
+
+WORDS = {  # what a finding calls a measure; the split goes in front
+    "score": "score", "gap": "gap between ID and OOD", "f_bias": "relative bias",
+    "skill_kept": "share of the dense OOD skill kept",
+    "easy_hard": "gap between easy and hard rows", "overconfidence": "over-confidence on easy rows",
+    "matched": "OOD score beside shorter dense runs of the same ID score",
+    "matched_fails": "score where the shortcut fails, beside shorter dense runs of the same ID score",
+    "matched_rest": "score on the other OOD rows, beside shorter dense runs of the same ID score",
+    "label_loyalty": "label loyalty", "probability_loyalty": "probability loyalty",
+    "hidden_flips": "answers changed beyond what the score tells and what another dense model changes",
+    "learned_late": "AUC above a coin's of when the dense run learned what is lost",
+    "learned_excess": "that AUC beyond the one of what another dense model loses",
+    "lost_alike": "agreement on what is lost beyond the one with another dense model",
+    "rarity_beyond": "rank correlation of being lost with rarity, the time of learning held",
+    "depth_beyond": "rank correlation of being lost with depth, the time of learning held",
+    "after_attack": "accuracy after the attack",
+    "agreement": "agreement with the easy-hard split beyond the larger class",
+    "auc": "AUC above a coin's", "rank_agreement": "rank agreement less what is asked",
+    "alpha_regret": "OOD score beside the oracle's alpha",
+    "bias_slope": "gap beyond dense for ten points of shortcut rate",
+    "foretold": "AUC beyond the one for another dense model",
+}
+SPLITS = {"test": "ID", "ood": "OOD", "": ""}
+
+
+def interval(claim: Claim, low: float, high: float) -> str:
+    """`[low, high]`, with a digit for points and three for all else; "" where it is not known."""
+    digits = 1 if UNITS[claim.measure] == "points" else 3
+    return f"[{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite([low, high]).all() else ""
+
+
+def number(claim: Claim, mean: float, low: float, high: float) -> str:
+    """A value with its unit and interval."""
+    told = f"{mean:+.1f} points" if UNITS[claim.measure] == "points" else f"{mean:+.3f}"
+    return f"{told} {interval(claim, low, high)}".strip()
+
+
+def finding(reading: Reading, mean: float, low: float, high: float, undefined: str, sd: float) -> str:
+    """What the ledger says beside a word: models and baselines, the number, what is borne out, what left out."""
+    claim, k = reading.claim, len(reading.seeds)
+    models, baselines = (list(dict.fromkeys(pair[side] for pair in reading.pairs if pair[side])) for side in (0, 1))
+    told = ", ".join(models) if len(models) < 4 else f"mean of {len(reading.pairs)} pairs"
+    against = f" against {', '.join(baselines)}" if 0 < len(baselines) < 3 else ""
+    what = f"{SPLITS[claim.split]} {WORDS[claim.measure]}".strip()
+    value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
+    said = f"{told}{against}, {what} {value} over {k} seed{'s' * (k > 1)}"
+    if len(reading.pairs) > 1 and k >= rule.SEEDS:
+        said += f"; {borne_out(reading)} of {len(reading.pairs)} bear it out one by one"
+    if sd == 0:
+        said += f"; {k} of {k} seeds alike, which proves a share of {rule.all_of(k):.0%} or more"
+    return said + (f"; left out: {left(reading)}" if reading.left_out else "")
+
+
+def left(reading: Reading) -> str:
+    """The models that were left out, by reason."""
+    models: dict[str, list[str]] = {}
+    for (model, _), reason in reading.left_out.items():
+        models.setdefault(reason, []).append(model)
+    return "; ".join(f"{', '.join(dict.fromkeys(names))} ({reason})" for reason, names in models.items())
+
+
+def lacking(claim: Claim, task: str) -> str:
+    """What a profile has not, in words."""
+    if not task:
+        return f"there is none of its tasks ({', '.join(claim.tasks)})"
+    models = " or ".join(claim.models)
+    if claim.measure in OF_TABLES:
+        return f"there is no {claim.measure} of {models}"
+    if claim.measure.startswith("matched"):
+        return "there are no shorter dense runs on full schedules (teacher.shorter)"
+    beside = " or ".join(claim.baselines).replace("{base}", "the same compression")
+    return f"there is no {models} beside {beside}" if beside else f"there is no {models}"

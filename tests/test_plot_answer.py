@@ -1,0 +1,77 @@
+"""The answer as figures: what is shown, what is hollow, which colour a word has."""
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from lib.claims import gates, ledger, rule
+from lib.errors import StudyError
+from lib.figures import plot_answer, sentences
+
+MODELS = ["imp-20", "imp-85", "truncated-3", "truncated-3 + distil", "dense + ptq8", "dense-0.25x", "scratch-3", "imp-70-2x"]
+
+
+def losses(models=MODELS, task="micro_nli", gate="", learned=True):
+    n = np.arange(len(models), dtype=float)
+    return pd.DataFrame({"task": task, "gate": gate, "model": models, "id_loss": n, "id_loss_low": n - 1, "id_loss_high": n + 1,
+                         "ood_loss": 2 * n, "ood_loss_low": n, "ood_loss_high": 3 * n, "seeds": 5, "learned": learned})
+
+
+def test_a_plain_compression_is_one_step_and_no_control():
+    assert plot_answer.plain(["dense", *MODELS]) == ["imp-20", "imp-85", "truncated-3", "dense + ptq8"]
+    assert plot_answer.plain(["imp-70 + ptq8", "theseus-3-constant", "truncated-3-alternate", "dense-2x", "dense-qat"]) == []
+
+
+def test_the_answer_has_a_panel_a_task_and_says_where_nothing_was_to_lose():
+    table = pd.concat([losses(), losses(task="mnli", gate="no skill to lose (indication)")])
+    fig = plot_answer.answer(table)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["micro_nli", "mnli\nno skill to lose"]
+    assert any("fewer steps" in text.get_text() for text in fig.texts)
+    without = plot_answer.answer(losses(["imp-20"]))
+    assert not any("fewer steps" in text.get_text() for text in without.texts)
+
+
+def test_a_model_that_did_not_learn_is_hollow():
+    table = losses(["imp-20", "imp-85"]).assign(learned=[True, False])
+    faces = [to_hex(line.get_markerfacecolor()) for line in plot_answer.answer(table).axes[0].lines if line.get_markersize() == 6]
+    assert faces[0] != "#ffffff" and faces[1] == "#ffffff"
+
+
+def test_more_models_than_fit_are_left_to_the_table():
+    fig = plot_answer.answer(losses([f"imp-{n}" for n in range(10, 30)]))
+    assert any("8 more models" in text.get_text() for text in fig.texts) and len(fig.legends[0].get_texts()) == plot_answer.MOST
+    with pytest.raises(StudyError, match="no row"):
+        plot_answer.answer(losses(["scratch-3"]))
+
+
+def test_every_word_that_a_ledger_can_hold_has_a_kind():
+    gated = [gates.NO_SKILL, gates.NOT_LEARNED, gates.CEILING, gates.NOT_KEPT, f"{gates.NO_SKILL} ({rule.INDICATION})"]
+    assert {plot_answer.kind_of(word) for word in gated} == {"a gate says no"}
+    every = {rule.word(low, high, direction, 2.0, k) for direction in rule.DIRECTIONS for k in (1, 5)
+             for low in (np.nan, -5, -1, 0.5, 2.5) for high in (-3, -0.5, 1, 5) if np.isnan(low) or low < high}
+    assert {"holds", "reversed", "fails", "undefined"} <= every
+    assert "a gate says no" not in {plot_answer.kind_of(word) for word in every}
+    assert plot_answer.kind_of(ledger.NOT_MEASURED) == "not measured"
+
+
+def test_the_ledgers_picture_has_a_field_for_each_claim_and_task_and_frames_the_gates():
+    table = pd.DataFrame({"id": ["A1", "A1", "A2", "T1"], "task": ["mnli", "fever", "mnli", "mnli"],
+                          "word": ["holds", "no skill to lose", "open", "not measured"]})
+    fields = [patch for ax in plot_answer.words_by_task(table).axes for patch in ax.patches]
+    assert len(fields) == 4 and [patch.get_linewidth() > 1 for patch in fields] == [False, True, False, False]
+
+
+def test_what_is_lost_by_time_has_its_null_beside_it():
+    rows = [("micro_nli", split, at, measure, value, value - 0.05, value + 0.05, 5) for split in ("test", "ood")
+            for at in (0.25, 1.0) for measure, value in (("lost", at / 2), ("null", at / 4), ("excess", at / 4))]
+    table = pd.DataFrame(rows, columns=["task", "split", "learned_at", "measure", "value", "low", "high", "seeds"])
+    ax = plot_answer.lost_by_time(table).axes[0]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[12.5, 50.0]] * 2 + [[6.25, 25.0]] * 2
+
+
+def test_the_answer_says_where_nothing_can_be_told():
+    words = pd.DataFrame({"id": ["T2", "T4", "T5"], "task": "mnli", "word": ["holds", "open", "not measured"]})
+    said = sentences.answer(losses(["imp-20"], task="mnli", gate=gates.NO_SKILL), words)
+    assert "nothing that can be told in mnli (no skill to lose)" in said
+    said = sentences.answer(losses(["imp-20"], task="mnli", learned=False), words)
+    assert "no compressed model learned it" in said and "`T4`): mnli *open*" in said
