@@ -12,7 +12,7 @@ import yaml
 
 from lib.errors import StudyError
 from lib.params import notebook
-from lib.params.profile import IDENTITY, load_profile
+from lib.params.profile import IDENTITY, PARTS, load_profile
 from lib.params.schema import Grid, Run, task_folder
 from lib.params.sections import RUNS
 from lib.params.stages import CHAIN, MODEL_STAGES, STAGES
@@ -296,6 +296,17 @@ def test_the_command_line_prints_a_notebooks_parameters():
 
 NOTEBOOKS = [(section, ROOT / "notebooks" / f"{stage}.ipynb") for section, stage in STAGES.items()
              if (ROOT / "notebooks" / f"{stage}.ipynb").exists()]
+
+
+@pytest.mark.parametrize("section, path", NOTEBOOKS)
+def test_nothing_imported_before_the_parameters_hides_an_injected_section(section, path):
+    """papermill hands a whole profile over as variables called like its sections: `doses`, `mitigation`, ..."""
+    sources = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    before = "\n".join(sources[:next(n for n, s in enumerate(sources) if "notebook.parameters(" in s) + 1])
+    tree = ast.parse(before[:before.index("notebook.parameters(")].rpartition("\n")[0])
+    names = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))
+             for alias in node.names}
+    assert not names & set(PARTS)
 
 
 @pytest.mark.parametrize("section, path", NOTEBOOKS, ids=[path.stem for _, path in NOTEBOOKS])
