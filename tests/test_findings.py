@@ -101,7 +101,8 @@ def test_the_answer_is_three_sentences_from_losses_and_ledger(reference):
     pd.DataFrame({"task": "micro_nli", "gate": "", "model": ["imp-70", "imp-70 + rmc", "truncated-3"], "id_loss": [2.0, 9.0, 0.5],
                   "ood_loss": [8.0, 9.0, 30.0], "learned": [True, True, False]}).to_csv(
         reference / "micro" / "09_claims" / "losses.csv", index=False)
-    change(reference, "O4,micro_nli,RMC wins.,holds", "T2,micro_nli,Late is lost.,holds")
+    with open(reference / "micro" / "09_claims" / "ledger.csv", "a") as ledger:
+        ledger.write("T2,micro_nli,Late is lost.,holds,\nT4,micro_nli,More so.,open,\nT5,micro_nli,No more.,not measured,\n")
     made = statement("micro answer", reference)
     assert made.count("\n") == 2 and "`T2`: micro_nli *holds*" in made
     assert "2.0 points ID and 8.0 OOD in micro_nli (mean of the 1 of 2 that learned it; IMP 70 % most: 2.0 and 8.0)" in made

@@ -201,7 +201,7 @@ def shorter(seed, gap=0.0):
 
 
 def test_a_match_reads_annealed_short_runs_and_never_a_checkpoint():
-    asked = claim("matched", "", direction="same")
+    asked = claim("matched", "", direction="not_below")
     found = entry(asked, study({k: shorter(k) for k in SEEDS}))
     assert found["ours"] == pytest.approx(-0.5) and found["word"] == "holds"  # at 90 % ID the short runs have 75 % OOD
     worse = entry(asked, study({k: shorter(k, gap=0.1) for k in SEEDS}))
@@ -214,6 +214,13 @@ def test_a_match_reads_annealed_short_runs_and_never_a_checkpoint():
 def test_a_match_beyond_the_short_runs_is_flagged_and_open():
     far = {k: shorter(k) | {"imp-70": compressed(0.5 + k / 400, 0.7, 0.7)} for k in SEEDS}
     assert entry(claim("matched", "", direction="same"), study(far))["word"] == "open"
+
+
+def test_a_flag_says_so_takes_no_indication_away_and_is_not_pooled():
+    far = {k: shorter(k) | {"imp-70": compressed(0.5 + k / 400, 0.7, 0.7)} for k in SEEDS}
+    found = entry(claim("matched", "", direction="not_below"), study(far))
+    assert found["word"] == "open" and "beyond the shorter dense runs" in found["finding"]
+    assert entry(claim("matched", "", direction="not_below"), study({0: far[0]}))["word"] == "indication"
 
 
 def ordered(learned_late: bool, k: int):
@@ -237,6 +244,72 @@ def test_last_learned_first_lost_needs_late_rows_and_more_than_its_null():
         assert entry(beyond, of)["ours"] == pytest.approx(0.0), "another dense model loses the very same"
         other = study(models, along={k: made[k][0] for k in SEEDS}, alone={k + 5: ordered(not late, k)[1] for k in SEEDS})
         assert entry(beyond, other)["word"] == ("holds" if late else "reversed")
+
+
+def test_under_a_gate_and_without_a_denominator_no_pair_gets_a_word_or_a_p():
+    nothing = {k: {"dense": dense(0, ood=0.51 + k / 400), "imp-70": compressed(0.3 + k / 300), "imp-85": compressed(0.2 + k / 300)}
+               for k in SEEDS}
+    of = study(nothing)
+    found, beneath = entry(claim(), of), ledger.by_pair([claim()], of)
+    assert found["word"] == gates.NO_SKILL and found["borne_out"] == 0 and np.isnan(found["p"])
+    assert set(beneath["word"]) == {""} and beneath["p"].isna().all()
+    below = {k: {"dense": dense(0, ood=0.45 + k / 500), "imp-70": compressed(0.40 + k / 300)} for k in SEEDS}
+    beneath = ledger.by_pair([claim("skill_kept", "", direction="below", d=0.1)], study(below))
+    assert set(beneath["word"]) == {""} and beneath["p"].isna().all()
+
+
+def test_a_pair_that_is_not_known_does_not_undo_the_others():
+    made = {k: ordered(True, k) for k in SEEDS}
+    kept = rows({"dev": 0.95, "test": 0.95, "ood": 0.9})
+    models = {k: {"dense": dense(0), "imp-70": made[k][1], "imp-20": kept} for k in SEEDS}
+    of = study(models, along={k: made[k][0] for k in SEEDS})
+    found = entry(claim("learned_late", "ood", direction="above", d=0.1), of)
+    assert found["word"] == "holds" and found["models"] == 1 and "imp-20 (too few rows are lost, or kept)" in found["finding"]
+
+
+def test_seeds_that_are_all_alike_have_no_p():
+    models = {k: {"dense": dense(), "imp-70": compressed(0.7)} for k in SEEDS}
+    found = entry(claim(), study(models))
+    assert found["word"] == "open" and np.isnan(found["p"]) and np.isnan(found["needs"])
+
+
+def test_an_attack_is_judged_by_the_right_answers_that_it_turns():
+    """Both models keep 60 of 100 attacked rows; one had 100 right before, the other 60: nothing of it was turned."""
+    def attacked(right, after):
+        test = np.arange(400)
+        left = np.full(1000, np.nan, dtype=object)
+        left[200:300] = test[:100] < after
+        return rows({"dev": 0.95, "test": 0, "ood": 0.9}, after_attack=left, correct=np.concatenate(
+            [np.arange(200) < 190, (test < right) | (test >= 100), np.arange(400) < 360]))
+    models = {k: {"dense": attacked(100, 60 + k), "imp-70": attacked(60, 60)} for k in SEEDS}
+    found = entry(claim("attack_success", "", direction="above"), study(models))
+    assert found["ours"] == pytest.approx(-38.0) and found["word"] == "reversed"
+    assert entry(claim("after_attack", "", direction="below"), study(models))["ours"] == pytest.approx(-2.0)
+
+
+def test_the_ends_of_a_mean_are_named():
+    models = {k: {"dense": dense(k), "imp-20": compressed(0.92 + k / 200), "imp-85": compressed(0.6)} for k in SEEDS}
+    assert "(imp-85) to +2.0 (imp-20)" in entry(claim(), study(models))["finding"]
+
+
+def test_the_power_table_promises_what_the_rule_then_does():
+    same = claim("score", "test", direction="same", d=1.0)
+    k = rule.seeds_needed(1.2, 1.0, "same")
+    draws = np.random.default_rng(2).normal(0, 1.2, (20000, k))
+    _, low, high = rule.over_seeds(draws)
+    assert ((low > -1.0) & (high < 1.0)).mean() == pytest.approx(0.8, abs=0.06)
+    of = study({k: {"dense": dense(k), "imp-70": compressed(0.9 - k / 20)} for k in SEEDS},
+               tables={(k, "rank_agreement", "imp-70"): 0.7 + k / 20 for k in SEEDS})
+    passes = claim("rank_agreement", "", baselines=(), direction="above", d=0.0, threshold=0.8)
+    asked = [claim(d=2.0), passes.model_copy(update={"id": "C8"}), same.model_copy(update={"id": "A2"})]
+    table = ledger.power(ledger.judged(asked, of), asked).set_index("id")
+    assert table.loc["C8", "needs"] == "" and table.loc["A1", "needs"] == ledger.UNDECIDABLE
+
+
+def test_a_study_of_dense_models_alone_has_no_losses():
+    of = study({0: {"dense": dense(), "dense-2x": dense()}}).losses()
+    assert list(of["model"]) == ["dense-2x"]
+    assert study({0: {"dense": dense()}}).losses().empty
 
 
 # ---------------------------------------------------------------- the whole path, calibrated

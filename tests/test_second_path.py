@@ -56,10 +56,11 @@ def hidden(table, other, model):
     return 100 * (((part[model] != part["dense"]).mean() - lost) - ((part["answer"] != part["dense"]).mean() - lost_other))
 
 
-def attacked(seed, model):
+def attacked(seed, rows, model):
     table = pd.read_parquet(TASK / f"seed{seed}" / "08_loyalty_and_attacks" / "attacks.parquet")
-    part = table[table["model"] == model]
-    return 100 * (part["correct"] & ~part["success"]).mean()
+    part = table[table["model"] == model].merge(rows[["guid", "label", model]], on=["guid", "label"])
+    was_right = part[part[model] == part["label"]]
+    return 100 * (1 - (was_right["correct"] & ~was_right["success"]).mean())
 
 
 def late(seed, table, models):
@@ -99,7 +100,7 @@ def value(claim, seed, tables):
         "A7": lambda: beside(["imp-70"], "dense", "test") - beside(["imp-70"], "dense", "ood"),
         "P1": lambda: same(table, table, "dense + ptq8", "ood") - same(other, table, "dense", "ood"),
         "P2": lambda: np.mean([same(table, table, name, "ood") for name in REMOVED]) - same(other, table, "dense", "ood"),
-        "P3": lambda: np.mean([attacked(seed, name) - attacked(seed, "dense") for name in REMOVED]),
+        "P3": lambda: np.mean([attacked(seed, table, name) - attacked(seed, table, "dense") for name in REMOVED]),
         "B5": lambda: np.mean([hidden(table, other, name) for name in keep_their_score(tables)]),
         "C6": lambda: beside(["truncated-3-2x", "imp-70-2x"], "dense-2x", "ood"),
         "T2": lambda: late(seed, table, [*REMOVED, "ffn-50"]),
@@ -110,7 +111,7 @@ def value(claim, seed, tables):
 def test_a_second_path_finds_the_same_number_and_interval(claim, tables, ledger):
     values = np.array([value(claim, seed, tables) for seed in SEEDS])
     line = ledger.loc[claim]
-    assert values.mean() == pytest.approx(float(line["ours"]), abs=1e-6)
+    assert values.mean() == pytest.approx(float(line["ours"]), rel=1e-5, abs=1e-6)
     low, high = stats.ttest_1samp(values, 0).confidence_interval()
     digits = 3 if claim == "T2" else 1
     assert line["interval"] == f"[{low:.{digits}f}, {high:.{digits}f}]"

@@ -19,7 +19,9 @@ loyalty and changed answers pool the OOD rows. A number that is linear in the ro
   learned_excess: that AUC less the one for the rows that the other dense model of the pair loses. lost_alike: phi of
   the rows that the model and those that the baseline loses, less phi of the model's and the other dense model's.
   rarity_beyond, depth_beyond: partial rank correlation of being lost with the rarity in train (the depth) of the OOD
-  row's subcase, the time of learning held. All of the rows that the dense model gets right.
+  row's subcase, the time of learning held, less the same of what the other dense model of the pair loses. All of the
+  rows that the dense model gets right.
+- attack_success: share of the attacked rows of test, right before, that are wrong after word substitution; in points.
 - after_attack: accuracy on the attacked rows of test after word substitution, each model under its own attack; in
   points.
 - agreement: on dev, rows split by the variance of their loss over the models against easy and hard, minus the share of
@@ -51,8 +53,8 @@ UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "s
          "overconfidence": "points", "matched": "points", "matched_fails": "points", "matched_rest": "points",
          "label_loyalty": "points", "probability_loyalty": "points", "hidden_flips": "points", "learned_late": "AUC",
          "learned_excess": "AUC", "lost_alike": "phi", "rarity_beyond": "rho", "depth_beyond": "rho",
-         "after_attack": "points", "agreement": "points", "auc": "AUC", "rank_agreement": "rho",
-         "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
+         "attack_success": "points", "after_attack": "points", "agreement": "points", "auc": "AUC",
+         "rank_agreement": "rho", "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
 OF_ROWS = ("agreement", "auc")
 OF_TABLES = ("rank_agreement", "alpha_regret", "bias_slope", "foretold")
 ALONE = (*OF_ROWS, *OF_TABLES)  # of one model or several, without a baseline
@@ -147,6 +149,8 @@ def number(measure: str, split: str, place: Place, model: str, baseline: str) ->
         weights = split_weights(dense, split, place.task)
         own, null = (_hidden(rows, dense, weights) for rows in (a, other))
         return Number((own - null).sum(), own - null)
+    if measure == "attack_success":
+        return _attacked(a, b)
     if measure in ("f_bias", "skill_kept"):
         return _ratio(measure, place.task, a, b, dense)
     return _linear(measure, split, place.task, a, b)
@@ -219,6 +223,16 @@ def _hidden(rows: pd.DataFrame, dense: pd.DataFrame, weights: np.ndarray) -> np.
     return 100 * weights * (changed - np.sign((weights * lost).sum()) * lost)
 
 
+def _attacked(a: pd.DataFrame, b: pd.DataFrame) -> Number:
+    """Attack success on the rows that each model gets right before it, less that of the baseline."""
+    shares = []
+    for rows in (a, b):
+        tried = rows[rows["after_attack"].notna() & rows["correct"].astype(bool)]
+        shares.append(1 - tried["after_attack"].astype(float).mean() if len(tried) else np.nan)
+    value = 100 * (shares[0] - shares[1])
+    return Number(value, reason="" if np.isfinite(value) else "one of the two was not attacked")
+
+
 def _ratio(measure: str, task: Task, a: pd.DataFrame, b: pd.DataFrame, dense: pd.DataFrame) -> Number:
     """F_bias or the skill kept of the model less that of the baseline, and what both are divided by."""
     score = {(i, split): float((score_weights(rows, split, task) * rows["correct"].to_numpy(float)).sum())
@@ -257,9 +271,10 @@ def _lost(measure: str, split: str, place: Place, rows: pd.DataFrame, baseline: 
         value = learned.auc(at, here) - 0.5
     elif measure.endswith("_beyond"):
         by = place.rarity() if measure == "rarity_beyond" else pd.Series(tables.depths(place.task), dtype=float)
-        if by.empty:
+        if by.empty or other is None:
             return None
-        value = learned.partial(at, here, here["subcase"].map(by).to_numpy(float))
+        by = here["subcase"].map(by).to_numpy(float)
+        value = learned.partial(at, here, by) - learned.partial(at, other.loc[here.index], by)
     elif other is None:
         return None
     elif measure == "learned_excess":

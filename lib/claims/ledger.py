@@ -7,6 +7,8 @@ would be if other rows were drawn. Each pair is judged beneath, and `borne_out` 
 after Holm.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -36,9 +38,11 @@ def by_pair(claims: list[Claim], study) -> pd.DataFrame:
                 for model, baseline in reading.numbers if reading else ():
                     values = reading.values((model, baseline))
                     mean, low, high = map(float, rule.over_seeds(values))
-                    word = word_of(values, claim)
+                    closed = reading.gate or measure != claim.measure or _undefined(reading, (model, baseline))
+                    word = "" if closed else word_of(values, claim)
+                    p = np.nan if reading.gate or _undefined(reading, (model, baseline)) else one_sided(values, claim)
                     result.append([claim.id, measure, task, asked.split, model, baseline, mean, low, high, len(values),
-                                   one_sided(values, claim), word if measure == claim.measure else "",
+                                   p, word,
                                    reading.left_out.get((model, baseline), "")])
     return pd.DataFrame(result, columns=EVIDENCE)
 
@@ -76,24 +80,29 @@ def _entry(claim: Claim, task: str, reading: Reading | None) -> dict:
     undefined = reading.undefined
     mean, low, high = map(float, rule.over_seeds(values)) if not undefined else (np.nan,) * 3
     word = reading.gate or (word_of(values, claim) if not undefined else rule.word(low, high, claim.direction, d, k))
-    p = one_sided(values, claim) if not undefined else np.nan
+    p = np.nan if undefined or reading.gate else one_sided(values, claim)
     sd = float(values.std(ddof=1)) if k > 1 else np.nan
-    flagged = [reading.numbers[pair][seed].flagged for pair in reading.pairs for seed in reading.seeds]
-    if not reading.gate and np.mean(flagged) > rule.FLAGGED:
+    if not reading.gate and not undefined and reading.is_flagged and k >= rule.SEEDS:
         word = rule.OPEN
     row |= {"word": word, "ours": mean, "interval": wording.interval(claim, low, high), "seeds": k, "p": p, "sd": sd,
             "models": len(reading.pairs), "borne_out": borne_out(reading),
             "rows": "" if undefined else _with_rows(reading, word),
-            "needs": rule.seeds_needed(sd, d) if d and np.isfinite(sd) else np.nan}
+            "needs": rule.seeds_needed(sd, d, claim.direction) if d and sd > 0 else np.nan}
     if paper and task not in COUNTERPART:
         row["difference"] = mean - paper[0]
     return row | {"finding": wording.finding(reading, mean, low, high, undefined, sd)}
 
 
+def _undefined(reading: Reading, pair: tuple[str, str]) -> bool:
+    """Whether a pair's number, or what it is divided by, is not known."""
+    return bool(replace(reading, left_out={other: "" for other in reading.numbers if other != pair}).undefined)
+
+
 def _pooled(claim: Claim, readings: list[Reading]) -> dict | None:
     """The micro-world tasks together, as they are and not as drawn from others: on each seed the mean over the tasks
     that no gate closed; None where there are fewer than two, or other seeds in one than in another."""
-    read = [one for one in readings if one.task in COUNTERPART and one.pairs and not one.gate and not one.undefined]
+    read = [one for one in readings if one.task in COUNTERPART and one.pairs and not one.gate and not one.undefined
+            and not one.is_flagged]
     if len(read) < 2 or len({tuple(one.seeds) for one in read}) > 1:
         return None
     values, k = np.mean([one.mean for one in read], axis=0), len(read[0].seeds)
@@ -111,6 +120,9 @@ def _with_rows(reading: Reading, word: str) -> str:
     if len(reading.seeds) < rule.SEEDS or reading.gate or (parts := reading.parts) is None:
         return ""
     _, low, high = rule.with_rows(reading.mean, parts)
+    _, inner, outer = rule.over_seeds(reading.mean)
+    if high - low <= outer - inner:  # drawing rows too adds nothing
+        return ""
     claim = reading.claim
     other = rule.word(float(low), float(high), claim.direction, claim.smallest_effect, len(reading.seeds))
     return "" if other == word else other
@@ -122,12 +134,15 @@ def unmeasured(table: pd.DataFrame) -> pd.DataFrame:
     return table[["id", "task", "claim", "finding"]].rename(columns={"finding": "why"}).reset_index(drop=True)
 
 
-def power(table: pd.DataFrame) -> pd.DataFrame:
+def power(table: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
     """How many seeds would decide each open claim: id | task | word | ours | sd | seeds | needs. table: `judged`.
 
-    needs: seeds at which a true effect of twice the smallest gets *holds* with a probability of 80 %, at the SD over
-    seeds seen here; *not decidable here* where that takes more than `rule.MOST_SEEDS`.
+    needs: seeds at which a true effect of twice the smallest (of nothing, for claims that nothing differs) gets *holds*
+    with a probability of 80 %, at the SD over seeds seen here; *not decidable here* where that takes more than
+    `rule.MOST_SEEDS`; "" where seeds do not differ, and for claims with a threshold.
     """
+    thresholds = {claim.id for claim in claims if claim.threshold}
     table = table[table["word"].isin(UNDECIDED) & (table["seeds"] > 1) & (table["task"] != POOLED)]
-    needs = table["needs"].map(lambda n: UNDECIDABLE if np.isnan(n) else f"{n:.0f}")
+    needs = [("" if not sd > 0 or whole else UNDECIDABLE) if np.isnan(n) else f"{n:.0f}"
+             for n, sd, whole in zip(table["needs"], table["sd"], table["id"].isin(thresholds))]
     return table[["id", "task", "word", "ours", "sd", "seeds"]].assign(needs=needs).reset_index(drop=True)

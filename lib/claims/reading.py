@@ -59,11 +59,17 @@ class Reading:
         return result[:, np.unique(group[used])]
 
     @property
+    def is_flagged(self) -> bool:
+        """Whether more matches than `rule.FLAGGED` lie beyond the range of the shorter dense runs."""
+        flagged = [self.numbers[pair][seed].flagged for pair in self.pairs for seed in self.seeds]
+        return bool(flagged) and float(np.mean(flagged)) > rule.FLAGGED
+
+    @property
     def undefined(self) -> str:
         """Why the claim's number is undefined; "" where it is not."""
         used = [self.numbers[pair][seed] for pair in self.pairs for seed in self.seeds]
-        if reason := next((number.reason for number in used if not np.isfinite(number.value)), ""):
-            return reason
+        if not all(np.isfinite(number.value) for number in used):
+            return next(filter(None, (number.reason for number in used)), "a number is not known")
         bottoms = np.array([self.numbers[self.pairs[0]][seed].bottom for seed in self.seeds])
         if not np.isnan(bottoms).all():
             low = rule.over_seeds(bottoms)[1] if len(bottoms) > 1 else bottoms.min()
@@ -93,7 +99,11 @@ def read(claim: Claim, task: str, study) -> Reading | None:
             reading.left_out[model, baseline] = gates.NOT_KEPT
         elif claim.measure == "hidden_flips" and study.is_bounded(task, claim.smallest_effect):
             reading.left_out[model, baseline] = gates.CEILING
-    idle = [pair for pair in reading.pairs if _changes_nothing(pair[0])]
+    unknown = {pair: next((n.reason for n in of_seed.values() if not np.isfinite(n.value) and n.reason), "")
+               for pair, of_seed in numbers.items()}
+    if any(not unknown[pair] for pair in reading.pairs):  # some can be read: the others do not undo them
+        reading.left_out |= {pair: unknown[pair] for pair in reading.pairs if unknown[pair]}
+    idle = [pair for pair in reading.pairs if changes_nothing(pair[0])]
     if idle and len(idle) < len(reading.pairs):
         reading.left_out |= dict.fromkeys(idle, "changes nothing by design")
     if not reading.pairs and not reading.gate:
@@ -101,20 +111,21 @@ def read(claim: Claim, task: str, study) -> Reading | None:
     return reading
 
 
-def _changes_nothing(model: str) -> bool:
+def changes_nothing(model: str) -> bool:
     """Whether a model removes no weight and trains no further: the dense model rounded after training."""
     recipe = names.parse(model.split(", ")[0])
     return recipe.family == "dense" and recipe.quantization == "ptq8"
 
 
 def one_sided(values: np.ndarray, claim: Claim) -> float:
-    """p against what the claim says not: that its effect is not above zero (same: outside +-d; not_below: below -d)."""
+    """p against what the claim says not: that its effect is not above zero (same: outside +-d; not_below: below -d).
+    NaN where it is not known, and where all seeds are alike, which is no proof."""
     k, mean, d = len(values), values.mean(), claim.smallest_effect
-    if k < 2 or not np.isfinite(values).all():
+    if k < 2 or not np.isfinite(values).all() or not values.std():
         return np.nan
     error = values.std(ddof=1) / np.sqrt(k)
     edges = {"above": [mean], "below": [-mean], "same": [d - mean, d + mean], "not_below": [mean + d]}[claim.direction]
-    return max(float(stats.t.sf(edge / error, k - 1)) if error else float(edge <= 0) for edge in edges)
+    return max(float(stats.t.sf(edge / error, k - 1)) for edge in edges)
 
 
 def word_of(values: np.ndarray, claim: Claim) -> str:
@@ -125,6 +136,9 @@ def word_of(values: np.ndarray, claim: Claim) -> str:
 
 
 def borne_out(reading: Reading) -> int:
+    """How many pairs bear the claim out by themselves, after Holm; none where a gate came first."""
+    if reading.gate or reading.undefined:
+        return 0
     p = np.array([one_sided(reading.values(pair), reading.claim) for pair in reading.pairs])
     corrected = measures.holm(p)
     n = 0

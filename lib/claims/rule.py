@@ -127,14 +127,22 @@ def matched(id_score: float, id_short: np.ndarray, ood_short: np.ndarray) -> tup
 
 
 # ---------------------------------------------------------------- how many seeds
-def seeds_needed(sd: float, d: float, power: float = 0.8) -> int | None:
-    """Seeds from which a true effect of 2 d gets the word *holds* with that probability, from five on; None above 32.
+def seeds_needed(sd: float, d: float, direction: str = "above", power: float = 0.8) -> int | None:
+    """Seeds from which *holds* is said with that probability, from five on; None above 32.
 
-    The seeds' values are normal with that SD: low >= d is (mean - d) / (S / sqrt k) >= t, a noncentral t with
-    d sqrt(k) / sd.
+    Of a true effect of 2 d (above, below), or of nothing (same, not_below). The seeds' values are normal with that SD,
+    S the one found: low >= d is (mean - d) / (S / sqrt k) >= t, a noncentral t with d sqrt(k) / sd, and so is low > -d
+    of no effect. *same* takes both sides: the mean within d - t S / sqrt k, averaged over the distribution of S.
     """
     for k in range(SEEDS, MOST_SEEDS + 1):
-        if sd == 0 or stats.nct.sf(stats.t.ppf((1 + LEVEL) / 2, k - 1), k - 1, d * np.sqrt(k) / sd) >= power:
+        t = stats.t.ppf((1 + LEVEL) / 2, k - 1)
+        if direction == "same":
+            spread = sd * np.sqrt(stats.chi2.ppf((np.arange(400) + 0.5) / 400, k - 1) / (k - 1))
+            room = np.maximum(d - t * spread / np.sqrt(k), 0)
+            sure = float(np.mean(2 * stats.norm.cdf(room * np.sqrt(k) / sd) - 1)) if sd else 1.0
+        else:
+            sure = float(stats.nct.sf(t, k - 1, d * np.sqrt(k) / sd)) if sd else 1.0
+        if sure >= power:
             return k
     return None
 

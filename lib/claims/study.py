@@ -13,6 +13,9 @@ from lib.claims.contrasts import Number, Place
 from lib.claims.evidence import GatheredRuns
 from lib.tasks import registry
 
+LOSSES = ["task", "gate", "model", "id_loss", "id_loss_low", "id_loss_high", "ood_loss", "ood_loss_low",
+          "ood_loss_high", "seeds", "learned"]
+
 
 @dataclass
 class Study:
@@ -127,7 +130,7 @@ class Study:
                     mean, low, high = map(float, rule.over_seeds(values))
                     row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
                 result.append(row | {"seeds": len(has), "learned": bool(table.loc[("floor", task, model), "passed"])})
-        return pd.DataFrame(result)
+        return pd.DataFrame(result, columns=LOSSES)
 
     def lost_by_time(self, models: list[str]) -> pd.DataFrame:
         """What is lost of the rows that the dense run learned at each time, the mean over these models: task | split |

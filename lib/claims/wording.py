@@ -19,9 +19,9 @@ WORDS = {  # what a finding calls a measure; the split goes in front
     "learned_late": "AUC above a coin's of when the dense run learned what is lost",
     "learned_excess": "that AUC beyond the one of what another dense model loses",
     "lost_alike": "agreement on what is lost beyond the one with another dense model",
-    "rarity_beyond": "rank correlation of being lost with rarity, the time of learning held",
-    "depth_beyond": "rank correlation of being lost with depth, the time of learning held",
-    "after_attack": "accuracy after the attack",
+    "rarity_beyond": "rank correlation of loss and rarity, the time of learning held, beyond another dense model's",
+    "depth_beyond": "rank correlation of loss and depth, the time of learning held, beyond another dense model's",
+    "attack_success": "share of right answers that the attack turns", "after_attack": "accuracy after the attack",
     "agreement": "agreement with the easy-hard split beyond the larger class",
     "auc": "AUC above a coin's", "rank_agreement": "rank agreement less what is asked",
     "alpha_regret": "OOD score beside the oracle's alpha",
@@ -52,8 +52,15 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
     what = f"{SPLITS[claim.split]} {WORDS[claim.measure]}".strip()
     value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
     said = f"{told}{against}, {what} {value} over {k} seed{'s' * (k > 1)}"
-    if len(reading.pairs) > 1 and k >= rule.SEEDS:
+    if len(reading.pairs) > 1 and not undefined:
+        means = {model: float(reading.values((model, baseline)).mean()) for model, baseline in reading.pairs}
+        least, most = (pick(means, key=means.get) for pick in (min, max))
+        digits = 1 if UNITS[claim.measure] == "points" else 3
+        said += f", from {means[least]:+.{digits}f} ({least}) to {means[most]:+.{digits}f} ({most})"
+    if len(reading.pairs) > 1 and k >= rule.SEEDS and not reading.gate and not undefined:
         said += f"; {borne_out(reading)} of {len(reading.pairs)} bear it out one by one"
+    if reading.is_flagged:
+        said += "; too many models lie beyond the shorter dense runs"
     if sd == 0:
         said += f"; {k} of {k} seeds alike, which proves a share of {rule.all_of(k):.0%} or more"
     return said + (f"; left out: {left(reading)}" if reading.left_out else "")

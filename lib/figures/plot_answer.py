@@ -21,6 +21,11 @@ KINDS = {  # what words a colour stands for, in the order of the key
 }
 
 
+def removing(models: list[str]) -> list[str]:
+    """The `plain` models that removed weights, layers, heads or width: without those that only round."""
+    return [name for name in plain(models) if not parse(name).quantization]
+
+
 def plain(models: list[str]) -> list[str]:
     """The models that one step made smaller: no loss of its own, no control, not one from scratch."""
     told = []

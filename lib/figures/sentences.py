@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from lib import names
 from lib.analysis import rmc
 from lib.analysis.tables import with_interval
 from lib.figures.report import say
@@ -124,22 +125,31 @@ def regret(regret: pd.DataFrame) -> str:
 def answer(losses: pd.DataFrame, ledger: pd.DataFrame) -> str:
     """The title's question in three sentences: what is lost, which rows, and whether that is compression.
 
-    losses: `Study.losses` of the models told of; ledger: `ledger.judged`.
+    losses: `Study.losses` of the models told of, those that only round among them; ledger: `ledger.judged`.
     """
-    lost = []
+    lost, rounds = [], losses["model"].map(lambda name: bool(names.parse(name).quantization))
     for task, of_task in losses.groupby("task", sort=False):
-        part, gate = of_task[of_task["learned"]], of_task["gate"].fillna("").iloc[0]
+        removed, gate = of_task[~rounds[of_task.index]], of_task["gate"].fillna("").iloc[0]
+        part = removed[removed["learned"]]
         if part.empty or gate:
             lost.append(f"nothing that can be told in {task} ({gate or 'no compressed model learned it'})")
             continue
         worst = part.loc[part["ood_loss"].idxmax()]
         lost.append(f"{part['id_loss'].mean():.1f} points ID and {part['ood_loss'].mean():.1f} OOD in {task} (mean of "
-                    f"the {len(part)} of {len(of_task)} that learned it; {label_of(worst['model'])} most: "
+                    f"the {len(part)} of {len(removed)} that learned it; {label_of(worst['model'])} most: "
                     f"{worst['id_loss']:.1f} and {worst['ood_loss']:.1f})")
-    said = f"- **What is lost.** A compression costs {'; '.join(lost)}."
-    words = {claim: "; ".join(f"{row.task} *{row.word}*" for row in ledger[ledger["id"] == claim].itertuples())
+    told = "; ".join(lost) or "nothing that was measured"
+    said = f"- **What is lost.** Removing weights, layers, heads or width costs {told}."
+    rounded = losses[losses["model"] == "dense + ptq8"]
+    if len(rounded):
+        said += " Rounding to eight bits costs " + "; ".join(
+            f"{row.id_loss:z.1f} and {row.ood_loss:z.1f} in {row.task}" for row in rounded.itertuples()) + "."
+    words = {claim: "; ".join(f"{row.task} *{row.word}*" for row in ledger.itertuples() if row.id == claim and row.task)
              for claim in ("T2", "T4", "T5")}
-    return said + (f"\n- **Which rows.** Those that the dense run learned last (`T2`: {words['T2']}); that this is "
-                   f"more than another dense model's losses show (`T4`): {words['T4']}."
-                   "\n- **Is it compression?** That nothing more is lost than by a dense model trained shorter, at the "
-                   f"same ID score (`T5`): {words['T5']}.")
+    if words["T2"] and words["T4"]:
+        said += (f"\n- **Which rows.** Those that the dense run learned last (`T2`: {words['T2']}); that this is more "
+                 f"than another dense model's losses show (`T4`): {words['T4']}.")
+    if words["T5"]:
+        said += ("\n- **Is it compression?** That no more is lost than by a dense model trained shorter, at the same "
+                 f"ID score (`T5`): {words['T5']}.")
+    return said
