@@ -222,7 +222,7 @@ def test_a_mere_count_of_rows_gives_way_to_their_names():
                           "word": ["holds"] * 3})
     html = html_tables.accessible(frame._repr_html_())
     assert cells_of(html, "th", 1) == ["id", "task", "ours", "word"]
-    assert cells_of(html, "th", 3) == ["A2", "nli"] and cells_of(html, "td", 3) == ["2,500,000,000", "replicated"]
+    assert cells_of(html, "th", 3) == ["A2", "nli"] and cells_of(html, "td", 3) == ["2,500,000,000", "holds"]
     assert cells_of(html, "td", 2)[0] == "0.3" and cells_of(html, "td", 4)[0] == "–"
     assert html.count('class="stays"') == 4 and html.count('class="word"') == 4
     sentences = pd.DataFrame({"premise": ["The doctor helped the judge near the lake."], "n": [1]})
