@@ -538,7 +538,7 @@ def test_rows_of_the_evidence_are_what_the_claims_take(grid):
     for measure, split, model, baseline, expected in (
             ("label_loyalty", "ood", "imp-70", "dense, other seed", -50.0), ("after_attack", "", "imp-70", "dense", 100 * (1 / 3 - 1)),
             ("hidden_flips", "test", "truncated-1", "dense", 0.0), ("probability_loyalty", "test", "imp-70 + rmc", "dense", 0.0)):
-        seeds, numbers = study.numbers(measure, split, [model], [baseline], "micro_nli")
+        seeds, numbers, _ = study.numbers(measure, split, [model], [baseline], "micro_nli")
         assert seeds == [0] and numbers[model, baseline][0].value == pytest.approx(expected), measure
 
 

@@ -267,6 +267,19 @@ def test_a_pair_that_is_not_known_does_not_undo_the_others():
     assert found["word"] == "holds" and found["models"] == 1 and "imp-20 (too few rows are lost, or kept)" in found["finding"]
 
 
+def test_a_model_that_a_seed_lacks_is_told_and_alone_is_not_measured():
+    models = {k: {"dense": dense(k), "imp-40": compressed(0.8 + k / 300), "imp-85": compressed(0.5)} for k in SEEDS}
+    del models[3]["imp-85"]
+    found = entry(claim(), study(models))
+    assert found["word"] == "holds" and found["models"] == 1 and "left out: imp-85 (not on every seed)" in found["finding"]
+    alone = entry(claim(models=("imp-85",)), study(models))
+    assert alone["seeds"] == 4 and alone["word"] == "indication", "the seeds that have one make up its study"
+    both = {k: {"dense": dense(k), f"imp-{40 + 45 * (k % 2)}": compressed(0.8)} for k in SEEDS}
+    apart = entry(claim(), study(both))
+    assert apart["word"] == ledger.NOT_MEASURED and apart["finding"] == "imp-40, imp-85 (not on every seed)"
+    assert list(ledger.unmeasured(ledger.judged([claim()], study(both)))["why"]) == ["imp-40, imp-85 (not on every seed)"]
+
+
 def test_seeds_that_are_all_alike_have_no_p():
     models = {k: {"dense": dense(), "imp-70": compressed(0.7)} for k in SEEDS}
     found = entry(claim(), study(models))

@@ -21,7 +21,7 @@ LEDGER = ["id", "task", "claim", "where", "written", "changed", "word", "ours", 
           "borne_out", "rows", "paper", "difference", "p", "q", "sd", "needs", "finding"]
 EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "seeds", "p", "word",
             "left_out"]
-NOT_MEASURED, UNDECIDABLE = "not measured", "not decidable here"
+NOT_MEASURED, UNDECIDABLE = rule.NOT_MEASURED, "not decidable here"
 UNDECIDED = (rule.OPEN, rule.INDICATION, "holds, size open", "not of that size")
 POOLED = "these tasks"
 

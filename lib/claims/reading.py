@@ -80,10 +80,13 @@ class Reading:
 
 def read(claim: Claim, task: str, study) -> Reading | None:
     """A claim's numbers on a task, gates applied; None where the study has none. study: `evidence.GatheredRuns`."""
-    seeds, numbers = study.numbers(claim.measure, claim.split, claim.models, claim.baselines, task)
-    if not numbers:
+    seeds, numbers, partial = study.numbers(claim.measure, claim.split, claim.models, claim.baselines, task)
+    if not numbers and not partial:
         return None
-    reading = Reading(claim, task, seeds, numbers, study.rows(task))
+    reading = Reading(claim, task, seeds, numbers, study.rows(task), dict.fromkeys(partial, "not on every seed"))
+    if not numbers:
+        reading.gate = rule.NOT_MEASURED
+        return reading
     table = study.gates
     table = table[table["task"] == task]
     if claim.split == "ood" or claim.measure in OF_OOD:

@@ -40,8 +40,9 @@ class Study:
         return [seed for seed in self.seeds(task) if model in self.runs.by_place[task, seed]]
 
     def numbers(self, measure: str, split: str, models: list[str], baselines: list[str],
-                task: str) -> tuple[list[int], dict[tuple[str, str], dict[int, Number]]]:
-        """The seeds that have such a number, and of each pair that all of them have its number on each."""
+                task: str) -> tuple[list[int], dict[tuple[str, str], dict[int, Number]], list[tuple[str, str]]]:
+        """The seeds that have such a number, of each pair that all of them have its number on each, and the pairs that
+        only some have."""
         half = self._half(task)
         named = {seed: contrasts.pairs(models, baselines, self._known(task, seed), half) for seed in self.seeds(task)}
         every: dict[tuple[str, str], dict[int, Number]] = {}
@@ -50,7 +51,8 @@ class Study:
                 if (number := self._number(measure, split, task, seed, *pair)) is not None:
                     every.setdefault(pair, {})[seed] = number
         seeds = sorted(set().union(*every.values()))
-        return seeds, {pair: of_seed for pair, of_seed in every.items() if set(of_seed) == set(seeds)}
+        whole = {pair: of_seed for pair, of_seed in every.items() if set(of_seed) == set(seeds)}
+        return seeds, whole, [pair for pair in every if pair not in whole]
 
     def _known(self, task: str, seed: int) -> list[str]:
         other = [names.OTHER_DENSE] if self.runs.other_seed(task, seed) is not None else []
