@@ -37,11 +37,14 @@ def auc(at: pd.Series, rows: pd.DataFrame) -> float:
 
 
 def alike(at: pd.Series, rows: pd.DataFrame, others: pd.DataFrame) -> float:
-    """Phi of the rows that two models lose; NaN where one of them loses, or keeps, fewer than FEWEST."""
+    """Phi of the rows that two models lose, as a share of the largest that their rates of loss allow (Cureton 1959), so
+    that a model which loses much can be compared with one which loses little; NaN where one of them loses, or keeps,
+    fewer than FEWEST."""
     both = [lost_of(at, one)[1] for one in (rows, others)]
     if any(min(lost.sum(), (~lost).sum()) < FEWEST for lost in both):
         return np.nan
-    return float(np.corrcoef(*both)[0, 1])
+    less, more = sorted(lost.mean() for lost in both)
+    return float(np.corrcoef(*both)[0, 1] / np.sqrt(less * (1 - more) / (more * (1 - less))))
 
 
 def partial(at: pd.Series, rows: pd.DataFrame, by: np.ndarray) -> float:

@@ -16,11 +16,11 @@ loyalty and changed answers pool the OOD rows. A number that is linear in the ro
 - hidden_flips: share of `split` whose label differs from the dense model's, minus what the two scores tell of it, less
   the same between two dense models of a disjoint pair of seeds: the null; in points.
 - learned_late: AUC of `learned_at` (`lib.analysis.learned`) for the rows of `split` that the model loses, minus 0.5.
-  learned_excess: that AUC less the one for the rows that the other dense model of the pair loses. lost_alike: phi of
-  the rows that the model and those that the baseline loses, less phi of the model's and the other dense model's.
-  rarity_beyond, depth_beyond: partial rank correlation of being lost with the rarity in train (the depth) of the OOD
-  row's subcase, the time of learning held, less the same of what the other dense model of the pair loses. All of the
-  rows that the dense model gets right.
+  learned_excess: that AUC less the one for the rows that the other dense model of the pair loses. lost_alike: phi, as a
+  share of its maximum, of the rows that the model and those that the baseline loses, less phi of the model's and the
+  other dense model's. rarity_beyond, depth_beyond: partial rank correlation of being lost with the rarity in train (the
+  depth) of the OOD row's subcase, the time of learning held, less the same of what the other dense model of the pair
+  loses. All of the rows that the dense model gets right.
 - attack_success: share of the attacked rows of test, right before, that are wrong after word substitution; in points.
 - after_attack: accuracy on the attacked rows of test after word substitution, each model under its own attack; in
   points.
