@@ -179,7 +179,7 @@ def test_jobs_run_side_by_side_where_nothing_has_to_be_awaited():
 
 
 def test_the_estimate_of_mini_is_within_30_percent_of_what_its_models_took():
-    profile = load_profile("mini", ["teacher.shorter=[]"])  # its committed run has none
+    profile = load_profile("mini")
     every, on = requests.wanted(profile), speeds.machine(threads=2)
     every = every[every["model"] != "untrained"]
     at_end = every["predict"] * every["predicted"] / (every["predicted"] + every["along"])
