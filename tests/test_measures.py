@@ -212,17 +212,6 @@ def test_pairs_need_the_same_rows_and_seeds():
     assert measures.difference(a.assign(seed=0), a.assign(seed=1))["value"].item() == 0
 
 
-def test_mcnemar_is_the_exact_binomial_test():
-    a = judged([1, 1, 1, 1, 1, 1, 0, 0])
-    b = judged([0, 0, 0, 0, 0, 1, 1, 0])
-    got = measures.mcnemar(a, b).iloc[0]
-    assert (got["a_only"], got["b_only"], got["n"]) == (5, 1, 8)
-    assert got["p"] == pytest.approx(2 * (1 + 6) / 2**6)
-    assert measures.mcnemar(a, a)["p"].item() == 1
-    two = measures.mcnemar(*(pd.concat([f.assign(seed=s) for s in (3, 8)]) for f in (a, b)))
-    assert two["seed"].tolist() == [3, 8]
-
-
 def test_flips_count_predictions_not_errors():
     a = judged([1, 1, 0, 0], pred=[0, 0, 1, 1])
     b = judged([0, 1, 0, 1], pred=[2, 0, 2, 0])

@@ -49,11 +49,6 @@ def test_floor_kept_score_and_ceiling():
     assert rule.is_bounded(np.array([0.94, 0.94]), 2.0) and not rule.is_bounded(np.array([1.1, 1.1]), 2.0)
 
 
-def test_no_dense_model_stands_in_two_pairs():
-    assert rule.disjoint_pairs([4, 0, 2, 1, 3, 7, 6, 5]) == [(0, 4), (1, 5), (2, 6), (3, 7)]
-    assert rule.disjoint_pairs([0, 1, 2]) == [(0, 1)] and rule.disjoint_pairs([3]) == []
-
-
 def test_a_match_is_linear_between_short_runs_and_flagged_beyond_them():
     short = np.array([0.80, 0.90, 0.95]), np.array([0.50, 0.60, 0.80])
     assert rule.matched(0.85, *short) == (pytest.approx(0.55), False) and rule.matched(0.95, *short) == (0.80, False)

@@ -202,12 +202,9 @@ def estimate(drawn: np.ndarray, n: int) -> dict:
     return {"value": float(drawn[0]), "low": float(low), "high": float(high), "n": int(n)}
 
 
-def share(top: np.ndarray, bottom: np.ndarray, n: int, resampled: np.ndarray | None = None) -> dict:
-    """`estimate` of top / bottom with a flag: `undefined` and NaN unless the interval of `bottom` lies above 0.
-
-    resampled: another draw of `bottom` to take that interval from, where top and bottom themselves were not resampled.
-    """
-    low, high = interval(bottom if resampled is None else resampled)
+def share(top: np.ndarray, bottom: np.ndarray, n: int) -> dict:
+    """`estimate` of top / bottom with a flag: `undefined` and NaN unless the interval of `bottom` lies above 0."""
+    low, high = interval(bottom)
     if low <= 0 or bottom[0] <= 0:
         return {"value": np.nan, "low": np.nan, "high": np.nan, "n": int(n), "flag": "undefined"}
     return estimate(np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0), n) | {"flag": ""}

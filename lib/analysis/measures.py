@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 from scipy.special import log_softmax, logsumexp
-from scipy.stats import binomtest
 
 from lib.analysis import bootstrap
 from lib.errors import StudyError
@@ -174,17 +173,6 @@ def difference(rows_a: pd.DataFrame, rows_b: pd.DataFrame, statistic: str = "acc
     both, entry = bootstrap.paired(rows_a, rows_b)
     drawn = bootstrap.scores(both, entry, [statistic, statistic], n_boot, seed)
     return pd.DataFrame([bootstrap.estimate(drawn[:, 0] - drawn[:, 1], rows_a["guid"].nunique())])
-
-
-def mcnemar(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> pd.DataFrame:
-    """Exact McNemar test, one row per seed: a_only, b_only (rows only that model has right), n, p; descriptive."""
-    table = []
-    for name, part in bootstrap.merged(rows_a, rows_b).groupby("seed", sort=True):
-        a_only, b_only = (int((part[x] & ~part[y]).sum()) for x, y in (
-            ("correct_a", "correct_b"), ("correct_b", "correct_a")))
-        p = binomtest(a_only, a_only + b_only).pvalue if a_only + b_only else 1.0
-        table.append({"seed": name, "a_only": a_only, "b_only": b_only, "n": len(part), "p": float(p)})
-    return pd.DataFrame(table)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

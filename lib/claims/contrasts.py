@@ -82,7 +82,7 @@ class Number(NamedTuple):
 @dataclass(frozen=True)
 class Place:
     """One task and seed: rows(model) of `measures.rows` on all evaluation rows, in one order for all models and seeds;
-    other: those of the dense model of the pair's other seed, None without one; along: of the dense run's checkpoints;
+    other: those of the dense model of the pair's other seed, None without one; learned_at: of each row, by guid;
     rarity: minus log of the failing train rows of each subcase; table(measure, model): the number of one of OF_TABLES,
     None where it was not measured; has(model)."""
 
@@ -90,7 +90,7 @@ class Place:
     rows: Callable[[str], pd.DataFrame]
     has: Callable[[str], bool]
     other: Callable[[], pd.DataFrame | None]
-    along: Callable[[], pd.DataFrame]
+    learned_at: Callable[[], pd.Series]
     rarity: Callable[[], pd.Series]
     table: Callable[[str, str], float | None]
 
@@ -264,7 +264,7 @@ def _matched(measure: str, place: Place, rows: pd.DataFrame) -> Number:
 def _lost(measure: str, split: str, place: Place, rows: pd.DataFrame, baseline: pd.DataFrame) -> Number | None:
     """What a model loses of the rows that the dense model gets right, against when they were learned, or what else is
     lost."""
-    at, other = learned.learned_at(place.along()), place.other()
+    at, other = place.learned_at(), place.other()
     is_ood = rows["split"].isin(tables.ood_splits(place.task))
     here = rows[is_ood if split != "test" else rows["split"] == split]
     if measure == "learned_late":

@@ -38,12 +38,11 @@ def by_pair(claims: list[Claim], study) -> pd.DataFrame:
                 for model, baseline in reading.numbers if reading else ():
                     values = reading.values((model, baseline))
                     mean, low, high = map(float, rule.over_seeds(values))
-                    closed = reading.gate or measure != claim.measure or _undefined(reading, (model, baseline))
-                    word = "" if closed else word_of(values, claim)
-                    p = np.nan if reading.gate or _undefined(reading, (model, baseline)) else one_sided(values, claim)
+                    closed = reading.gate or _undefined(reading, (model, baseline))
+                    p = np.nan if closed else one_sided(values, claim)
+                    word = "" if closed or measure != claim.measure else word_of(values, claim)
                     result.append([claim.id, measure, task, asked.split, model, baseline, mean, low, high, len(values),
-                                   p, word,
-                                   reading.left_out.get((model, baseline), "")])
+                                   p, word, reading.left_out.get((model, baseline), "")])
     return pd.DataFrame(result, columns=EVIDENCE)
 
 

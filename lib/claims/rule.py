@@ -103,13 +103,6 @@ def is_bounded(dense_error: np.ndarray, d: float) -> bool:
 
 
 # ---------------------------------------------------------------- nulls and references
-def disjoint_pairs(dense_seeds: list[int]) -> list[tuple[int, int]]:
-    """Pairs (s, s + k) of the 2k first dense seeds: no dense model stands in two pairs."""
-    ordered = sorted(dense_seeds)
-    k = len(ordered) // 2
-    return list(zip(ordered[:k], ordered[k:2 * k]))
-
-
 def matched(id_score: float, id_short: np.ndarray, ood_short: np.ndarray) -> tuple[float, bool]:
     """OOD score of dense models that were trained shorter, on full annealed schedules, at an ID score; and whether that
     lies outside their range. Piecewise linear in the ID score; above the best the full run, below the shortest that

@@ -23,6 +23,7 @@ class Study:
 
     runs: GatheredRuns
     _numbers: dict = field(default_factory=dict)
+    _learned: dict = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -76,9 +77,14 @@ class Study:
     def _place(self, task: str, seed: int) -> Place:
         rows, other = partial(self.runs.rows_of, task, seed), self.runs.other_seed(task, seed)
         return Place(registry.get(task), rows, self.runs.by_place[task, seed].__contains__,
-                     lambda: None if other is None else rows(names.OTHER_DENSE), lambda: self.runs.along(task, seed),
+                     lambda: None if other is None else rows(names.OTHER_DENSE), lambda: self._learned_at(task, seed),
                      lambda: self._rarity(task, seed),
                      lambda measure, model: self.runs.number_of(task, seed, measure, model))
+
+    def _learned_at(self, task: str, seed: int) -> pd.Series:
+        if (task, seed) not in self._learned:
+            self._learned[task, seed] = learned.learned_at(self.runs.along(task, seed))
+        return self._learned[task, seed]
 
     def _rarity(self, task: str, seed: int) -> pd.Series:
         """Minus log of 1 + the train rows of each subcase on which the shortcut fails; empty where that is not
@@ -146,7 +152,7 @@ class Study:
             told = set(models) & set(self.models(task)) - set(low.loc[low["task"] == task, "of"])
             for seed in self.seeds(task):
                 place = self._place(task, seed)
-                at, other = learned.learned_at(place.along()), place.other()
+                at, other = place.learned_at(), place.other()
                 for name, splits in (("test", ["test"]), ("ood", tables.ood_splits(of))):
                     for model in sorted(told & set(self.runs.by_place[task, seed])):
                         rows = place.rows(model)

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from lib import names
 from lib.analysis import rmc
 from lib.analysis.tables import with_interval
+from lib.figures.plot_answer import plain, removing
 from lib.figures.report import say
 from lib.figures.theme import label_of
 from lib.tasks import microworld
@@ -125,11 +125,12 @@ def regret(regret: pd.DataFrame) -> str:
 def answer(losses: pd.DataFrame, ledger: pd.DataFrame) -> str:
     """The title's question in three sentences: what is lost, which rows, and whether that is compression.
 
-    losses: `Study.losses` of the models told of, those that only round among them; ledger: `ledger.judged`.
+    losses: `Study.losses`, of which the `plot_answer.plain` models are told; ledger: `ledger.judged`.
     """
-    lost, rounds = [], losses["model"].map(lambda name: bool(names.parse(name).quantization))
-    for task, of_task in losses.groupby("task", sort=False):
-        removed, gate = of_task[~rounds[of_task.index]], of_task["gate"].fillna("").iloc[0]
+    lost = []
+    for task, of_task in losses[losses["model"].isin(plain(losses["model"]))].groupby("task", sort=False):
+        removed = of_task[of_task["model"].isin(removing(of_task["model"]))]
+        gate = of_task["gate"].fillna("").iloc[0]
         part = removed[removed["learned"]]
         if part.empty or gate:
             lost.append(f"nothing that can be told in {task} ({gate or 'no compressed model learned it'})")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib.claims.ledger import NOT_MEASURED, POOLED
 from lib.errors import StudyError, nearest
-from lib.figures import plot_answer, sentences
+from lib.figures import sentences
 from lib.files import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -91,8 +91,7 @@ def _told(row: NamedTuple) -> str:
 
 def _answer(profile: str, _: str, reference: Path) -> str:
     losses = pd.read_csv(reference / profile / "09_claims" / "losses.csv")
-    told = losses[losses["model"].isin(plot_answer.plain(losses["model"]))]
-    return sentences.answer(told, _ledger(profile, reference))
+    return sentences.answer(losses, _ledger(profile, reference))
 
 
 def _words(profile: str, _: str, reference: Path) -> str:
