@@ -161,8 +161,11 @@ def done(section, task="{task}", seed="{seed}"):
 
 def waits_for(stage):
     """What a stage of a task and seed reads of earlier ones."""
-    dense = sorted({seed for _, seed in GRID.places(CHAIN["teacher"])})
-    return [done(section, seed=seed) for section in stage.reads for seed in stage.seeds_read(section, "{seed}", dense)]
+    def of(wildcards):
+        dense = GRID.dense_of(TASKS[wildcards.task])
+        return [done(section, wildcards.task, seed) for section in stage.reads
+                for seed in stage.seeds_read(section, wildcards.seed, dense)]
+    return of
 
 
 def of_task(wildcards):
@@ -179,7 +182,7 @@ for stage in (one for one in CHAIN.values() if one is not CLAIMS):
     rule:
         name: stage.section
         input:
-            *waits_for(stage),
+            waits_for(stage),
             notebook=ancient(f"notebooks/{stage.notebook}.ipynb"),
         output:
             done(stage.section),
@@ -206,7 +209,7 @@ rule claims:
         code=code_of(CLAIMS),
         published=contents(*Path("params/published").glob("*"), *Path("params").glob("claims.yaml")),
         **{f"set_{key}": f"{key}={value!r}" for key, value in
-           PROFILE.flat(CLAIMS.section, GRID.tasks[0], (GRID.seeds or GRID.dense_seeds)[0]).items()},
+           PROFILE.flat(CLAIMS.section, *GRID.places(CHAIN["teacher"])[0]).items()},
     threads: COMMON["threads"]
     resources:
         training=1,

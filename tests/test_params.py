@@ -267,6 +267,29 @@ def test_the_grid_places_each_stage():
     assert grid.places(CHAIN["claims"]) == []
 
 
+def test_each_task_may_have_seeds_of_its_own():
+    profile = load_profile("mini", ["grid.tasks=[micro_nli, micro_facts]", "grid.dense_seeds=[7]",
+                                    "grid.seeds={micro_nli: [0, 1], micro_facts: [3], micro_paraphrase: [9]}"])
+    assert profile.grid.places(CHAIN["pruning"]) == [("micro_nli", 0), ("micro_nli", 1), ("micro_facts", 3)]
+    assert [profile.grid.dense_of(task) for task in profile.grid.tasks] == [[0, 1, 7], [3, 7]]
+    handed = profile.run("loyalty", "micro_facts", 3)
+    assert (handed.seeds, handed.dense_seeds) == ([3], [7]), "a notebook of one task is handed its own seeds"
+    assert profile.run("claims", "micro_nli", 0).seeds_of("micro_facts") == [3], "09 is handed those of all tasks"
+    injected = profile.as_dict() | {"task": "micro_facts", "seed": 3}
+    cells = ["# Parameters\n" + "\n".join(f"{name} = 0" for name in injected)]
+    assert notebook.parameters("teacher", {"In": cells, **injected}).seeds == [3], "as papermill hands it over"
+
+
+@pytest.mark.parametrize("seeds, says", [
+    ("{micro_nli: [0]}", "names no seeds of micro_facts"), ("{micro_nli: [0], micro_fact: [0]}", "did you mean 'micro_facts'"),
+    ("{micro_nli: [0, 0], micro_facts: [1]}", "stands there twice"), ("{micro_nli: 0, micro_facts: [1]}", "valid list"),
+    ("{micro_nli: [], micro_facts: [1]}", "no seed of micro_nli"),
+])
+def test_wrong_seeds_of_a_task(seeds, says):
+    with pytest.raises(StudyError, match=says):
+        load_profile("mini", ["grid.tasks=[micro_nli, micro_facts]", "grid.dense_seeds=[]", f"grid.seeds={seeds}"])
+
+
 # ---------------------------------------------------------------- for real
 def test_papermill_runs_a_right_notebook_and_stops_a_misspelt_one(tmp_path):
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

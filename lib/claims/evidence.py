@@ -58,9 +58,13 @@ class GatheredRuns:
         """The seed whose dense model is this one's null: the n-th of those with a dense model alone for the n-th full
         seed, so that no dense model stands in two pairs; None where there are not as many."""
         dense = sorted(self.dense_seeds(task))
-        full, alone = [s for s in dense if s in self.run.seeds], [s for s in dense if s not in self.run.seeds]
+        full, alone = [s for s in dense if self.is_full(task, s)], [s for s in dense if not self.is_full(task, s)]
         place = full.index(seed) if seed in full else len(alone)
         return alone[place] if place < len(alone) else None
+
+    def is_full(self, task: str, seed: int) -> bool:
+        """Whether a seed ran every notebook; others have a dense model alone."""
+        return seed in self.run.seeds_of(task)
 
     def dense_seeds(self, task: str) -> list[int]:
         return [seed for (of, seed), models in self.by_place.items() if of == task and "dense" in models]
@@ -102,7 +106,7 @@ class GatheredRuns:
 
     def _attacks(self, task: str, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """model -> numbers of the attacked rows, whether each is right after the attack."""
-        path = self.runs[task, seed].file(ATTACKED, "attacks.parquet") if seed in self.run.seeds else None
+        path = self.runs[task, seed].file(ATTACKED, "attacks.parquet") if self.is_full(task, seed) else None
         if path is None:
             return {}
         guids = pd.Index(self.items(task, seed)["guid"])
@@ -125,7 +129,7 @@ class GatheredRuns:
 
     def over_seeds(self) -> pd.DataFrame:
         """`seeds.means` of the seeds that run every notebook."""
-        places = [place for place in self.by_place if place[1] in self.run.seeds]
+        places = [place for place in self.by_place if self.is_full(*place)]
         return self._once(("over seeds",), lambda: seeds.means(
             {place: self.of_run(*place) for place in places}, self.run.n_boot)).copy()
 
@@ -144,7 +148,7 @@ class GatheredRuns:
     def _costs(self) -> pd.DataFrame:
         numbers = ["bytes", "nonzero_parameters", "latency_ms"]
         paths = [(task, run.file(ATTACKED, "plane.csv")) for (task, seed), run in self.runs.items()
-                 if seed in self.run.seeds]
+                 if self.is_full(task, seed)]
         none = pd.DataFrame(columns=["task", "model", *numbers]).astype(dict.fromkeys(numbers, float))
         frames = [pd.read_csv(path).assign(task=task) for task, path in paths if path is not None] or [none]
         return pd.concat(frames, ignore_index=True).groupby(["task", "model"], sort=False)[numbers].mean()
@@ -158,7 +162,7 @@ class GatheredRuns:
         frames = []
         for task in self.run.tasks:
             dense = sorted(self.dense_seeds(task))
-            whole = [seed for seed in dense if seed in self.run.seeds]
+            whole = [seed for seed in dense if self.is_full(task, seed)]
             if len(whole) > 1:
                 null = [(b, a, "dense", names.OTHER_DENSE) for a, b in zip(dense[::2], dense[1::2])]
             else:
@@ -182,9 +186,9 @@ class GatheredRuns:
         for task in self.run.tasks:
             paths = {seed: run.find("06_shortcut_samples", "risk.parquet")
                      for (of, seed), run in self.runs.items() if of == task}
-            known = {seed: pd.read_parquet(path) for seed, path in paths.items() if path and seed in self.run.seeds}
+            known = {seed: pd.read_parquet(path) for seed, path in paths.items() if path and self.is_full(task, seed)}
             risk = {seed: table.drop(columns="rarity", errors="ignore") for seed, table in known.items()}
-            runs = {seed: self.of_run(task, seed) for seed in paths if seed in risk or seed not in self.run.seeds}
+            runs = {seed: self.of_run(task, seed) for seed in paths if seed in risk or not self.is_full(task, seed)}
             if risk and any(len(models) > 1 for models in runs.values()):
                 frames.append(forecast.aucs(runs, risk).assign(task=task))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task"])
@@ -250,8 +254,8 @@ def gather(run, source: str = "outputs") -> GatheredRuns:
     kept = run.root / "outputs" / "reference" / run.profile
     runs, by_place = {}, {}
     for task in run.tasks:
-        for seed in sorted({*run.seeds, *run.dense_seeds}):
-            stages = MODEL_STAGES if seed in run.seeds else MODEL_STAGES[:1]
+        for seed in run.dense_of(task):
+            stages = MODEL_STAGES if seed in run.seeds_of(task) else MODEL_STAGES[:1]
             place = f"{schema.task_folder(task)}/seed{seed}"
             if source == "outputs":
                 runs[task, seed] = OutputRun(run.outputs / place, task, seed)

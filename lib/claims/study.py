@@ -31,7 +31,7 @@ class Study:
 
     def seeds(self, task: str) -> list[int]:
         """The seeds that ran every notebook."""
-        return sorted(seed for of, seed in self.runs.by_place if of == task and seed in self.runs.run.seeds)
+        return sorted(seed for of, seed in self.runs.by_place if of == task and self.runs.is_full(task, seed))
 
     def models(self, task: str) -> list[str]:
         """The models of those seeds."""

@@ -56,7 +56,7 @@ def parameters(section: str, namespace: Mapping[str, Any]) -> Placed:
     layers: list[Layer] = []
     smoke, shown = smoke_values()
     for home in homes:
-        layers += [(shown, smoke["common"]), (shown, grid_of(home, smoke["grid"])), (shown, smoke[home])]
+        layers += [(shown, smoke["common"]), (shown, grid_of(home, smoke["grid"], "")), (shown, smoke[home])]
     layers.append((name, {key: namespace[key] for key in fields - set(injected) if key in namespace}))
     flat = {key: namespace[key] for key in injected if key in fields}
     raw = {key: namespace[key] or {} for key in injected if key in PARTS}
@@ -67,6 +67,6 @@ def parameters(section: str, namespace: Mapping[str, Any]) -> Placed:
         task = flat.get("task", of_profile.get("task", namespace.get("task")))
         layers.append((injector, of_profile))
         for home in homes:
-            layers += [(injector, raw.get(home, {})), (injector, grid_of(home, raw.get("grid", {}))),
+            layers += [(injector, raw.get(home, {})), (injector, grid_of(home, raw.get("grid", {}), task)),
                        (f"{injector}, per_task {task}", for_task(raw.get("per_task", {}), task, home))]
     return validated(model, section, [*layers, (f"{name}, injected parameters", flat)])

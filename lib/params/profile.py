@@ -21,7 +21,7 @@ from lib import safe_yaml
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
 from lib.params import agreement
-from lib.params.schema import Grid, Run, Strict
+from lib.params.schema import Grid, Run, Strict, seeds_for
 from lib.params.sections import RUNS
 
 IDENTITY = ("profile", "task", "seed")
@@ -101,7 +101,7 @@ class Profile:
             raise StudyError(f"no section '{section}'{nearest(section, RUNS)}")
         layers = [(self.source, self.sections["common"]), (self.source, self.sections[section])]
         layers += [(f"{self.source}, per_task {task}", for_task(self.per_task, task, section))]
-        layers.append((self.source, grid_of(section, self.grid.model_dump())))
+        layers.append((self.source, grid_of(section, self.grid.model_dump(), task)))
         return validated(RUNS[section], section, [*layers, (self.source, {"task": task, "seed": seed})])
 
     def runs(self, task: str) -> dict[str, Run]:
@@ -118,9 +118,12 @@ class Profile:
         return {"grid": self.grid.model_dump(), **self.sections, **per_task}
 
 
-def grid_of(section: str, grid: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of the grid that this section's notebook is handed: those that look over several tasks or seeds."""
-    return {key: value for key, value in grid.items() if key in RUNS[section].model_fields}
+def grid_of(section: str, grid: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The part of the grid that this section's notebook is handed: of those that look over several seeds the seeds of
+    its task, of the one that looks over tasks too all of it."""
+    over_tasks = issubclass(RUNS[section], Grid)
+    return {key: value if over_tasks else seeds_for(task, value) for key, value in grid.items()
+            if key in RUNS[section].model_fields}
 
 
 def for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from lib import names
 from lib.errors import StudyError, nearest
@@ -37,6 +37,8 @@ def _once(value: list) -> list:
 
 Once = AfterValidator(_once)
 Seeds = Annotated[list[Seed], Once]
+SeedsByTask = Annotated[Annotated[Seeds, Tag("all")] | Annotated[dict[str, Seeds], Tag("by task")],
+                        Discriminator(lambda value: "by task" if isinstance(value, dict) else "all")]
 
 
 def _known_task(name: str) -> str:
@@ -79,11 +81,11 @@ class Strict(BaseModel):
 
 class Grid(Strict):
     """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only, `dose_tasks` and `dose_seeds`,
-    parts of the two, notebooks 06b and 07b too."""
+    parts of the two, notebooks 06b and 07b too. Seeds are one list for all tasks, or a list for each."""
 
     tasks: list[str] = Field(min_length=1)
-    seeds: Seeds
-    dense_seeds: Seeds
+    seeds: SeedsByTask
+    dense_seeds: SeedsByTask
     dose_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
     dose_seeds: Seeds
 
@@ -95,26 +97,61 @@ class Grid(Strict):
             raise ValueError(f"two of {folders} would share a folder under outputs")
         return value
 
-    @field_validator("dense_seeds")
+    @field_validator("seeds", "dense_seeds")
     @classmethod
-    def _any_seed(cls, value: list[int], info: ValidationInfo) -> list[int]:
-        if not value and not info.data.get("seeds", value):
-            raise ValueError("no seed is named; give one here or in grid.seeds")
+    def _of_tasks(cls, value: list[int] | dict[str, list[int]], info: ValidationInfo) -> list[int] | dict:
+        if isinstance(value, dict):
+            for task in value:
+                _known_task(task)
+            if missing := [task for task in info.data.get("tasks", ()) if task not in value]:
+                raise ValueError(f"names no seeds of {missing[0]}; give it a list too, or one list for all tasks")
         return value
 
-    @field_validator("dose_tasks", "dose_seeds")
+    @field_validator("dense_seeds")
     @classmethod
-    def _part(cls, value: list, info: ValidationInfo) -> list:
-        whole = info.field_name.removeprefix("dose_")
-        if outside := [one for one in value if one not in info.data.get(whole, value)]:
-            raise ValueError(f"{outside[0]!r} is not among grid.{whole}, whose models notebooks 06b and 07b build on")
+    def _any_seed(cls, value: list[int] | dict[str, list[int]], info: ValidationInfo) -> list[int] | dict:
+        for task in info.data.get("tasks", ()) if "seeds" in info.data else ():
+            if not seeds_for(task, value) and not seeds_for(task, info.data["seeds"]):
+                raise ValueError(f"no seed of {task} is named; give one here or in grid.seeds")
         return value
+
+    @field_validator("dose_tasks")
+    @classmethod
+    def _dose_tasks(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        return _part_of(value, info.data.get("tasks", value), "grid.tasks")
+
+    @field_validator("dose_seeds")
+    @classmethod
+    def _dose_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        for task in info.data.get("dose_tasks") or info.data.get("tasks", ()) if "seeds" in info.data else ():
+            _part_of(value, seeds_for(task, info.data["seeds"]), "grid.seeds")
+        return value
+
+    def seeds_of(self, task: str) -> list[int]:
+        """The seeds of a task that run every notebook."""
+        return seeds_for(task, self.seeds)
+
+    def dense_of(self, task: str) -> list[int]:
+        """All seeds of a task that have a dense model, in rising order."""
+        return sorted({*self.seeds_of(task), *seeds_for(task, self.dense_seeds)})
 
     def places(self, stage: Stage) -> list[tuple[str, int]]:
         """(task, seed) of each run of a stage's notebook; none of one that runs once a profile."""
-        tasks, seeds = {"dense": (self.tasks, sorted({*self.seeds, *self.dense_seeds})), "profile": ([], []),
-                        "seeds": (self.tasks, self.seeds), "doses": (self.dose_tasks, self.dose_seeds)}[stage.runs]
-        return [(task, seed) for task in tasks for seed in seeds]
+        tasks, seeds = {"dense": (self.tasks, self.dense_of), "profile": ([], self.seeds_of),
+                        "seeds": (self.tasks, self.seeds_of),
+                        "doses": (self.dose_tasks, lambda _: self.dose_seeds)}[stage.runs]
+        return [(task, seed) for task in tasks for seed in seeds(task)]
+
+
+def seeds_for(task: str, seeds: list[int] | dict[str, list[int]]) -> list[int]:
+    """The list of one task in `grid.seeds` or `grid.dense_seeds`; none of a task that these do not name."""
+    return seeds.get(task, []) if isinstance(seeds, dict) else seeds
+
+
+def _part_of(value: list, whole: list, named: str) -> list:
+    if outside := [one for one in value if one not in whole]:
+        raise ValueError(f"{outside[0]!r} is not among {named}, whose models notebooks 06b and 07b build on")
+    return value
 
 
 class Placed(Strict):
