@@ -99,6 +99,14 @@ def _record(folder: Path, digests: dict[str, str]) -> None:
         temporary.write_text(json.dumps(known | digests, indent=1, sort_keys=True) + "\n")
 
 
+def take_away(folder: Path, name: str) -> None:
+    """Delete a file and strike it from its folder's `checksums.json`."""
+    known = {other: value for other, value in checksums(folder).items() if other != name}
+    with whole(folder / CHECKSUMS) as temporary:
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    (folder / name).unlink(missing_ok=True)
+
+
 def seal(folder: Path) -> None:
     """Record every file under a folder that is not yet recorded."""
     names = (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from lib.errors import StudyError
 
 SCHEMA = "1"
 COLUMNS = ["guid", "split", "label", "logits"]
+WEIGHTS = "model/model.safetensors"
 
 
 def key(ingredients: dict) -> str:
@@ -170,8 +171,16 @@ class Model:
         return json.loads(files.checked(self.folder / "cost.json").read_text())
 
     @property
+    def has_weights(self) -> bool:
+        """Whether its weights are still there: `let_go` takes them away where a profile does not keep them."""
+        return (self.folder / WEIGHTS).exists()
+
+    @property
     def path(self) -> Path:
-        """The `from_pretrained` folder, its files checked."""
+        """The `from_pretrained` folder, its files checked. StudyError: its weights were let go."""
+        if not self.has_weights:
+            raise StudyError(f"{self.folder}: the weights of {self.name!r} were let go once nothing of its run needed "
+                             "them; run again with SET='common.keep_weights=true' and it is trained anew")
         for name in files.checksums(self.folder):
             if name.startswith("model/"):
                 files.checked(self.folder / name, self.folder)
@@ -220,7 +229,7 @@ def model_fault(folder: Path) -> str:
 def add(store: Path, model_key: str, fill: Callable[[Path], None]) -> Model:
     """Let `fill` write a model's files into a temporary folder, then put it in place in one step.
 
-    Where another process was first its model stays. StudyError: a full disk.
+    Where another process was first its model stays, unless its weights were let go. StudyError: a full disk.
     """
     store.mkdir(parents=True, exist_ok=True)
     target = store / model_key
@@ -230,7 +239,8 @@ def add(store: Path, model_key: str, fill: Callable[[Path], None]) -> Model:
             fill(temporary)
             files.seal(temporary)
             temporary.chmod(0o755)
-            if find(store, model_key) is None:
+            old = find(store, model_key)
+            if old is None or not old.has_weights:
                 shutil.rmtree(target, ignore_errors=True)
                 try:
                     os.rename(temporary, target)
@@ -240,6 +250,12 @@ def add(store: Path, model_key: str, fill: Callable[[Path], None]) -> Model:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Model(target)
+
+
+def let_go(models: Iterable[Model]) -> None:
+    """Delete the weights of finished models; their predictions, records and tokenizers stay."""
+    for model in models:
+        files.take_away(model.folder, WEIGHTS)
 
 
 def write_stage(folder: Path, models: list[Model]) -> None:

@@ -112,6 +112,17 @@ def test_a_model_under_another_key_is_foreign(outputs):
     assert "of another model (k0)" in integrity.mend(outputs)[0] and left(outputs) == ALL
 
 
+def test_the_notebook_of_a_model_that_was_deleted_runs_again(outputs):
+    shutil.rmtree(outputs / "store" / "k1")
+    said = integrity.mend(outputs)
+    assert left(outputs) == ALL - {"04_pruning", "k1"} and len(said) == 1 and "k1 is not in the store" in said[0]
+
+
+def test_weights_that_were_let_go_are_no_damage(outputs):
+    store.let_go([store.Model(outputs / "store" / "k0")])
+    assert not integrity.mend(outputs) and left(outputs) == ALL
+
+
 def test_what_was_found_sound_is_not_read_again(outputs, monkeypatch):
     integrity.mend(outputs)
     monkeypatch.setattr(files, "fault", lambda folder, name: "was read")

@@ -432,6 +432,22 @@ def test_the_same_parameters_give_the_same_bytes_in_another_store(run, dense, it
     assert again.record | {"profile": "smoke"} == dense.record
 
 
+def test_weights_that_nothing_needs_are_let_go_and_made_anew_where_they_are_wanted(run, dense, items):
+    lean = run.model_copy(update={"profile": "lean", "keep_weights": False})
+    short = make.model(lean, items, "dense-0.5x", make.Extras(epochs=0.5))
+    started = make.model(lean, items, "dense", ALONG)
+    assert not short.has_weights and started.has_weights and not store.model_fault(short.folder)
+    assert make.model(run, items, "dense-0.5x", make.Extras(epochs=0.5)).record | {"profile": "lean"} == short.record
+    store.let_go([started])
+    assert not started.has_weights and store.find(lean.outputs / "store", started.record["key"]) is not None
+    assert started.predictions()["guid"].equals(dense.predictions()["guid"])
+    with pytest.raises(StudyError, match="common.keep_weights=true"):
+        make.load(started)
+    assert not make.model(lean, items, "dense", ALONG).has_weights, "what is finished is not trained for its weights"
+    again = make.model(lean.model_copy(update={"keep_weights": True}), items, "dense", ALONG)
+    assert (again.path / "model.safetensors").read_bytes() == (dense.path / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("module, function", [(loop, "fit"), (pretrained, "save"), (magnitude, "measured_sparsity")])
 def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monkeypatch, module, function):
     place = run.model_copy(update={"profile": f"breaks-{function}", "epochs": 0.3})

@@ -110,7 +110,7 @@ def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> sto
         field: getattr(run, field) for field in RUN_FIELDS + FIELDS_OF_FAMILY.get(stage, ())}
     model_key = store.key(ingredients)
     finished = store.find(run.outputs / "store", model_key)
-    if finished:
+    if finished and (finished.has_weights or not run.keep_weights):
         return finished
     record = ingredients | {"key": model_key, "compression": recipe.structure, "loss": recipe.loss,
                             "quantization": recipe.quantization, "profile": run.profile}
@@ -199,13 +199,20 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     store.write_json(folder / "cost.json", {"peak_memory_bytes": devices.peak_memory(device)} | cost
                      | {"wall_seconds": time.perf_counter() - began})
     store.write_json(folder / "record.json", record | counted | {
-        "bytes": (folder / "model" / "model.safetensors").stat().st_size,
+        "bytes": (folder / store.WEIGHTS).stat().st_size,
         "n_train": len(train_rows.labels), "epochs": steps * run.batch_size / len(train_rows.labels),
         "sparsity_target": change.sparsity_target if is_magnitude else 0.0,
         "checkpoint_sparsity": {str(step): change.history[step] for step in levels},
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__}, "machine": platform.machine(),
     })
+    if not (run.keep_weights or is_built_on(recipe)):
+        (folder / store.WEIGHTS).unlink()
+
+
+def is_built_on(recipe: names.Name) -> bool:
+    """Whether later models start from it, or notebook 08 attacks and times it, where weights are not kept for long."""
+    return not (recipe.is_shorter or recipe.family == "untrained" or recipe.loss in names.MITIGATIONS)
 
 
 def _build(run, recipe: names.Name, start: store.Model | None) -> transformers.PreTrainedModel:

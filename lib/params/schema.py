@@ -216,6 +216,7 @@ class Run(Placed):
     dtype: Literal["auto", "fp32", "bf16"]
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1)]
+    keep_weights: bool
     prune_warmup: Share
     prune_cooldown: Share
     mask_interval: Annotated[int, Field(ge=1)]

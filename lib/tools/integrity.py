@@ -30,20 +30,24 @@ def mend(outputs: Path) -> list[str]:
     more when they are loaded. What killed runs left half-written goes after a day.
     """
     books = _Books(outputs / VERIFIED)
-    said, gone = [], set()
+    said, gone, there = [], set(), set()
     for folder in sorted(path for path in (outputs / "store").glob("[!.]*") if path.is_dir()):
         if wrong := books.fault(folder, ("record.json",)) or files.misplaced(folder):
             said.append(f"{folder}: {wrong}; this model is made anew")
             gone.add(folder.name)
             shutil.rmtree(folder)
+        else:
+            there.add(folder.name)
     for stage in sorted(path for pattern in ("*", "*/seed*/*") for path in outputs.glob(pattern) if path.name in DONE):
         if not (done := stage / DONE[stage.name]).exists():
             continue
         folders = [stage, *sorted(path.parent for path in stage.glob(f"*/**/{files.CHECKSUMS}"))]
         wrong = [f"{folder}: {fault}; its notebook runs again" for folder in folders
                  if (fault := books.fault(folder, (done.name,) if folder == stage else ()))]
-        if wrong or gone & _keys(stage):
-            said += wrong
+        missing = [] if wrong else sorted(_keys(stage) - there)
+        if wrong or missing:
+            said += wrong or [f"{stage}: model {key} is not in the store; its notebook runs again"
+                              for key in missing[:1] if key not in gone]
             done.unlink()
     for left in outputs.rglob(".*-*"):
         if left.lstat().st_mtime < time.time() - DAY:

@@ -27,6 +27,12 @@ def source_of(run) -> candidates.Source:
                              vectors=run.vectors, min_cosine=run.attack_cosine)
 
 
+def with_weights(finished: dict[str, store.Model]) -> dict[str, store.Model]:
+    """The models that can be attacked and timed: all but those whose weights are not kept once they are predicted."""
+    return {name: model for name, model in finished.items()
+            if model.has_weights or make.is_built_on(names.parse(name))}
+
+
 def victim(model: store.Model, run, batch_size: int | None = None) -> attack.Victim:
     """A finished model, ready to be asked, in the precision that its predictions have."""
     device = devices.device(run.device)
