@@ -115,7 +115,7 @@ def test_the_reference_holds_exactly_the_models_planned_by_its_parameters(profil
 
 
 def test_what_the_reference_of_micro_has_is_planned():
-    every = requests.wanted(load_profile("micro"))
+    every = requests.wanted(load_profile("micro_wide"))
     planned = {(r.task, r.seed, r.model): r.steps for r in every[every["dose"] == ()].itertuples()}
     found = list(recorded("micro"))
     assert found
@@ -127,7 +127,7 @@ def test_what_the_reference_of_micro_has_is_planned():
 
 
 def test_the_own_dose_stands_on_both_axes_and_is_trained_once():
-    every = requests.wanted(load_profile("micro"))
+    every = requests.wanted(load_profile("micro_wide"))
     doses = every[(every["section"] == "doses") & (every["seed"] == 0)]
     assert doses["dose"].nunique() == (5 + 1) + (3 + 1) - 1 and len(doses) == 9 * 5
     assert set(doses["steps"]) == {384}, "every dose takes the profile's own steps"
