@@ -126,6 +126,14 @@ def test_what_the_reference_of_micro_has_is_planned():
     assert known - {model for _, _, model in planned} == set()
 
 
+def test_weights_that_are_not_kept_are_told_apart():
+    kept, lean = (plan.tell(load_profile("micro", [f"common.keep_weights={value}", "grid.seeds=[0]", "grid.dense_seeds=[0]"]),
+                            speeds.machine("cpu-1-thread"), 2) for value in ("true", "false"))
+    assert "until their seed is done" in lean and "until their seed is done" not in kept
+    new = [float(re.search(r"New on disk: ([\d.]+) GB", text)[1]) for text in (kept, lean)]
+    assert new[1] < 0.2 < 2 < new[0]
+
+
 def test_the_own_dose_stands_on_both_axes_and_is_trained_once():
     every = requests.wanted(load_profile("micro_wide"))
     doses = every[(every["section"] == "doses") & (every["seed"] == 0)]

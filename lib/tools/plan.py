@@ -119,7 +119,8 @@ def tell(profile: Profile, on: Machine, jobs: int = 1, devices: int = 1) -> str:
     told = [f"Wall time: {_time(wall(runs, jobs))} with {jobs} job{'s' * (jobs > 1)} at a time {where}. "
             f"{'Device-hours' if accelerated else 'Hours of one job'}: "
             f"{runs['seconds'].sum() / 3600 / (sharing if accelerated else 1):,.2f}. Arithmetic: "
-            f"{runs['flops'].sum() / 1e12:,.0f} TFLOP. New on disk: {runs['bytes'].sum() / 1e9:,.1f} GB."]
+            f"{runs['flops'].sum() / 1e12:,.0f} TFLOP. New on disk: {runs['bytes'].sum() / 1e9:,.1f} GB"
+            f"{_passing(every[~done], jobs)}."]
     if done.any():
         afresh = notebooks(profile, every, done & False, each)
         told.append(f"{done.sum()} of {len(every)} models count as finished: they lie in outputs/{profile.name}/store "
@@ -131,6 +132,12 @@ def tell(profile: Profile, on: Machine, jobs: int = 1, devices: int = 1) -> str:
     tables = [_table({STAGES[section]: part for section, part in runs.groupby("section", sort=False)}, runs),
               _table({f"{task_folder(task)}, seed {seed}": part for (task, seed), part in cells})]
     return "\n\n".join(["\n".join(map(_wrapped, _opening(profile, on))), *tables, "\n".join(map(_wrapped, told))])
+
+
+def _passing(every: pd.DataFrame, jobs: int) -> str:
+    """The weights that lie on the disk until their seed is done, of as many seeds at a time as there are jobs."""
+    most = every.groupby(["task", "seed"])["passing"].sum().nlargest(jobs).sum()
+    return f", and up to {most / 1e9:,.1f} GB of weights until their seed is done" if most else ""
 
 
 def _opening(profile: Profile, on: Machine) -> list[str]:

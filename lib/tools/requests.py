@@ -22,7 +22,7 @@ from lib.trials import doses, mitigation
 
 TOKENIZER_BYTES, ROW_BYTES = 750_000, 24  # beside a model's weights: its tokenizer, and each row it predicts
 COUNTED = ["model", "dose", "n_train", "steps", "rows", "predicted", "along", "train", "predict", "quantized", "bytes",
-           "tokenised"]
+           "passing", "tokenised"]
 
 
 def sizes(run) -> dict[str, tuple[int, float]]:
@@ -172,7 +172,8 @@ def wanted(profile: Profile) -> pd.DataFrame:
 
     task | seed | section | model | dose | n_train | steps | rows (trained on) | predicted (rows, at the end) | along
     (rows, on the way) | train, predict, quantized (FLOPs of training, of predictions, of those by a quantised model) |
-    bytes (on disk) | tokenised (rows read). Raises StudyError for what the notebooks would refuse as they start.
+    bytes (that stay on disk) | passing (bytes of weights that go when the seed is done) | tokenised (rows read). Raises
+    StudyError for what the notebooks would refuse as they start.
     """
     known, rows = all_sizes(profile), []
     for task, seed, sections in places(profile):
@@ -210,9 +211,10 @@ def _counted(one: Request, run) -> tuple:
     predicted = sum(one.sizes[split][0] for split in ends)
     along = stops * sum(one.sizes[split][0] for split in extras.checkpoint_splits)
     weights = 4 * own.parameters(labels) - (3 * own.layers * own.layer_weights if recipe.quantization else 0)
-    stored = weights + TOKENIZER_BYTES + ROW_BYTES * (predicted + along)
+    stored = weights * run.keep_weights + TOKENIZER_BYTES + ROW_BYTES * (predicted + along)
+    passing = 0 if run.keep_weights or not make.is_built_on(recipe) else weights
     by_precision = (0.0, predict) if recipe.quantization else (predict, 0.0)
-    return (one.name, one.dose, n, steps, rows, predicted, along, training, *by_precision, stored,
+    return (one.name, one.dose, n, steps, rows, predicted, along, training, *by_precision, stored, passing,
             sum(rows for rows, _ in one.sizes.values()))
 
 
