@@ -2,8 +2,8 @@
 
 Every file that a stage writes appears whole or not at all, and its folder's `checksums.json` says what it holds; a file
 that is read is held to that first. A model's folder is `outputs/<profile>/store/<key>/`: `record.json`, `cost.json`,
-`log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet`, and `model/`, a plain `from_pretrained`
-folder. What was damaged is mended by `lib.tools.integrity`.
+`log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet` and `predictions_fp32.parquet`, and
+`model/`, a plain `from_pretrained` folder. What was damaged is mended by `lib.tools.integrity`.
 """
 
 import errno
@@ -28,6 +28,7 @@ from lib.errors import StudyError
 SCHEMA = "1"
 COLUMNS = ["guid", "split", "label", "logits"]
 WEIGHTS = "model/model.safetensors"
+FP32 = "predictions_fp32.parquet"
 
 
 def key(ingredients: dict) -> str:
@@ -188,6 +189,13 @@ class Model:
 
     def predictions(self) -> pd.DataFrame:
         return read_predictions(self.folder / "predictions.parquet")
+
+    def in_fp32(self) -> pd.DataFrame | None:
+        """The predictions of all rows but train's in fp32; None where a model was predicted in bf16 alone."""
+        path = self.folder / FP32
+        if path.exists():
+            return read_predictions(path)
+        return evaluated(self) if self.record.get("dtype") == "fp32" else None
 
     def checkpoints(self) -> pd.DataFrame:
         """Predictions along the run, with a column `step`."""

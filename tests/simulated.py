@@ -34,7 +34,8 @@ class MadeUp(GatheredRuns):
     """Gathered runs whose rows are handed in, by task and seed."""
 
     def __init__(self, task, models, along, tables, weights):
-        run = SimpleNamespace(tasks=[task], seeds=[seed for seed, names in models.items() if set(names) != {"dense"}])
+        full = [seed for seed, names in models.items() if set(names) != {"dense"}]
+        run = SimpleNamespace(tasks=[task], seeds_of=lambda task: full)
         super().__init__(run, {(task, seed): SimpleNamespace(
             items=names["dense"], train=pd.DataFrame({"split": [], "subcase": [], "is_shortcut": []}))
             for seed, names in models.items()}, {(task, seed): {name: SimpleNamespace(

@@ -127,7 +127,8 @@ OVERRIDES = {
     "loss misspelt": ("mitigation.losses=[rcm]", "'rcm'", "did you mean 'rmc'"),
     "alpha above 100 percent": ("mitigation.losses=[rmc-101]", "'rmc-101' is no loss", "did you mean 'rmc'"),
     "jtt from no checkpoint": (("mitigation.losses=[jtt]", "mitigation.jtt_checkpoint=0.3"), "jtt_checkpoint = 0.3", "must be one of teacher.checkpoints"),
-    "difficulty of one sparsity": ("pruning.sparsity_levels=[0.7]", r"'rmc'.*not \[0.7\]", "add one, or set mitigation.difficulty"),
+    "difficulty of one sparsity": ("pruning.sparsity_levels=[0.7]", r"= \[0.7\] must hold two or more", "add one"),
+    "nothing to quantise": ("quantization.recipes=[]", "quantization.recipes is empty", "name one"),
     "run levels beyond the run": ("pruning.run_levels=[0.4, 0.9]", r"pruning.run_levels = \[0.4, 0.9\]", "two or more up to 0.85"),
     "checkpoint at the start": ("teacher.checkpoints=[0]", r"teacher.checkpoints = \[0\]", "greater than 0"),
     "dose below a coin's": ("doses.shortcut_rates=[0.3]", r"doses.shortcut_rates = \[0.3\]", "greater than or equal to 0.5"),
@@ -185,8 +186,8 @@ def test_profile_files(here, made, culprit, mend):
 
 @table({
     "misspelt": ("mircro", "no profile 'mircro'", "did you mean 'micro'"),
-    "no such file": ("no/such.yaml", "no profile 'no/such.yaml'", "choose from micro, mini"),
-    "a folder": ("folder.yaml", "no profile 'folder.yaml'", "choose from micro, mini"),
+    "no such file": ("no/such.yaml", "no profile 'no/such.yaml'", "choose from base, base_core"),
+    "a folder": ("folder.yaml", "no profile 'folder.yaml'", "choose from base, base_core"),
     "the claims": ("claims", "params/claims.yaml: a profile", "mapping of sections"),
 })
 def test_profile_names(here, made, culprit, mend):

@@ -23,7 +23,7 @@ def found(tmp_path):
         (tmp_path / "seed0" / stage).mkdir(parents=True)
         table.to_csv(tmp_path / "seed0" / stage / name, index=False)
     places = {(TASK, seed): runs.ReferenceRun(tmp_path / f"seed{seed}") for seed in (0, 1)}
-    return evidence.GatheredRuns(SimpleNamespace(tasks=[TASK], seeds=[0, 1]), places, {place: {} for place in places})
+    return evidence.GatheredRuns(SimpleNamespace(tasks=[TASK], seeds_of=lambda task: [0, 1]), places, {place: {} for place in places})
 
 
 @pytest.mark.parametrize("measure, model, value", [

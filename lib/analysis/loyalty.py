@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, rel_entr, softmax
 
+from lib import names, store
 from lib.analysis import bootstrap, measures
 from lib.errors import StudyError
 from lib.tasks.task import Task
@@ -51,6 +52,13 @@ def rows(predictions: pd.DataFrame, teacher_predictions: pd.DataFrame) -> pd.Dat
     return both.drop(columns="logits_teacher").assign(
         label_loyalty=label_loyalty(logits, teacher), probability_loyalty=probability_loyalty(logits, teacher),
         kl=kl(logits, teacher))
+
+
+def teacher(dense, recipe: names.Name) -> pd.DataFrame:
+    """The dense model's predictions that a model of that recipe is held to: a quantised one, which is predicted in
+    fp32, to those in fp32, where there are any. dense: a model of the store or of the reference."""
+    in_fp32 = dense.in_fp32() if recipe.quantization else None
+    return store.evaluated(dense) if in_fp32 is None else in_fp32
 
 
 def by_split(predictions: pd.DataFrame, teacher_predictions: pd.DataFrame, items: pd.DataFrame, task: Task,

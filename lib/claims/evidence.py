@@ -85,8 +85,10 @@ class GatheredRuns:
 
     def _rows(self, task: str, seed: int, model: str) -> pd.DataFrame:
         items = self.items(task, seed)
-        logits = _logits(self.model(task, seed, model), items)
-        dense = self._once(("dense", task, seed), lambda: _logits(self.model(task, seed, "dense"), items))
+        logits = _ordered(store.evaluated(self.model(task, seed, model)), items, model)
+        recipe = names.parse("dense" if model == names.OTHER_DENSE else model)
+        dense = self._once(("dense", task, seed, bool(recipe.quantization)), lambda: _ordered(
+            loyalty.teacher(self.model(task, seed, "dense"), recipe), items, "dense"))
         split, label = self._once(
             ("truth", task, seed), lambda: (items["split"].to_numpy(object), items["label"].to_numpy()))
         judged = measures.judge(logits, split, label, registry.get(task))
@@ -231,16 +233,15 @@ class GatheredRuns:
         return float(here[model] - here[names.OTHER_DENSE]) if told else None
 
 
-def _logits(model: store.Model | ReferenceModel, items: pd.DataFrame) -> np.ndarray:
+def _ordered(table: pd.DataFrame, items: pd.DataFrame, name: str) -> np.ndarray:
     """A model's logits [rows, classes] in the order of `items`. Raises StudyError where they are of other rows."""
-    table = store.evaluated(model)
     if not table["guid"].array.equals(items["guid"].array):
         table = table.set_index("guid").reindex(items["guid"]).reset_index()
     truth = ["split", "label"]
     other = (table[truth].to_numpy() != items[truth].to_numpy()).any(axis=1)
     if other.any():
         guid = items["guid"][int(np.argmax(other))]
-        raise StudyError(f"model {model.name!r} has no prediction of guid {guid!r} with the split and label of the "
+        raise StudyError(f"model {name!r} has no prediction of guid {guid!r} with the split and label of the "
                          "task's row: predictions and data must be of one task and seed")
     return np.concatenate(table["logits"].tolist()).reshape(len(items), -1)
 

@@ -133,6 +133,11 @@ class ReferenceRun:
         """model@step -> its predictions table; none where no run was predicted along its way."""
         return self._wide("checkpoints.parquet") if (self.folder / "checkpoints.parquet").exists() else {}
 
+    @cached_property
+    def fp32(self) -> dict[str, pd.DataFrame]:
+        """Model -> its predictions table in fp32; of the dense model, where the run is in bf16."""
+        return self._wide(store.FP32) if (self.folder / store.FP32).exists() else {}
+
     def _wide(self, name: str) -> dict[str, pd.DataFrame]:
         path = self.folder / name
         arrow = _read(path, pq.read_table)
@@ -181,6 +186,12 @@ class ReferenceModel:
         if self.name not in self.run.predictions:
             raise StudyError(f"{self.run.folder / 'predictions.parquet'} has no model {self.name!r}: collect it again")
         return self.run.predictions[self.name]
+
+    def in_fp32(self) -> pd.DataFrame | None:
+        """Its predictions in fp32; None where the reference has those in bf16 alone."""
+        if self.name in self.run.fp32:
+            return self.run.fp32[self.name]
+        return self.predictions() if self.record.get("dtype") == "fp32" else None
 
     def checkpoints(self) -> pd.DataFrame:
         """Predictions along the run, with a column `step`."""

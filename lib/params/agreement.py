@@ -22,11 +22,12 @@ def of_notebooks(runs: Mapping[str, Run], source: str) -> None:
         raise StudyError(f"{source}: pruning.run_levels = {pruning.run_levels} must hold two or more up to {last}, the "
                          "highest of pruning.sparsity_levels, whose run passes them; 06_shortcut_samples reads the "
                          "difficulty there")
-    spread = [name for name in mitigation.losses if name.startswith(("rmc", "smooth_")) and name != "rmc_one_run"]
-    if spread and mitigation.difficulty == "levels" and len(pruning.sparsity_levels) < 2:
-        raise StudyError(f"{source}: mitigation.losses names '{spread[0]}', whose difficulty needs two or more "
-                         f"pruning.sparsity_levels, not {pruning.sparsity_levels}; add one, or set "
-                         "mitigation.difficulty=one_run")
+    if len(pruning.sparsity_levels) < 2:
+        raise StudyError(f"{source}: pruning.sparsity_levels = {pruning.sparsity_levels} must hold two or more, for "
+                         "06_shortcut_samples reads the difficulty of a row off them; add one")
+    if not runs["quantization"].recipes:
+        raise StudyError(f"{source}: quantization.recipes is empty, and 05_quantization_and_replacing compares what it "
+                         "makes; name one, such as [dense + ptq8]")
     made = [*runs["distillation"].students, *(percent("imp", level) for level in pruning.sparsity_levels),
             *pruning.controls]
     for base in mitigation.bases:

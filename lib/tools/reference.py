@@ -6,6 +6,7 @@ place of models and texts each task and seed has
 - items.parquet: the evaluation rows (all but train) without their texts, which the real sets' terms forbid, and `easy`:
   the shortcut-only model is right
 - predictions.parquet: guid and, for each model, a column of logits in half precision
+- predictions_fp32.parquet: the dense model's in fp32, which quantised models are held to
 - checkpoints.parquet: the same along a run, in columns such as `dense@48`, of the rows that were predicted there
 - train.parquet: the train rows' guid, split, label, subcase, heuristic, is_shortcut, the scores of notebook 06, and in
   half precision `loss:<model>` and `loss:<model>@<step>` (nats) of whatever was predicted on train
@@ -73,6 +74,8 @@ def _collect_run(folder: Path, place: Path) -> None:
     if along:
         seen = set().union(*(table["guid"] for table in along.values()))
         writers["checkpoints.parquet"] = lambda path: _write_wide(path, guids[guids.isin(seen)], along)
+    if (dense := models["dense"].folder / store.FP32).exists():
+        writers[store.FP32] = lambda path: _write_wide(path, guids, {"dense": store.read_predictions(dense)})
     ran = list(folder.glob("*.ipynb"))
     for notebook in filter(executed.finished, ran):
         writers[notebook.name] = lambda path, notebook=notebook: executed.tidy_copy(notebook, path)
