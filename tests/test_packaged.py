@@ -253,8 +253,6 @@ def test_the_base_encoder_has_the_official_weights_and_reads_pairs():
     assert "encoder.relative_attention_bias.weight" in mine
     assert all(torch.equal(weight, weights[name]) for name, weight in mine.items())
     assert len(encoders.encoder_layers(model)) == 12 and model.config.hidden_size == 768
-    frozen = {name for name, weight in mine.items() if not weight.requires_grad}
-    assert frozen == {name for name in mine if name.startswith("embeddings.") or "relative_attention_bias" in name}
     tokenizer = pretrained.load_tokenizer("offline-base")
     tokens = tokenizer(["a cat", "a cat"], ["a dog", "a sleeping dog"], padding=True, return_tensors="pt")
     assert tokenizer.convert_ids_to_tokens(tokens["input_ids"][0])[:8] == ["<s>", "a", "cat", "</s>", "</s>", "a", "dog", "</s>"]

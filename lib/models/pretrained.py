@@ -11,7 +11,6 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, StrictDataclassError
 from huggingface_hub.utils import httpx, logging as hub_logging
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -124,9 +123,7 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
     if layers is not None:
         keep_layers(model, layers)
     if freeze_embeddings and not from_scratch:
-        tables = (module for module in model.base_model.modules() if isinstance(module, nn.Embedding))
-        for part in (model.base_model.embeddings, *tables):  # MPNet's relative position bias is a table of its own
-            part.requires_grad_(False)
+        model.base_model.embeddings.requires_grad_(False)
     return model
 
 

