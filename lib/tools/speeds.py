@@ -130,7 +130,7 @@ def shape(encoder: str, revision: str = "") -> Shape:
     source, where = pretrained.resolve(encoder, revision)
     config = AutoConfig.from_pretrained(source, **where)
     ffn = getattr(config, "intermediate_size", None) or config.hidden_dim
-    types = getattr(config, "type_vocab_size", 0)  # DistilBERT and MPNet have none
+    types = 0 if config.model_type == "distilbert" else config.type_vocab_size
     return Shape(layers=config.num_hidden_layers, hidden=config.hidden_size, ffn=ffn, vocabulary=config.vocab_size,
                  positions=config.max_position_embeddings, types=types)
 
