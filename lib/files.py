@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, with checksums in their folder's `checksums.json`; the lock of a profile."""
+"""Files that appear whole or not at all, with checksums in their folder's `checksums.json`; locks."""
 
 import errno
 import fcntl
@@ -152,4 +152,12 @@ def lock(outputs: Path) -> Iterator[None]:
         except OSError:
             raise StudyError(f"another run of the profile '{outputs.name}' is at work here; wait for it, or stop it "
                              "first") from None
+        yield
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait until no other process holds this lock file, then hold it; the lock dies with its holder."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -92,6 +92,8 @@ OVERRIDES = {
     "hardly a token": ("common.max_length=4", "common.max_length = 4", "greater than or equal to 8"),
     "more tokens than the encoder": ("common.max_length=1024", "common.max_length = 1024.*'offline'", "give 8 to 512"),
     "more layers than the encoder": ("common.encoder_layers=7", "common.encoder_layers = 7.*'offline'", r"give 0 \(all\) to 6"),
+    "more layers than the base encoder": (("common.encoder=offline-base", "common.encoder_layers=13"),
+                                          "common.encoder_layers = 13.*'offline-base'", r"give 0 \(all\) to 12"),
     "no step to prune in": ("common.prune_warmup=0.7", "prune_cooldown = 0.3.*prune_warmup = 0.7", "sum must be below 1"),
     "dtype": ("common.dtype=fp16", "common.dtype = 'fp16'", "did you mean 'bf16'"),
     "device": ("common.device=quantum", "common.device = 'quantum'", "choose from auto, cpu, cuda, mps"),
@@ -101,7 +103,7 @@ OVERRIDES = {
     "no seed": (("grid.seeds=[]", "grid.dense_seeds=[]"), r"grid.dense_seeds = \[\]", "give one here or in grid.seeds"),
     "profile above outputs": ("common.profile=..", r"common.profile = '\.\.'", "must begin with a letter"),
     "profile of the reference": ("common.profile=reference", "common.profile = 'reference'", "taken there"),
-    "no encoder": ("common.encoder=''", "common.encoder = ''", "give 'offline', a hub id or a folder"),
+    "no encoder": ("common.encoder=''", "common.encoder = ''", "give 'offline' or 'offline-base', a hub id or a folder"),
     "no such encoder folder": ("common.encoder=/no/such", "common.encoder names '/no/such'", "mend the path"),
     "task misspelt": ("grid.tasks=[micro_nil]", "'micro_nil'", "did you mean 'micro_nli'"),
     "no such task file": ("grid.tasks=[tasks/mine.yaml]", "no task file .*tasks/mine.yaml", "mend the path"),
@@ -491,7 +493,7 @@ def test_encoder_folders(here, tiny, made, culprit, mend):
 
 @table({
     "path misspelt": ("/no/such/folder", "'/no/such/folder': there is no folder", "mend the path"),
-    "a file": ("config.json", "config.json' cannot be loaded", "write 'offline', a hub id"),
+    "a file": ("config.json", "config.json' cannot be loaded", "write 'offline' or 'offline-base', a hub id"),
     "on no hub that answers": ("no-such/encoder", "'no-such/encoder' cannot be loaded", "fetch the folder elsewhere"),
 })
 def test_encoder_names(here, monkeypatch, made, culprit, mend):
@@ -523,11 +525,6 @@ def test_models(here, tiny_run, micro, monkeypatch, made, culprit, mend):
 })
 def test_recipes(here, tiny_run, micro, made, culprit, mend):
     refused(lambda: recipes.follow_all(tiny_run, micro, [made], {"dense": store.Model(here)}), here, culprit, mend)
-
-
-def test_what_is_said_of_the_offline_encoder_is_so():
-    config = json.loads((pretrained.offline_dir() / "config.json").read_text())
-    assert (config["num_hidden_layers"], config["max_position_embeddings"]) == (schema.OFFLINE_LAYERS, schema.OFFLINE_TOKENS)
 
 
 # ---------------------------------------------------------------- claims

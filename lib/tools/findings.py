@@ -43,7 +43,7 @@ ADDRESS = re.compile(r"\]\([^)\s]*\)|<https?://[^>\s]*>")
 NAMES = re.compile(r"(?<![\w.-])(?:IMP \d+"  # as the papers write it; then models, losses, number formats, claims
                    r"|(?:imp|heads|ffn|truncated|scratch|theseus)-\d+(?:-(?:alternate|constant|after|2x))?"
                    r"|dense-(?:2x|0\.\d+x|qat)"
-                   r"|rmc-\d+|(?:ptq|qat)[48]|int[48]|(?:fp|bf)(?:16|32)|MiniLM-L6-v2|[ABCOPT]\d{1,2})(?![\w-]|\.\d)")
+                   r"|rmc-\d+|(?:ptq|qat)[48]|int[48]|(?:fp|bf)(?:16|32)|(?:all-)?(?:MiniLM-L6|mpnet-base)-v2|[ABCOPT]\d{1,2})(?![\w-]|\.\d)")
 
 
 def rewrite(text: str, reference: Path = REFERENCE) -> str:
