@@ -100,9 +100,9 @@ def test_the_losses_are_those_of_the_models_own_states(teacher, encoded):
     assert loss_of(student, teacher, encoded, "pkd").item() == pytest.approx(transfer.patient(s[1], t[2]).item())
 
     def scores(model, layer, states):
-        parts = encoders.layer_parts(encoders.encoder_layers(model)[layer])
+        parts = encoders.layer_parts(model)[layer]
         with torch.no_grad():
-            return transfer.attention_scores(parts.query(states[layer]), parts.key(states[layer]), 2)
+            return transfer.attention_scores(parts["query"](states[layer]), parts["key"](states[layer]), 2)
     expected = sum(transfer.hidden_mse(s[m], t[g], mask)
                    + transfer.attention_mse(scores(student, m - 1, s), scores(teacher, g - 1, t), mask)
                    for m, g in ((1, 2), (2, 4)))
