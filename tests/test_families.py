@@ -9,11 +9,32 @@ import tiny
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DebertaV2Config,
+    GPT2Config,
+    T5Config,
+    XLNetConfig,
+)
 
 from lib.errors import StudyError
-from lib.models import batches, encoders, families, loop, losses, magnitude, pretrained, quantization, structured
-from lib.models import theseus, transfer
+from lib.models import (
+    encoders,
+    families,
+    loop,
+    losses,
+    magnitude,
+    make,
+    pretrained,
+    quantization,
+    recipes,
+    structured,
+    theseus,
+    transfer,
+)
+from lib.tasks import registry
+from lib.trials import costs, your_model
 
 LAYERS, HEADS = 4, 4
 PLAN = loop.Plan(steps=3, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.01, dtype="fp32", device="cpu",
@@ -238,3 +259,123 @@ def test_a_layer_keeps_its_own_kind_of_attention(tmp_path):
     assert np.array_equal(logits_of(again(model, tmp_path)), logits_of(model))
     with pytest.raises(StudyError, match="no norm before its layer 0"):
         encoders.keep_layers(model_of("modernbert"), [1, 2])
+
+
+# --- what is refused, before anything is trained
+
+@pytest.fixture
+def encoder(tiny_run, tmp_path):
+    """Writes a folder with the tiny run's tokenizer and another config, no weights; gives the run that takes it."""
+    def write(config, **changes):
+        folder = tmp_path / config.model_type
+        AutoTokenizer.from_pretrained(tiny_run.encoder).save_pretrained(folder)
+        config.save_pretrained(folder)
+        return tiny_run.model_copy(update={"encoder": str(folder)} | changes)
+    return write
+
+
+def of_family(family, layers=4):
+    return tiny.classifier(family, layers=layers, width=32, ffn=48, heads=HEADS).config
+
+
+@pytest.mark.parametrize("config", [GPT2Config(), T5Config(), XLNetConfig()], ids=lambda config: config.model_type)
+def test_an_unknown_encoder_is_refused_from_its_config(encoder, micro, config):
+    run = encoder(config)
+    told = f"encoder '{run.encoder}': a model of type '{config.model_type}' cannot be trained .* take a BERT, .* encoder$"
+    for refuse in (lambda: recipes.check(run, ["dense"]), lambda: make.model(run, micro, "untrained")):
+        with pytest.raises(StudyError, match=told):
+            refuse()
+
+
+@pytest.mark.parametrize("name, what", [
+    ("truncated-2", "truncated-2"), ("scratch-2", "scratch-2"), ("theseus-2 + ptq8", "theseus-2"), ("dense + pkd", "pkd"),
+    ("dense + tinybert", "tinybert")])
+def test_layers_that_are_shared_are_not_taken_apart(encoder, name, what):
+    run = encoder(of_family("albert"), encoder_layers=0)
+    with pytest.raises(StudyError, match=f"'{run.encoder}': ALBERT shares its layers, so there is no {what} of it: take dense, imp"):
+        recipes.check(run, ["dense", name])
+    recipes.check(run, ["dense", "imp-70 + rmc", "dense + distil", "dense + qat8", "imp-70 + ptq8"])
+
+
+@pytest.mark.parametrize("name", ["heads-50", "ffn-50"])
+def test_shared_layers_are_not_narrowed(encoder, micro, name):
+    run = encoder(of_family("albert"), encoder_layers=0)
+    with pytest.raises(StudyError, match=f"no {name} of it"):
+        make.check(run, name)
+
+
+def test_shared_layers_cannot_be_fewer(encoder):
+    with pytest.raises(StudyError, match="ALBERT shares its layers, so none can be left out: set encoder_layers to 0"):
+        recipes.check(encoder(of_family("albert"), encoder_layers=3), ["dense"])
+    model = model_of("albert")
+    assert encoders.keep_layers(model, range(LAYERS)) is model
+    with pytest.raises(StudyError, match="shares its layers"):
+        encoders.keep_layers(model, [0, 1])
+
+
+def test_what_an_encoder_has_too_few_layers_for_is_refused(encoder):
+    run = encoder(of_family("mpnet"))
+    recipes.check(run, ["dense", "truncated-3", "scratch-4", "theseus-3"])
+    for name in ("truncated-4", "scratch-5", "theseus-4"):
+        with pytest.raises(StudyError, match="the dense model has 4 layers"):
+            recipes.check(run, ["dense", f"{name} + ptq8"])
+
+
+def test_a_convolution_between_layers_is_not_replaced(encoder):
+    run = encoder(DebertaV2Config(num_hidden_layers=4, conv_kernel_size=3))
+    recipes.check(run, ["dense", "truncated-2"])
+    with pytest.raises(StudyError, match="a convolution after its first layer, so there is no theseus-2"):
+        recipes.check(run, ["theseus-2"])
+
+
+# --- classifiers of any kind are predicted
+
+@pytest.fixture
+def stranger(tiny_run, tmp_path):
+    """Writes a finished classifier of a kind that is not in the table, with a tokenizer of the micro-world's words."""
+    def write(config, side="right"):
+        tokenizer = AutoTokenizer.from_pretrained(tiny_run.encoder)
+        tokenizer.padding_side = side
+        config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+        config.id2label = dict(enumerate(registry.get("micro_nli").labels))
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config)
+        for parameter in model.parameters():
+            parameter.data.mul_(4)
+        pretrained.save(model, tokenizer, tmp_path / "theirs")
+        return str(tmp_path / "theirs")
+    return write
+
+
+GPT2 = dict(n_embd=16, n_layer=2, n_head=2, n_positions=64)
+XLNET = dict(d_model=16, n_layer=2, n_head=2, d_inner=24)
+
+
+@pytest.mark.parametrize("config, side", [(GPT2Config(**GPT2), "right"), (XLNetConfig(**XLNET), "left")],
+                         ids=["gpt2", "xlnet"])
+def test_a_finished_classifier_of_another_kind_is_predicted(stranger, micro, config, side):
+    task = registry.get("micro_nli")
+    theirs = your_model.load(stranger(config, side), task)
+    rows = micro[micro["split"] == "test"].head(12)
+    found = np.stack(your_model.predict(theirs, rows, max_length=48)["logits"].to_numpy())
+    assert theirs.layers == 2
+    for one, row in zip(found, rows.itertuples()):  # alone, so without padding
+        with torch.no_grad():
+            alone = theirs.model(**theirs.tokenizer(row.text_a, row.text_b, return_tensors="pt")).logits[0]
+        np.testing.assert_allclose(one, alone.numpy(), atol=1e-5)
+    assert len(np.unique(found.round(4), axis=0)) > 6
+    size = encoders.sizes(theirs.model)
+    assert size["parameters"] > 0 and np.isnan(size["encoder_parameters"]) and np.isnan(encoders.flops(theirs.model, 9))
+    asked = your_model.victim(theirs, 48)
+    asked.logits(rows["text_a"], rows["text_b"])
+    timed = costs.measure({"theirs": theirs.model}, length=8, threads=1, paths=("eager",), batch_sizes=(1, 2), runs=1)
+    assert timed["latency_ms"].notna().all(), timed["note"].tolist()
+
+
+def test_a_classifier_that_cannot_tell_padding_is_refused(stranger):
+    place = stranger(GPT2Config(**GPT2))
+    model = AutoModelForSequenceClassification.from_pretrained(place)
+    model.config.pad_token_id = None
+    model.save_pretrained(place)
+    with pytest.raises(StudyError, match="config.json names no pad_token_id"):
+        your_model.load(place, registry.get("micro_nli"))

@@ -6,7 +6,7 @@ further record in FAMILIES, as long as their layers read and give hidden states 
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
@@ -94,9 +94,9 @@ class Family:
     their own; a layer need not have those. attention: of a layer, is called with what `scores` reads. dropouts, width:
     names in the config of the dropout rates and of the feed-forward width. embeddings: below the base model, what
     stands before the first layer and what tells positions to the layers; a model need not have all. types: whether
-    the model takes token types where its config has two or more. unused_positions: how many it never uses.
-    shared: whether layers share their weights. output: a layer's output made of hidden states.
-    scores, position_flops, narrow: see above.
+    the model takes token types where its config has two or more. unused_positions: how many it never uses. shared:
+    whether layers share their weights. gated: whether each feed-forward neuron is multiplied by a gate. output: a
+    layer's output made of hidden states. scores, position_flops, narrow: see above.
     """
 
     title: str
@@ -109,10 +109,11 @@ class Family:
     types: bool = False
     unused_positions: Callable[[PretrainedConfig], int] = lambda config: 0
     shared: bool = False
+    gated: bool = False
     output: Callable[[Tensor], Tensor | tuple] = lambda hidden: hidden
     scores: Scores = lambda attention, query, key, given, n_heads: attention_scores(query, key, n_heads)
     position_flops: Callable[[nn.Module, int], int] = lambda layer, length: 0
-    narrow: Callable[[nn.Module, list[int]], None] = field(default=lambda layer, heads: None)
+    narrow: Callable[[nn.Module, list[int]], None] = lambda layer, heads: None
 
     def parts(self, layer: nn.Module) -> dict[str, nn.Linear]:
         """The linear maps of one layer, by the names of `maps`."""
@@ -154,7 +155,7 @@ FAMILIES = {
     "modernbert": Family(
         "ModernBERT", {"qkv": "attn.Wqkv", "attention_out": "attn.Wo", "ffn_in": "mlp.Wi", "ffn_out": "mlp.Wo"},
         dropouts=("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"), layers="layers",
-        attention="attn", scores=_rotated),
+        attention="attn", gated=True, scores=_rotated),
 }
 
 

@@ -13,6 +13,13 @@ from lib.models import families
 from lib.models.encoders import encoder_layers, keep_layers
 
 
+def check(successors: int, n_layers: int) -> None:
+    """StudyError unless there are fewer successors than layers, and at least one."""
+    if not 1 <= successors < n_layers:
+        raise StudyError(f"theseus-{successors}: the dense model has {n_layers} layers, so give 1 to {n_layers - 1} "
+                         "successors")
+
+
 class Replacer:
     """Replaces, batch by batch and at random, groups of a finished model's layers by one new layer each.
 
@@ -35,9 +42,7 @@ class Replacer:
     def __init__(self, model: PreTrainedModel, successors: int, *, schedule: str, start: float, rate: float,
                  share: float, steps: int, seed: int):
         layers = list(encoder_layers(model))
-        if not 1 <= successors < len(layers):
-            raise StudyError(f"theseus-{successors}: the dense model has {len(layers)} layers, so give 1 to "
-                             f"{len(layers) - 1} successors")
+        check(successors, len(layers))
         self.schedule, self.start, self.rate = schedule, start, rate
         self.replacing_steps = max(1, round(share * steps))
         self.p = self.rate_at(0)

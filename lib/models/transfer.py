@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from lib.errors import StudyError, nearest
 from lib.models import families
 from lib.models.encoders import encoder_layers, layer_parts
-from lib.models.families import attention_scores
 from lib.names import TRANSFERS
 
 # ("hidden", "query", "key", "qkv" or "given", number of the pair of layers) -> output, or what attention is called with
