@@ -334,8 +334,7 @@ def test_a_convolution_between_layers_is_not_replaced(encoder):
 def stranger(tiny_run, tmp_path):
     """Writes a finished classifier of a kind that is not in the table, with a tokenizer of the micro-world's words."""
     def write(config, side="right"):
-        tokenizer = AutoTokenizer.from_pretrained(tiny_run.encoder)
-        tokenizer.padding_side = side
+        tokenizer = AutoTokenizer.from_pretrained(tiny_run.encoder, padding_side=side)
         config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
         config.id2label = dict(enumerate(registry.get("micro_nli").labels))
         torch.manual_seed(0)

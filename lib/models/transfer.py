@@ -51,7 +51,8 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
 
     Student layer m = 1..k is matched with teacher layer floor(m n / k) of n.
         pkd:      L = sum over m = 1..k-1 of `patient` (PKD-Skip; the last layer is not matched)
-        tinybert: L = sum over m = 1..k of `hidden_mse` + `attention_mse`
+        tinybert: L = sum over m = 1..k of `hidden_mse` + `attention_mse`, of scores with positions as the family has
+                  them (`families.Family.scores`)
     TinyBERT's embedding loss is left out: the study's students have their teacher's embeddings, frozen. Teacher and
     student read the same inputs: whenever the student runs in train mode the teacher runs first, in eval mode,
     without gradient and under the student's autocast. It must stand on the student's device. What has been hooked
