@@ -171,6 +171,26 @@ def test_every_loss_trains_every_family(family, loss):
     assert not np.allclose(logits_of(model), teacher)
 
 
+# --- from a pretrained encoder's folder
+
+@pytest.mark.parametrize("family", tiny.EVERY)
+def test_a_pretrained_encoder_is_loaded_with_a_new_classifier(family, tmp_path):
+    base = model_of(family).base_model
+    base.save_pretrained(tmp_path)
+    layers = [0, 1] if family != "albert" else [0, 1, 2, 3]
+    model = pretrained.load_classifier(str(tmp_path), 3, seed=1, layers=layers, dropout=0.25)
+    again = pretrained.load_classifier(str(tmp_path), 3, seed=1, layers=layers)
+    other = pretrained.load_classifier(str(tmp_path), 3, seed=2, layers=layers)
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    loaded = base.state_dict()
+    for name, weight in model.base_model.state_dict().items():
+        assert ".pooler." in f".{name}" or torch.equal(weight, loaded[name]), name
+    assert model.num_labels == 3 and not np.array_equal(logits_of(model), logits_of(other))
+    assert all(p.requires_grad for p in pretrained.load_classifier(str(tmp_path), 3, seed=1, from_scratch=True).parameters())
+
+
 # --- what is counted
 
 def counted(model, length):

@@ -141,7 +141,7 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
     with torch.random.fork_rng(devices=[]):  # transformers draws what a checkpoint lacks, and nothing else, from here
         torch.manual_seed(seed)
         if from_scratch:
-            model = AutoModelForSequenceClassification.fromconfig_of(config, dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
             model, absent = _load_weights(encoder, revision, config=config, ignore_mismatched_sizes=True)
             _check_weights(encoder, model, absent)
