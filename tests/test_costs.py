@@ -137,7 +137,7 @@ def test_models_come_back_as_they_were():
 def test_zeroed_heads_are_cut_before_they_are_timed():
     model = cut(tiny())
     used, note = runtimes.as_used(model)
-    assert note == "" and encoders.layer_parts(encoders.encoder_layers(used)[0]).query.out_features == HIDDEN // 2
+    assert note == "" and encoders.layer_parts(used)[0]["query"].out_features == HIDDEN // 2
     inputs = runtimes.random_inputs(model, 3, 8)
     with torch.no_grad():
         torch.testing.assert_close(used(**inputs).logits, model(**inputs).logits)

@@ -113,7 +113,7 @@ def test_a_model_loads_without_this_study_and_predicts_the_same(dense, items):
 def test_a_pruned_run_holds_the_zeros_it_tells_of(pruned):
     record = pruned.record
     model = AutoModelForSequenceClassification.from_pretrained(pruned.path)
-    weights = [part.weight for layer in model.bert.encoder.layer for part in encoders.layer_parts(layer)]
+    weights = [part.weight for parts in encoders.layer_parts(model) for part in parts.values()]
     zeros, n = sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
     assert record["encoder_parameters"] == n and record["nonzero_encoder_parameters"] == n - zeros
     assert abs(zeros / n - 0.5) <= 1 / n and record["sparsity_encoder"] == zeros / n and record["sparsity_target"] == 0.5
@@ -229,7 +229,7 @@ def test_a_level_with_a_point_is_a_level(run, dense, items):
 
 def encoder_weights(folder):
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    return [part.weight for layer in encoders.encoder_layers(model) for part in encoders.layer_parts(layer)]
+    return [part.weight for parts in encoders.layer_parts(model) for part in parts.values()]
 
 
 def test_a_quantised_model_takes_no_step_and_loads_plainly(run, dense, items, no_training):
@@ -288,7 +288,7 @@ def test_a_model_is_loaded_as_it_is_used(run, dense, items):
     heads = make.model(run, items, "heads-25", make.Extras(start=dense, epochs=0.5))
     cut, quantised = make.load(heads), make.load(make.model(run, items, "dense + ptq8", make.Extras(start=dense)))
     assert sum(layer.attention.self.query.out_features for layer in cut.bert.encoder.layer) == LAYERS * 16 - 2 * 4
-    assert not cut.training and all(hasattr(part.weight, "qdata") for part in encoders.layer_parts(quantised.bert.encoder.layer[0]))
+    assert not cut.training and all(hasattr(part.weight, "qdata") for part in encoders.layer_parts(quantised)[0].values())
     encoded = AutoTokenizer.from_pretrained(heads.path)("a b", "c", return_tensors="pt")
     whole = AutoModelForSequenceClassification.from_pretrained(heads.path).eval()
     with torch.no_grad():

@@ -350,12 +350,3 @@ def test_the_zeros_of_a_finished_model_are_held_and_all_else_moves(model):
         assert (model.get_input_embeddings().weight[1] != 0).all()
         assert all((p != 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
     assert magnitude.measured_sparsity(model)["sparsity_encoder"] == before > 0.2
-
-
-def test_an_unknown_layer_is_named():
-    class Odd(nn.Module):
-        attention = nn.Identity()
-    model = tiny("bert")
-    encoder_layers(model)[0] = Odd()
-    with pytest.raises(StudyError, match="layers of type Odd"):
-        magnitude.measured_sparsity(model)

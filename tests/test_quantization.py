@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, BertTokenizer
 from lib.errors import StudyError
 from lib.files import ROOT
 from lib.models import batches, encoders, loop, magnitude, pretrained, quantization, structured
-from lib.models.encoders import encoder_layers, layer_parts
+from lib.models.encoders import layer_parts
 
 ROOT = ROOT
 PLAN = loop.Plan(steps=12, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
@@ -64,7 +64,7 @@ def finished(model, kind):
 
 
 def parts(model):
-    return [part for layer in encoder_layers(model) for part in layer_parts(layer)]
+    return [part for parts in layer_parts(model) for part in parts.values()]
 
 
 # --- what is rounded, and how

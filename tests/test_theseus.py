@@ -75,8 +75,9 @@ def test_each_module_holds_its_group_of_layers(encoded):
     model = tiny(layers=5)
     before = list(encoders.encoder_layers(model))
     Replacer(model, 2, **USUAL)
-    groups = [list(module.predecessors) for module in encoders.encoder_layers(model)]
-    assert groups == [before[:3], before[3:]]
+    slots = encoders.encoder_layers(model)
+    assert [slot.role for slot in slots] == ["predecessor"] * 3 + ["successor"] + ["predecessor"] * 2 + ["successor"]
+    assert [slot.predecessor for slot in slots if slot.role == "predecessor"] == before
 
 
 def test_only_successors_train(model, encoded):
@@ -104,8 +105,8 @@ def test_modules_draw_on_their_own_at_the_rate_given(encoded):
     model = tiny()
     replacer = Replacer(model, 2, **USUAL | {"schedule": "constant", "rate": 0.3})
     drawn = []
-    for module in encoders.encoder_layers(model):
-        module.successor.register_forward_hook(lambda module, *_: drawn.append(module))
+    for slot in (slot for slot in encoders.encoder_layers(model) if slot.role == "successor"):
+        slot.successor.register_forward_hook(lambda module, *_: drawn.append(module))
     both, used = 0, 0
     model.train()
     for _ in range(400):
@@ -153,7 +154,7 @@ def test_the_successor_is_a_plain_model(model, encoded, tmp_path):
     layers = encoders.encoder_layers(successor)
     numbered = [m.layer_idx for layer in layers for m in layer.modules() if hasattr(m, "layer_idx")]
     assert len(layers) == successor.config.num_hidden_layers == 2 and numbered in ([0, 1], [])
-    assert "_Replaced" not in str(successor) and not successor.training
+    assert "_Slot" not in str(successor) and not successor.training
     assert all(m.config is config for m in successor.modules() if hasattr(m, "config"))
     assert {name: p.requires_grad for name, p in successor.named_parameters()} == {
         name: trainable[name] for name, _ in successor.named_parameters()}

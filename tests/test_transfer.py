@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lib import names
 from lib.errors import StudyError
-from lib.models import batches, encoders, loop, transfer
+from lib.models import batches, encoders, families, loop, transfer
 
 LAYERS = 4
 PLAN = loop.Plan(steps=30, batch_size=8, learning_rate=2e-3, warmup=0.0, weight_decay=0.0, dtype="fp32",
@@ -75,7 +75,7 @@ def test_attention_scores_are_those_of_each_head_before_the_softmax():
     query = torch.tensor([[[1.0, 2.0, 1.0, 0.0], [0.0, 1.0, 3.0, 3.0]]])  # two heads of size 2
     key = torch.tensor([[[2.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 2.0]]])
     expected = torch.tensor([[[[2.0, 3.0], [0.0, 1.0]], [[1.0, 0.0], [6.0, 6.0]]]]) / 2**0.5
-    assert torch.allclose(transfer.attention_scores(query, key, 2), expected)
+    assert torch.allclose(families.attention_scores(query, key, 2), expected)
 
 
 def test_attention_mse_is_over_heads_and_pairs_of_real_tokens():
@@ -100,9 +100,9 @@ def test_the_losses_are_those_of_the_models_own_states(teacher, encoded):
     assert loss_of(student, teacher, encoded, "pkd").item() == pytest.approx(transfer.patient(s[1], t[2]).item())
 
     def scores(model, layer, states):
-        parts = encoders.layer_parts(encoders.encoder_layers(model)[layer])
+        parts = encoders.layer_parts(model)[layer]
         with torch.no_grad():
-            return transfer.attention_scores(parts.query(states[layer]), parts.key(states[layer]), 2)
+            return families.attention_scores(parts["query"](states[layer]), parts["key"](states[layer]), 2)
     expected = sum(transfer.hidden_mse(s[m], t[g], mask)
                    + transfer.attention_mse(scores(student, m - 1, s), scores(teacher, g - 1, t), mask)
                    for m, g in ((1, 2), (2, 4)))

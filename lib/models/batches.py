@@ -20,13 +20,15 @@ TOKENS_PER_ROW = 64
 @dataclass(frozen=True)
 class Encoded:
     """Tokenised rows, unpadded, in row order: n arrays of token ids, n of token types (0 first text, 1 second; None
-    where the tokenizer has none), labels int64 [n], tokens of each row [n], and the id that pads."""
+    where the tokenizer has none), labels int64 [n], tokens of each row [n], the id that pads, and whether it stands
+    before a row, as XLNet's tokenizer has it."""
 
     input_ids: list[np.ndarray]
     token_type_ids: list[np.ndarray] | None
     labels: np.ndarray
     lengths: np.ndarray
     pad_id: int
+    pads_left: bool = False
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: int) -> Encoded:
@@ -35,7 +37,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
     StudyError: a tokenizer without a padding token, a max_length beyond what the encoder has positions for.
     """
     if tokenizer.pad_token_id is None:
-        raise StudyError("encoder: its tokenizer has no padding token; choose a BERT, RoBERTa or DistilBERT encoder")
+        raise StudyError("encoder: its tokenizer has no padding token: take another encoder, or name one in its "
+                         "tokenizer_config.json")
     if max_length > tokenizer.model_max_length:
         raise StudyError(f"max_length {max_length} is beyond the encoder's {tokenizer.model_max_length} tokens: lower "
                          "it")
@@ -47,7 +50,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
     columns = {name: [np.asarray(row, np.int32) for row in rows] for name, rows in tokens.items()}
     ids = columns["input_ids"]
     lengths = np.array([len(row) for row in ids])
-    return Encoded(ids, columns.get("token_type_ids"), labels, lengths, tokenizer.pad_token_id)
+    return Encoded(ids, columns.get("token_type_ids"), labels, lengths, tokenizer.pad_token_id,
+                   tokenizer.padding_side == "left")
 
 
 def train_batches(lengths: np.ndarray, batch_size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
@@ -98,6 +102,8 @@ def collate(encoded: Encoded, rows: np.ndarray, device: str | torch.device) -> d
     lengths = encoded.lengths[rows]
     shape = (len(rows), int(lengths.max()))
     real = np.arange(shape[1]) < lengths[:, None]
+    if encoded.pads_left:
+        real = real[:, ::-1]
 
     def padded(values: list[np.ndarray], fill: int) -> np.ndarray:
         table = np.full(shape, fill, np.int64)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from lib.errors import StudyError
 from lib.models.batches import Encoded, collate, eval_batches, train_batches
 from lib.models.devices import peak_memory
+from lib.models.families import takes_types
 
 CLIP = 1.0
 LOG_EVERY = 10  # steps between two looks at the loss on an accelerator, where each look waits for it
@@ -143,7 +144,7 @@ def _rate(step: int, plan: Plan) -> float:
 def inputs(model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, device: str) -> dict[str, Tensor]:
     """The batch of these rows as the model takes it, without token types where the model knows one type or none."""
     batch = collate(encoded, rows, device)
-    if getattr(model.config, "type_vocab_size", 1) < 2:
+    if not takes_types(model):
         batch.pop("token_type_ids", None)
     return batch
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError
-from lib.models.encoders import encoder_layers, layer_parts
+from lib.models.encoders import layer_parts
 
 
 class MagnitudePruner:
@@ -131,8 +131,7 @@ def measured_sparsity(model: PreTrainedModel) -> dict[str, float]:
 
 def _weights(model: PreTrainedModel) -> tuple[list[tuple[int, str]], list[nn.Parameter]]:
     """The prunable weights, and the (layer, part) each stands in."""
-    parts = [(i, name, linear.weight) for i, layer in enumerate(encoder_layers(model))
-             for name, linear in layer_parts(layer)._asdict().items()]
+    parts = [(i, name, linear.weight) for i, layer in enumerate(layer_parts(model)) for name, linear in layer.items()]
     places = [(i, "feed_forward" if name.startswith("ffn") else "attention") for i, name, _ in parts]
     return places, [weight for *_, weight in parts]
 

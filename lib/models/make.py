@@ -23,6 +23,7 @@ from lib.models import (
     batches,
     devices,
     encoders,
+    families,
     loop,
     losses,
     magnitude,
@@ -35,7 +36,7 @@ from lib.models import (
 from lib.tasks import dataset, registry
 
 TRAINING_SIDE = tuple(f"models.{module}" for module in (
-    "batches", "devices", "encoders", "loop", "losses", "make", "pretrained"))
+    "batches", "devices", "encoders", "families", "loop", "losses", "make", "pretrained"))
 OF_FAMILY = {"imp": ("models.magnitude",), "heads": ("models.magnitude", "models.structured"),
              "ffn": ("models.structured",), "theseus": ("models.theseus",)}
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
@@ -112,9 +113,27 @@ def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> sto
     finished = store.find(run.outputs / "store", model_key)
     if finished and (finished.has_weights or not run.keep_weights):
         return finished
+    check(run, name)
     record = ingredients | {"key": model_key, "compression": recipe.structure, "loss": recipe.loss,
                             "quantization": recipe.quantization, "profile": run.profile}
     return store.add(run.outputs / "store", model_key, lambda folder: train(run, items, record, extras, folder))
+
+
+def check(run, name: str) -> None:
+    """StudyError, from configs alone, for a model that the run's encoder cannot be made into."""
+    recipe, own = names.parse(name), (run.encoder, run.encoder_revision)
+    for place in dict.fromkeys([own, _encoder(run, recipe)]):
+        config = pretrained.config_of(*place)
+        n_layers = _depth(run, config) if place == own else config.num_hidden_layers
+        families.check(config, place[0], recipe, n_layers)
+        if recipe.family == "theseus":
+            theseus.check(int(recipe.structure.split("-")[1]), n_layers)
+        encoders.layers_for(recipe.structure, n_layers)
+
+
+def _depth(run, config: transformers.PretrainedConfig) -> int:
+    """Layers of the dense model."""
+    return min(run.encoder_layers or config.num_hidden_layers, config.num_hidden_layers)
 
 
 def _encoder(run, recipe: names.Name) -> tuple[str, str]:
@@ -222,8 +241,8 @@ def _build(run, recipe: names.Name, start: store.Model | None) -> transformers.P
     if start is not None:
         return pretrained.load_classifier(str(start.path), len(labels), **common)
     if recipe.family in names.FAMILIES:
-        whole = pretrained.depth(encoder, revision)
-        common["layers"] = encoders.layers_for(recipe.structure, min(run.encoder_layers or whole, whole))
+        n_layers = _depth(run, pretrained.config_of(encoder, revision))
+        common["layers"] = encoders.layers_for(recipe.structure, n_layers)
         common["from_scratch"] = recipe.family == "scratch"
     return pretrained.load_classifier(encoder, len(labels), revision=revision, **common)
 

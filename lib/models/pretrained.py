@@ -24,12 +24,9 @@ from transformers.utils import logging
 from lib import files, progress
 from lib.errors import StudyError
 from lib.files import ROOT
-from lib.models import packaged
-from lib.models.encoders import encoder_layers, keep_layers
+from lib.models import encoders, families, packaged
 from lib.offline import NAMES, OFFLINE
 
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",  # BERT, RoBERTa
-            "dropout", "attention_dropout", "seq_classif_dropout")  # DistilBERT
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
          "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
 LARGE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -76,23 +73,25 @@ def identity(encoder: str, revision: str = "") -> str:
 
 def depth(encoder: str, revision: str = "") -> int:
     """Number of layers of the encoder, from its config alone."""
-    return _config(encoder, revision).num_hidden_layers
+    return config_of(encoder, revision).num_hidden_layers
 
 
 def n_labels(encoder: str) -> int:
     """Number of classes of a folder's classifier, from its config alone."""
-    return _config(encoder, "").num_labels
+    return config_of(encoder, "").num_labels
 
 
 def load_tokenizer(encoder: str, revision: str = "") -> PreTrainedTokenizerBase:
     """The encoder's tokenizer. StudyError: not to be had, without a vocabulary, of another model than the weights."""
-    tokenizer, config = _load(encoder, revision, AutoTokenizer.from_pretrained), _config(encoder, revision)
+    tokenizer, config = _load(encoder, revision, AutoTokenizer.from_pretrained), config_of(encoder, revision)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where the files are missing
         raise StudyError(f"encoder {encoder!r}: its tokenizer has no vocabulary: put tokenizer.json, or vocab.txt, "
                          "or vocab.json and merges.txt, beside its config.json")
     if len(tokenizer) > config.vocab_size:
         raise StudyError(f"encoder {encoder!r}: its tokenizer has {len(tokenizer)} tokens, its model "
                          f"{config.vocab_size}: take both from the same folder")
+    if limit := families.most_tokens(config):  # some tokenizers know none
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return tokenizer
 
 
@@ -105,12 +104,11 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
     (classifier, for some models pooler) gets new weights, which depend on `seed` and its shape only; a classifier
     that it holds in this shape is kept. from_scratch: the same shapes, every weight new, and embeddings that are
     trained whatever `freeze_embeddings` says, for random frozen ones would be no fair control.
-    StudyError: an encoder that is not to be had, or of an unknown kind.
+    StudyError: an encoder that is not to be had, or of an unknown family.
     """
-    config = _config(encoder, revision, num_labels=n_labels)
-    for name in DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    config = config_of(encoder, revision, num_labels=n_labels)
+    for name in families.of(config, encoder).dropouts:
+        setattr(config, name, dropout)
     if labels is not None:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     with torch.random.fork_rng(devices=[]):  # transformers draws what a checkpoint lacks, and nothing else, from here
@@ -121,15 +119,15 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
             model, absent = _load_weights(encoder, revision, config=config, ignore_mismatched_sizes=True)
             _check_weights(encoder, model, absent)
     if layers is not None:
-        keep_layers(model, layers)
+        encoders.keep_layers(model, layers)
     if freeze_embeddings and not from_scratch:
-        model.base_model.embeddings.requires_grad_(False)
+        encoders.freeze_embeddings(model)
     return model
 
 
 def load_finished(encoder: str, revision: str = "") -> PreTrainedModel:
-    """A classifier as it was saved, in eval mode on the CPU, fp32 or quantised. StudyError: weights that the file
-    lacks, or an encoder of an unknown kind."""
+    """A classifier of any kind as it was saved, in eval mode on the CPU, fp32 or quantised. StudyError: weights that
+    the file lacks."""
     model, absent = _load_weights(encoder, revision)
     if absent:
         raise StudyError(f"encoder {encoder!r} is no finished classifier: its file lacks {absent[0]!r}; fine-tune it "
@@ -138,10 +136,9 @@ def load_finished(encoder: str, revision: str = "") -> PreTrainedModel:
 
 
 def _load_weights(encoder: str, revision: str, **kwargs) -> tuple[PreTrainedModel, list[str]]:
-    """A classifier, and the weights that the file lacks or has in another shape. StudyError: an unknown kind."""
+    """A classifier, and the weights that the file lacks or has in another shape."""
     model, told = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
                         dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs)
-    encoder_layers(model)
     return model, [*sorted(told["missing_keys"]), *sorted(key[0] for key in told["mismatched_keys"])]
 
 
@@ -160,7 +157,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         tokenizer.save_pretrained(folder)
 
 
-def _config(encoder: str, revision: str, **changes) -> PretrainedConfig:
+def config_of(encoder: str, revision: str = "", **changes) -> PretrainedConfig:
+    """The encoder's config, with changes. StudyError: not to be had."""
     return _load(encoder, revision, AutoConfig.from_pretrained, **changes)
 
 

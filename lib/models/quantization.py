@@ -1,6 +1,6 @@
 """Quantisation: the encoder's linear maps in int8, after training or in view of it, or their weights in int4.
 
-Only the six linear maps of each encoder layer are quantised (`encoders.layer_parts`); embeddings, norms, pooler and
+Only the linear maps of the encoder layers are quantised (`encoders.layer_parts`); embeddings, norms, pooler and
 classifier stay in fp32. Per torchao (int8: Jacob et al. 2018, with dynamic activations):
 - ptq8, qat8: weights int8, symmetric, one scale per output row; activations int8, asymmetric, one scale and zero
   point per token, found anew at each call. qat8 trains first with the very same rounding (straight-through gradient).
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import StudyError, nearest
 from lib.models import pretrained
-from lib.models.encoders import encoder_layers, layer_parts
+from lib.models.encoders import layer_parts
 
 KINDS = ("ptq8", "qat8", "ptq4")
 GROUP = 32  # weights that share a scale in ptq4
@@ -163,7 +163,7 @@ def _apply(model: PreTrainedModel, config) -> PreTrainedModel:
 
 
 def _parts(model: PreTrainedModel) -> list[nn.Linear]:
-    return [part for layer in encoder_layers(model) for part in layer_parts(layer)]
+    return [part for parts in layer_parts(model) for part in parts.values()]
 
 
 def _is_quantized(model: PreTrainedModel) -> bool:

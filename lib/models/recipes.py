@@ -81,6 +81,13 @@ def _check_made_here(name: str) -> None:
                          f"{'head' if family == 'heads' else 'ffn'}_fractions")
 
 
+def check(run, wanted: list[str]) -> None:
+    """StudyError, from configs alone, for a model of these names, or one that it is made of, that this run's encoder
+    cannot be made into, or that is made in notebook 04: before anything is trained."""
+    for name in steps_to(wanted, ()):
+        make.check(run, name)
+
+
 def follow_all(run, items: pd.DataFrame, wanted: list[str], finished: dict[str, store.Model]) -> dict[str, store.Model]:
     """The models of these names and every float model that a quantised one is made of, those of `finished` left out."""
     made: dict[str, store.Model] = {}

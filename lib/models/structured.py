@@ -1,6 +1,6 @@
 """Structured pruning: whole attention heads, feed-forward width; cut for real when the model is used.
 
-Everything works on the layers of BERT-, RoBERTa- and DistilBERT-type classifiers of transformers 5.
+Everything works on the families of `lib.models.families` whose layers do not share their weights.
 """
 
 import copy
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError
-from lib.models import batches, loop
+from lib.models import batches, families, loop
 from lib.models.encoders import encoder_layers, layer_parts
 
 
@@ -34,7 +34,7 @@ def head_importance(model: PreTrainedModel, encoded: batches.Encoded, device: st
         gates.append(xi)
         return ((x.unflatten(-1, (heads, -1)) * xi).flatten(-2),)
 
-    hooks = [parts.attention_out.register_forward_pre_hook(gate) for parts in map(layer_parts, encoder_layers(model))]
+    hooks = [parts["attention_out"].register_forward_pre_hook(gate) for parts in layer_parts(model)]
     model.eval()
     try:
         for rows in batches.eval_batches(encoded.lengths, 64):
@@ -64,7 +64,7 @@ class HeadPruner:
     """
 
     def __init__(self, model: PreTrainedModel, importance: np.ndarray, fraction: float):
-        self._layers = [layer_parts(layer) for layer in encoder_layers(model)]
+        self._layers = layer_parts(model)
         n_layers, n_heads = importance.shape
         n_cut = round(fraction * n_layers * n_heads)
         if n_cut > n_layers * (n_heads - 1):
@@ -84,11 +84,13 @@ class HeadPruner:
     def after_step(self, step: int) -> None:
         """Call after each optimizer step of further training: the heads stay zero."""
         for parts, heads in zip(self._layers, self.zeroed):
-            units = _units(heads, parts.query.out_features, self._n_heads)
-            for projection in (parts.query, parts.key, parts.value):
-                projection.weight[units] = 0
-                projection.bias[units] = 0
-            parts.attention_out.weight[:, units] = 0
+            units = _units(heads, parts["attention_out"].in_features, self._n_heads)
+            for projection in _to_heads(parts):
+                rows = _rows(projection, units, parts["attention_out"].in_features)
+                projection.weight[rows] = 0
+                if projection.bias is not None:
+                    projection.bias[rows] = 0
+            parts["attention_out"].weight[:, units] = 0
 
 
 def cut_heads(model: PreTrainedModel) -> PreTrainedModel:
@@ -99,20 +101,21 @@ def cut_heads(model: PreTrainedModel) -> PreTrainedModel:
     """
     model = copy.deepcopy(model)
     zeroed = getattr(model.config, "zeroed_heads", None) or []
-    layers = encoder_layers(model) if zeroed else []
+    layers, n_heads = layer_parts(model) if zeroed else [], model.config.num_attention_heads
     if len(zeroed) != len(layers):
         raise StudyError(f"config.zeroed_heads lists {len(zeroed)} layers, the model has {len(layers)}: prune heads "
                          "anew")
-    for i, (layer, heads) in enumerate(zip(layers, zeroed)):
-        parts = layer_parts(layer)
-        units = _units(heads, parts.query.out_features, model.config.num_attention_heads)
-        if parts.attention_out.weight[:, units].any():
+    for i, (parts, heads) in enumerate(zip(layers, zeroed)):
+        width = parts["attention_out"].in_features
+        if parts["attention_out"].weight[:, _units(heads, width, n_heads)].any():
             raise StudyError(f"layer {i}: heads {heads} of config.zeroed_heads are not zero: call "
                              "HeadPruner.after_step after each training step")
-        kept = torch.ones(parts.query.out_features, dtype=torch.bool).index_fill(0, units, False).nonzero().squeeze(1)
-        for projection in (parts.query, parts.key, parts.value):
-            _cut(projection, kept, dim=0)
-        _cut(parts.attention_out, kept, dim=1)
+        heads = [head for head in range(n_heads) if head not in heads]
+        kept = _units(heads, width, n_heads)
+        for projection in _to_heads(parts):
+            _cut(projection, _rows(projection, kept, width), dim=0)
+        _cut(parts["attention_out"], kept, dim=1)
+        families.of(model.config).narrow(encoder_layers(model)[i], heads)
     model.config.zeroed_heads = None
     return model
 
@@ -121,10 +124,13 @@ def ffn_importance(model: PreTrainedModel) -> np.ndarray:
     """Importance of each feed-forward neuron by the size of its weights, [layers, width].
 
     I_n = ||w_in,n||_2 ||w_out,n||_2, the norm of the rank-one map that neuron n adds: the magnitude criterion of
-    Li et al. (ICLR 2017) for whole units, in a form that scaling w_in up and w_out down does not change.
+    Li et al. (ICLR 2017) for whole units, in a form that scaling w_in up and w_out down does not change. Where a gate
+    multiplies the neuron (ModernBERT), the norm of its weights is a third factor.
     """
-    parts = [layer_parts(layer) for layer in encoder_layers(model)]
-    norms = [p.ffn_in.weight.detach().norm(dim=1) * p.ffn_out.weight.detach().norm(dim=0) for p in parts]
+    norms = []
+    for parts in layer_parts(model):
+        inner = parts["ffn_in"].weight.detach().norm(dim=1).view(-1, parts["ffn_out"].in_features)
+        norms.append(inner.prod(dim=0) * parts["ffn_out"].weight.detach().norm(dim=0))
     return torch.stack(norms).float().cpu().numpy()
 
 
@@ -134,20 +140,29 @@ def cut_ffn(model: PreTrainedModel, importance: np.ndarray, fraction: float) -> 
     `importance` [layers, width]. All layers keep the same width, at least 1, written to the config's
     intermediate size, so the model saves and loads plainly. Gives the model back.
     """
-    parts = [layer_parts(layer) for layer in encoder_layers(model)]
     width = importance.shape[1]
     n_kept = max(1, width - round(fraction * width))
-    for p, scores in zip(parts, importance):
+    for parts, scores in zip(layer_parts(model), importance):
         kept = torch.as_tensor(np.sort(np.argsort(-scores, kind="stable")[:n_kept]))
-        _cut(p.ffn_in, kept, dim=0)
-        _cut(p.ffn_out, kept, dim=1)
-    setattr(model.config, "hidden_dim" if hasattr(model.config, "hidden_dim") else "intermediate_size", n_kept)
+        _cut(parts["ffn_in"], _rows(parts["ffn_in"], kept, width), dim=0)
+        _cut(parts["ffn_out"], kept, dim=1)
+    setattr(model.config, families.of(model.config).width, n_kept)
     return model
 
 
+def _to_heads(parts: dict[str, nn.Linear]) -> list[nn.Linear]:
+    """The maps of a layer whose rows belong to heads."""
+    return [part for name, part in parts.items() if name not in ("attention_out", "ffn_in", "ffn_out")]
+
+
 def _units(heads: list[int], width: int, n_heads: int) -> Tensor:
-    """Rows of the query, key and value weights that belong to these heads."""
+    """Columns of the attention's output map that belong to these heads."""
     return torch.arange(width).view(n_heads, -1)[heads].flatten()
+
+
+def _rows(linear: nn.Linear, units: Tensor, width: int) -> Tensor:
+    """Rows of a map that belong to these of `width` units: ModernBERT stacks query, key and value, neuron and gate."""
+    return torch.cat([units + start for start in range(0, linear.out_features, width)])
 
 
 def _cut(linear: nn.Linear, kept: Tensor, dim: int) -> None:
@@ -155,6 +170,6 @@ def _cut(linear: nn.Linear, kept: Tensor, dim: int) -> None:
     kept = kept.to(linear.weight.device)
     trainable = linear.weight.requires_grad
     linear.weight = nn.Parameter(linear.weight.detach().index_select(dim, kept), requires_grad=trainable)
-    if dim == 0:
+    if dim == 0 and linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.detach()[kept], requires_grad=trainable)
     linear.out_features, linear.in_features = linear.weight.shape

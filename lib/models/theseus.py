@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError
+from lib.models import families
 from lib.models.encoders import encoder_layers, keep_layers
+
+
+def check(successors: int, n_layers: int) -> None:
+    """StudyError unless there are fewer successors than layers, and at least one."""
+    if not 1 <= successors < n_layers:
+        raise StudyError(f"theseus-{successors}: the dense model has {n_layers} layers, so give 1 to {n_layers - 1} "
+                         "successors")
 
 
 class Replacer:
@@ -34,9 +42,7 @@ class Replacer:
     def __init__(self, model: PreTrainedModel, successors: int, *, schedule: str, start: float, rate: float,
                  share: float, steps: int, seed: int):
         layers = list(encoder_layers(model))
-        if not 1 <= successors < len(layers):
-            raise StudyError(f"theseus-{successors}: the dense model has {len(layers)} layers, so give 1 to "
-                             f"{len(layers) - 1} successors")
+        check(successors, len(layers))
         self.schedule, self.start, self.rate = schedule, start, rate
         self.replacing_steps = max(1, round(share * steps))
         self.p = self.rate_at(0)
@@ -48,10 +54,15 @@ class Replacer:
         self._model = model
         self._frozen_before = {p: p.requires_grad for p in model.parameters()}
         model.requires_grad_(False)
-        groups = [[layers[i] for i in group] for group in np.array_split(np.arange(len(layers)), successors)]
-        self._modules = [_Replaced(group, _copy(layer, model), draw) for group, layer in zip(groups, layers)]
-        self._modules[-1].is_last = True
-        _fill(model, self._modules)
+        self._successors = [_copy(layer, model) for layer in layers[:successors]]
+        output, slots = families.of(model.config).output, []
+        for group, successor in zip(np.array_split(np.arange(len(layers)), successors), self._successors):
+            turn = _Turn(draw)
+            slots += [_Slot("predecessor", layers[i], turn, output) for i in group]
+            slots[-len(group)].is_first = True
+            slots.append(_Slot("successor", successor, turn, output))
+        slots[-1].is_last = True
+        _fill(model, slots)
 
     def rate_at(self, step: int) -> float:
         """Probability of the successors after `step` optimizer steps, so of batch `step` + 1."""
@@ -71,30 +82,40 @@ class Replacer:
         Predecessors are gone; what was trainable before is so again. To look at a successor before the end, use the
         model in eval mode.
         """
-        _fill(self._model, [module.successor for module in self._modules])
+        _fill(self._model, self._successors)
         for parameter, trainable in self._frozen_before.items():
             parameter.requires_grad_(trainable)
-        return keep_layers(self._model, range(len(self._modules))).eval()
+        return keep_layers(self._model, range(len(self._successors))).eval()
 
 
-class _Replaced(nn.Module):
-    """A group of predecessor layers and the one layer that is to replace it. Where a layer is, so it is called."""
+class _Turn:
+    """Who runs in one module of predecessors and successor."""
 
-    is_last = False
+    def __init__(self, draw: Callable[[], bool]):
+        self.draw = draw  # a function, which a deep copy of the model shares: generators cannot be copied
+        self.role = "successor"
 
-    def __init__(self, predecessors: list[nn.Module], successor: nn.Module, draw: Callable[[], bool]):
+
+class _Slot(nn.Module):
+    """A layer that runs if it is its turn and else hands on what it is given. Each stands in the encoder's own list of
+    layers, for a ModernBERT tells each layer by its kind what to attend to."""
+
+    is_first = is_last = False  # of its module, of all
+
+    def __init__(self, role: str, layer: nn.Module, turn: _Turn, output: Callable[[Tensor], Tensor | tuple]):
         super().__init__()
-        self.predecessors, self.successor = nn.ModuleList(predecessors), successor
-        self._draw = draw  # a function, which a deep copy of the model shares: generators cannot be copied
+        setattr(self, role, layer)
+        self.role, self.turn, self.output = role, turn, output
+        self.attention_type = getattr(layer, "attention_type", None)
 
-    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor:
-        if not self.training or self._draw():
-            return self.successor(hidden, *args, **kwargs)
-        for layer in self.predecessors:
-            hidden = layer(hidden, *args, **kwargs)
+    def forward(self, hidden: Tensor, *args, **kwargs) -> Tensor | tuple:
+        if self.is_first:
+            self.turn.role = "successor" if not self.training or self.turn.draw() else "predecessor"
+        if self.turn.role == self.role:
+            return getattr(self, self.role)(hidden, *args, **kwargs)
         if self.is_last and torch.is_grad_enabled() and not hidden.requires_grad:
             hidden.requires_grad_()  # a batch without any successor: its loss must still have a backward pass
-        return hidden
+        return self.output(hidden)
 
 
 def _copy(layer: nn.Module, model: PreTrainedModel) -> nn.Module:

@@ -1,6 +1,6 @@
 """What a student copies of its teacher besides logits: [CLS] states (PKD), hidden states and attention (TinyBERT)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,10 +10,12 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError, nearest
+from lib.models import families
 from lib.models.encoders import encoder_layers, layer_parts
 from lib.names import TRANSFERS
 
-Seen = dict[tuple[str, int], Tensor]  # ("hidden" | "query" | "key", number of the pair of layers) -> output
+# ("hidden", "query", "key", "qkv" or "given", number of the pair of layers) -> output, or what attention is called with
+Seen = dict[tuple[str, int], Tensor | dict]
 
 
 def patient(student: Tensor, teacher: Tensor) -> Tensor:
@@ -34,12 +36,6 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return _masked_mean((student.float() - teacher.float()).square().mean(-1), mask)
 
 
-def attention_scores(query: Tensor, key: Tensor, n_heads: int) -> Tensor:
-    """Unnormalised attention Q K^T / sqrt(d), [batch, heads, length, length], from two [batch, length, width]."""
-    q, k = (x.float().unflatten(-1, (n_heads, -1)).transpose(1, 2) for x in (query, key))
-    return q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-
-
 def attention_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """1/h sum_i MSE(A_i^S, A_i^T) over pairs of real tokens, A the scores before the softmax (Jiao et al., L_attn).
 
@@ -55,7 +51,8 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
 
     Student layer m = 1..k is matched with teacher layer floor(m n / k) of n.
         pkd:      L = sum over m = 1..k-1 of `patient` (PKD-Skip; the last layer is not matched)
-        tinybert: L = sum over m = 1..k of `hidden_mse` + `attention_mse`
+        tinybert: L = sum over m = 1..k of `hidden_mse` + `attention_mse`, of scores with positions as the family has
+                  them (`families.Family.scores`)
     TinyBERT's embedding loss is left out: the study's students have their teacher's embeddings, frozen. Teacher and
     student read the same inputs: whenever the student runs in train mode the teacher runs first, in eval mode,
     without gradient and under the student's autocast. It must stand on the student's device. What has been hooked
@@ -64,7 +61,6 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
     one layer for pkd, a negative weight.
     """
     _check(kind, student, teacher, weight)
-    n_heads = student.config.num_attention_heads
     pairs = _pairs(len(encoder_layers(student)), len(encoder_layers(teacher)), kind)
     seen: Seen = {}
     copied: Seen = {}
@@ -74,23 +70,25 @@ def objective(base: Callable[[Tensor, Tensor], Tensor], student: PreTrainedModel
         if module.training:  # of the model that is run: it may be a copy for predictions
             mask = kwargs.get("attention_mask")
             masks[:] = [torch.ones_like(kwargs["input_ids"]) if mask is None else mask]
+            seen.clear()
+            copied.clear()
             with torch.no_grad():
                 teacher(*args, **kwargs)
 
     def total(logits: Tensor, rows: Tensor) -> Tensor:
         mask, loss = masks.pop().float(), base(logits, rows)
-        for i in range(len(pairs)):
-            s, t = ({name: outputs.pop((name, i)) for name in _taken(kind)} for outputs in (seen, copied))
+        for i, (m, g) in enumerate(pairs):
+            s, t = seen["hidden", i], copied["hidden", i]
             if kind == "pkd":
-                loss = loss + weight * patient(s["hidden"], t["hidden"])
+                loss = loss + weight * patient(s, t)
             else:
-                scores = (attention_scores(x["query"], x["key"], n_heads) for x in (s, t))
-                loss = loss + weight * (hidden_mse(s["hidden"], t["hidden"], mask) + attention_mse(*scores, mask))
+                scores = _scores(student, m, seen, i), _scores(teacher, g, copied, i)
+                loss = loss + weight * (hidden_mse(s, t, mask) + attention_mse(*scores, mask))
         return loss
 
     teacher.eval()
-    hooks = [*_watch(_modules(student, [m for m, _ in pairs], kind), seen, training=True),
-             *_watch(_modules(teacher, [g for _, g in pairs], kind), copied, training=False),
+    hooks = [*_watch(student, [m for m, _ in pairs], kind, seen, training=True),
+             *_watch(teacher, [g for _, g in pairs], kind, copied, training=False),
              student.register_forward_pre_hook(run_teacher, with_kwargs=True)]
     try:
         yield total
@@ -105,25 +103,40 @@ def _pairs(k: int, n: int, kind: str) -> list[tuple[int, int]]:
     return [(m - 1, m * n // k - 1) for m in range(1, last + 1)]
 
 
-def _taken(kind: str) -> tuple[str, ...]:
-    return ("hidden",) if kind == "pkd" else ("hidden", "query", "key")
+def _scores(model: PreTrainedModel, layer: int, seen: Seen, i: int) -> Tensor:
+    """Attention scores of a layer, positions included as its family has them, of what was seen of pair i."""
+    family, attention = families.of(model.config), encoder_layers(model)[layer]
+    if family.attention:
+        attention = attention.get_submodule(family.attention)
+    query, key = seen["qkv", i].chunk(3, dim=-1)[:2] if ("qkv", i) in seen else (seen["query", i], seen["key", i])
+    return family.scores(attention, query, key, seen.get(("given", i), {}), model.config.num_attention_heads)
 
 
-def _modules(model: PreTrainedModel, places: list[int], kind: str) -> dict[tuple[str, int], nn.Module]:
-    """The modules whose output is compared, one set for each pair of layers."""
-    layers = [encoder_layers(model)[place] for place in places]
-    return {(name, i): layer if name == "hidden" else getattr(layer_parts(layer), name)
-            for i, layer in enumerate(layers) for name in _taken(kind)}
+def _watch(model: PreTrainedModel, places: list[int], kind: str, seen: Seen, training: bool) -> list[RemovableHandle]:
+    """Write what is compared of these layers into `seen`, if they run in train mode, or if they do not."""
+    family, layers, parts, hooks = families.of(model.config), encoder_layers(model), layer_parts(model), []
 
-
-def _watch(modules: Mapping[tuple[str, int], nn.Module], seen: Seen, training: bool) -> list[RemovableHandle]:
-    """Write what these modules give into `seen`, if they run in train mode, or if they do not."""
     def keep(place: tuple[str, int]) -> Callable:
         def hook(module: nn.Module, _, output: Tensor | tuple) -> None:
-            if module.training is training:
-                seen[place] = output[0] if isinstance(output, tuple) else output
+            if module.training is training:  # a map may run again, on positions
+                seen.setdefault(place, output[0] if isinstance(output, tuple) else output)
         return hook
-    return [module.register_forward_hook(keep(place)) for place, module in modules.items()]
+
+    def keep_given(i: int) -> Callable:
+        def hook(module: nn.Module, _, kwargs: dict) -> None:
+            if module.training is training:
+                seen["given", i] = kwargs
+        return hook
+
+    for i, place in enumerate(places):
+        hooks.append(layers[place].register_forward_hook(keep(("hidden", i))))
+        if kind == "tinybert":
+            hooks += [part.register_forward_hook(keep((name, i))) for name, part in parts[place].items()
+                      if name in ("query", "key", "qkv")]
+            if family.attention:
+                attention = layers[place].get_submodule(family.attention)
+                hooks.append(attention.register_forward_pre_hook(keep_given(i), with_kwargs=True))
+    return hooks
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

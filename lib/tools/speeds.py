@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field, ValidationError
-from transformers import AutoConfig, BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from lib import names, safe_yaml
 from lib.errors import StudyError, fault, nearest
 from lib.files import ROOT
-from lib.models import batches, devices, encoders, loop, pretrained, quantization
+from lib.models import batches, devices, encoders, families, loop, pretrained, quantization
 from lib.params.schema import Positive, Strict
 
 
@@ -55,7 +55,11 @@ class Fixed(Strict):
 
 
 class Shape(Strict):
-    """An encoder's size: layers, hidden and feed-forward width; what its embeddings know."""
+    """An encoder's size: layers, hidden and feed-forward width; what its embeddings know.
+
+    Counted as a BERT: a gate is half as much width again; narrow embeddings (ELECTRA, ALBERT), shared layers and
+    DeBERTa's products with positions are not seen.
+    """
 
     layers: int
     hidden: int
@@ -123,16 +127,15 @@ def shape(encoder: str, revision: str = "") -> Shape:
     if encoder in known().encoders:
         return known().encoders[encoder]
     try:
-        pretrained.depth(encoder, revision)
+        config = pretrained.config_of(encoder, revision)
     except StudyError as error:
         raise StudyError(f"the shape of encoder '{encoder}' is not known ({error}); to plan without it, state its "
                          "shape in params/speeds.yaml, encoders") from None
-    source, where = pretrained.resolve(encoder, revision)
-    config = AutoConfig.from_pretrained(source, **where)
-    ffn = getattr(config, "intermediate_size", None) or config.hidden_dim
-    types = 0 if config.model_type == "distilbert" else config.type_vocab_size
-    return Shape(layers=config.num_hidden_layers, hidden=config.hidden_size, ffn=ffn, vocabulary=config.vocab_size,
-                 positions=config.max_position_embeddings, types=types)
+    family = families.of(config, encoder)
+    ffn = getattr(config, family.width)
+    return Shape(layers=config.num_hidden_layers, hidden=config.hidden_size, ffn=ffn * 3 // 2 if family.gated else ffn,
+                 vocabulary=config.vocab_size, positions=config.max_position_embeddings,
+                 types=config.type_vocab_size if family.types else 0)
 
 
 def shape_of(name: str, dense: Shape) -> Shape:

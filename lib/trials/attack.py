@@ -29,7 +29,8 @@ COLUMNS = ["guid", "label", "correct", "success", "queries", "words", "changed",
 class Victim:
     """A model that is asked for logits and remembers its answers.
 
-    `queries` counts the pairs asked, `forwards` those that really ran, `flops` what these cost without padding. dtype
+    `queries` counts the pairs asked, `forwards` those that really ran, `flops` what these cost without padding, NaN
+    where the encoder's family is unknown. dtype
     "bf16" keeps one bf16 copy of the model for the victim's life; a quantised model takes "fp32". batch_size: in rows
     of 64 tokens, see `batches.eval_batches`; None is 16 on a CPU, whose caches hold about 1,000 tokens, else 512.
     """

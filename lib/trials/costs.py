@@ -4,8 +4,8 @@ Paths, by which a model can be run on a CPU:
 - eager: transformers as it is. A model of torchao rounds its numbers there but multiplies floats, which is no speed
   of an int8 model: its path reads `eager (not a speed)`.
 - compiled: torch.compile of the encoder's layers (PyTorch's regional compilation: a layer is compiled once for its
-  shape and serves all layers and all models of that shape; where layers differ, as with heads cut, the encoder is
-  compiled whole); pooler and classifier stay eager.
+  shape and serves all layers and all models of that shape; where layers differ, as with heads cut, or are unknown,
+  the encoder is compiled whole); pooler and classifier stay eager.
 - onnx_fp32, onnx_int8: onnxruntime on the exported float graph; int8 after its own dynamic quantisation (weights int8
   per output channel, activations uint8 per tensor) of the layers' linear maps, whose logits are close to torchao's
   but not the same. For a float model the int8 row is what quantising it would bring, no speed of its own, and so it is
@@ -29,7 +29,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError, nearest
-from lib.models import batches, encoders, quantization
+from lib.models import batches, encoders, families, quantization
 from lib.trials import runtimes
 from lib.trials.runtimes import Forward, Inputs
 
@@ -46,7 +46,8 @@ def sizes(models: Mapping[str, PreTrainedModel], folders: Mapping[str, Path], le
     """Size of each model: model | parameters | nonzero_parameters | bytes | flops.
 
     bytes: on disk, of all safetensors files in the model's folder. flops: of one forward pass over one example of
-    `length` tokens, after zeroed heads are cut (see `encoders.flops`). StudyError: a folder without weights.
+    `length` tokens, after zeroed heads are cut (see `encoders.flops`); NaN where the encoder's family is unknown.
+    StudyError: a folder without weights.
     """
     rows = []
     for name, model in models.items():
@@ -79,8 +80,8 @@ def measure(models: Mapping[str, PreTrainedModel], *, length: int, threads: int,
     if min(length, threads, runs, *batch_sizes) < 1:
         raise StudyError("length, threads, runs and batch_sizes must be 1 or more")
     for name, model in models.items():
-        if length > model.config.max_position_embeddings:
-            raise StudyError(f"length {length}: {name} has {model.config.max_position_embeddings} positions: lower it")
+        if (most := families.most_tokens(model.config)) and length > most:
+            raise StudyError(f"length {length}: {name} has {most} positions: lower it")
     before, modes = torch.get_num_threads(), {name: model.training for name, model in models.items()}
     torch.set_num_threads(threads)
     try:

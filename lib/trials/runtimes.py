@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lib.models import batches, encoders, structured
+from lib.models import batches, encoders, families, structured
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3  # largest difference of a logit between torch and onnxruntime, both fp32
@@ -21,7 +21,7 @@ def random_inputs(model: PreTrainedModel, batch: int, length: int) -> Inputs:
     """Inputs of one batch, int64 [batch, length]: token ids drawn at random, no padding."""
     ids = torch.randint(2, model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if getattr(model.config, "type_vocab_size", 1) > 1:
+    if families.takes_types(model):
         inputs["token_type_ids"] = torch.zeros_like(ids)
     return inputs
 
@@ -29,7 +29,7 @@ def random_inputs(model: PreTrainedModel, batch: int, length: int) -> Inputs:
 def torch_forward(model: PreTrainedModel, path: str) -> Forward:
     if path == "compiled":
         model = copy.deepcopy(model)
-        layers = encoders.encoder_layers(model)
+        layers = encoders.encoder_layers(model) if families.is_known(model.config) else ()
         for part in layers if len({shapes_of(layer) for layer in layers}) == 1 else [model.base_model]:
             part.compile(dynamic=False)
 
@@ -69,7 +69,8 @@ def as_float(model: PreTrainedModel) -> PreTrainedModel:
 def graph_of(model: PreTrainedModel) -> tuple:
     """What two models have in common if one's time is the other's."""
     config = model.config
-    return type(model).__name__, config.num_attention_heads, str(getattr(config, "hidden_act", "")), shapes_of(model)
+    heads, activation = getattr(config, "num_attention_heads", 0), str(getattr(config, "hidden_act", ""))
+    return type(model).__name__, heads, activation, shapes_of(model)
 
 
 def shapes_of(module: nn.Module) -> tuple:

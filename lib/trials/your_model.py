@@ -30,16 +30,24 @@ class Subject:
     order: tuple[int, ...]
     dtype: str
 
+    @property
+    def layers(self) -> int | str:
+        """Layers of the encoder, as its config says."""
+        return getattr(self.model.config, "num_hidden_layers", "not known")
+
 
 def load(place: str, task: Task, labels: list[str] | None = None, revision: str = "", dtype: str = "fp32",
          name: str = "") -> Subject:
-    """A finished classifier from a folder or a hub id, quantised or not.
+    """A finished classifier of any kind from a folder or a hub id, quantised or not.
 
     labels: the task's class names in the model's order, needed where its config does not name them. dtype: of
     predictions; a quantised model takes fp32. name: what it is called in bars and texts. Raises StudyError for a folder
-    that holds no finished classifier, another number of classes, or classes that cannot be told apart.
+    that holds no finished classifier, another number of classes, classes that cannot be told apart, or no token that
+    pads.
     """
     model = pretrained.load_finished(place, revision)
+    if model.config.pad_token_id is None:  # decoders look for the last token that is none
+        raise StudyError(f"{place}: its config.json names no pad_token_id: write down that of its tokenizer")
     names = labels or [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     return Subject(name or Path(place).name, model, pretrained.load_tokenizer(place, revision),
                    order_of(names, task, place), "fp32" if is_quantized(model) else dtype)
