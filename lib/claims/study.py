@@ -44,6 +44,8 @@ class Study:
                 task: str) -> tuple[list[int], dict[tuple[str, str], dict[int, Number]], list[tuple[str, str]]]:
         """The seeds that have such a number, of each pair that all of them have its number on each, and the pairs that
         only some have."""
+        if split in registry.get(task).panel and split not in self.rows(task)["split"].array:
+            return [], {}, []
         half = self._half(task)
         named = {seed: contrasts.pairs(models, baselines, self._known(task, seed), half) for seed in self.seeds(task)}
         every: dict[tuple[str, str], dict[int, Number]] = {}
