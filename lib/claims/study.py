@@ -115,6 +115,20 @@ class Study:
             parts += [gates.skill(of, dense), gates.floor(of, models)]
         return pd.concat(parts, ignore_index=True)
 
+    def sets(self) -> pd.DataFrame:
+        """The OOD sets that the dense models were predicted on: task | set | role | rows | cut (share of them longer
+        than max_length; NaN where notebook 01 did not count) | value, bound, word (of the set's skill gate)."""
+        known = self.runs.written("01_data", "lengths.csv")
+        cut = known.groupby(["task", "split"])["share"].mean().to_dict() if len(known) else {}
+        result = []
+        for gate in self.gates[self.gates["gate"] == "skill"].itertuples():
+            of = registry.get(gate.task)
+            if gate.of in of.ood:
+                rows = int((self.rows(gate.task)["split"] == gate.of).sum())
+                result.append([gate.task, gate.of, of.ood[gate.of].role, rows, cut.get((gate.task, gate.of), np.nan),
+                               gate.value, gate.bound, gate.word])
+        return pd.DataFrame(result, columns=["task", "set", "role", "rows", "cut", "value", "bound", "word"])
+
     def keeps_score(self, task: str, model: str) -> bool:
         """`rule.keeps_score` of a model on test, over the seeds that have it."""
         seeds = self._having(task, model)
