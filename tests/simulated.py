@@ -38,7 +38,8 @@ class MadeUp(GatheredRuns):
         super().__init__(run, {(task, seed): SimpleNamespace(
             items=names["dense"], train=pd.DataFrame({"split": [], "subcase": [], "is_shortcut": []}))
             for seed, names in models.items()}, {(task, seed): {name: SimpleNamespace(
-                name=name, record={"encoder_parameters": weights.get(name, 1)}) for name in names}
+                name=name, record={"encoder_parameters": weights.get(name, 1)}, predictions=lambda frame=frame: frame)
+                for name, frame in names.items()}
                 for seed, names in models.items()})
         self.made, self.on_the_way, self.numbers = models, along, tables
 
