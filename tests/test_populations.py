@@ -9,7 +9,7 @@ from lib.errors import StudyError
 from lib.tasks.task import Ood, Task
 
 TASK = Task(name="toy", labels=("yes", "no"), text_a="a", text_b="b", shortcut="overlap", licence="", source="", caveats="",
-            ood={"ood": Ood(("yes", "no")), "unseen": Ood(("yes", "no"))})
+            ood={"ood": Ood(("yes", "no")), "unseen": Ood(("yes", "no"), role="unseen")})
 
 
 def rows(pred, **columns) -> pd.DataFrame:

@@ -77,7 +77,8 @@ def guids(items: pd.DataFrame, split: str) -> list[str]:
 # --- the real sets: counts of data/README.md ---------------------------------------------------
 
 COUNTS = {
-    "mnli": {"train": 30880, "dev": 2000, "test": 9815, "hans": 30000},
+    "mnli": {"train": 30880, "dev": 2000, "test": 9815, "hans": 30000, "cad_nli": 2400, "cad_nli_original": 600, "monli": 2678,
+             "anli_r1": 1000, "anli_r2": 1000, "anli_r3": 1198},
     "fever": {"train": 107134, "dev": 2000, "test": 13332, "sym1": 717, "sym2": 712},
     "qqp": {"train": 24324, "dev": 2000, "test": 29586, "paws_qqp": 677, "paws_wiki": 5348},
 }
@@ -96,7 +97,7 @@ def test_real_counts(name):
     assert list(items) == dataset.COLUMNS
     assert items["is_shortcut"].isna().all()
     assert items["guid"].str.startswith(f"{name}-").all()
-    assert [record["rows"] for record in items.attrs["sources"]] == [
+    assert pd.DataFrame(items.attrs["sources"]).groupby("split", sort=False)["rows"].sum().tolist() == [
         sum(n for split, n in COUNTS[name].items() if split in (table, "dev" if table == "train" else "")) + (name == "fever" and table == "train")
         for table in registry.get(name).tables
     ]
@@ -111,6 +112,9 @@ def test_real_labels_are_those_of_the_authors():
 
     assert table("mnli", "train", "dev") == [10792, 11223, 10865]
     assert table("mnli", "hans") == [15000, 15000]
+    assert table("mnli", "cad_nli") == [760, 804, 836] and table("mnli", "cad_nli_original") == [220, 198, 182]
+    assert table("mnli", "monli") == [1339, 1339] and table("mnli", "anli_r3") == [402, 400, 396]
+    assert table("mnli", "anli_r1") == table("mnli", "anli_r2") == [334, 333, 333]
     assert table("fever", "test") == [6666, 6666]
     assert table("qqp", "train", "dev") == [13993, 12331]
     assert table("qqp", "paws_qqp") == [486, 191]
@@ -127,6 +131,17 @@ def test_fever_train_and_dev_share_no_claim_with_the_symmetric_sets_nor_with_eac
     assert len(groups["sym1"] & groups["sym2"]) == 242
     claim = items["text_b"].iloc[0]
     assert not items["group"].str.contains(claim, regex=False).any()
+
+
+@real
+def test_the_panel_is_whole_in_groups_that_tell_nothing_of_its_texts():
+    items = load("mnli", n_train=90, n_eval=50, n_ood=20)
+    panel = items[items["split"].isin(registry.get("mnli").panel)]
+    assert panel.groupby("split", sort=False).size().tolist() == [2400, 600, 2678, 1000, 1000, 1198]
+    monli = panel[panel["split"] == "monli"]
+    assert monli.groupby("subcase", sort=False).size().to_dict() == {"pmonli": 1476, "nmonli": 1202} and monli["group"].nunique() == 128
+    assert panel[panel["split"] == "cad_nli"].groupby("group").size().eq(4).all()
+    assert panel["group"].str.fullmatch(r"(dev|test|pmonli|nmonli_train|nmonli_test)-\d+|context-[0-9a-f]{12}").all()
 
 
 @real

@@ -131,11 +131,11 @@ def f_bias(dev_c, ood_c, dev_d, ood_d):
 
 
 def ood_score(scores: dict[str, float]) -> float:
-    """One OOD score of a task from its OOD sets': their mean, PAWS weighted 8000:677 as in the paper.
+    """One OOD score of a task from those of its `scored` sets: their mean, PAWS weighted 8000:677 as in the paper.
 
-    `unseen` subcases are left out: they show what the shortcut does, not what compression does. Values may be arrays.
+    Values may be arrays.
     """
-    weights = {s: OOD_WEIGHTS.get(s, 1) for s in scores if s != "unseen"}
+    weights = {s: OOD_WEIGHTS.get(s, 1) for s in scores}
     return sum(w * np.asarray(scores[s]) for s, w in weights.items()) / sum(weights.values())
 
 
@@ -259,10 +259,10 @@ def _one_seed(rows: pd.DataFrame, name: str) -> None:
 
 
 def _parts(rows: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of test and of the OOD sets that count (not `unseen`), and the names of the latter."""
+    """The rows of test and of the `scored` OOD sets, and the names of the latter."""
     there = set(rows["split"].unique())
-    ood = [s for s in task.ood if s != "unseen" and s in there]
+    ood = [s for s in task.scored if s in there]
     if "test" not in there or not ood:
         raise StudyError(f"the rows hold {', '.join(sorted(there))}: a comparison needs split 'test' and an OOD split "
-                         f"of task {task.name!r} ({', '.join(task.ood)})")
+                         f"of task {task.name!r} ({', '.join(task.scored)})")
     return rows[rows["split"].isin(["test", *ood])], ood

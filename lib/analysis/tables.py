@@ -11,8 +11,8 @@ from lib.tasks.task import Task
 
 
 def ood_splits(task: Task) -> list[str]:
-    """The OOD sets that make up a task's OOD score; `unseen` subcases are reported apart."""
-    return [name for name in task.ood if name != "unseen"]
+    """The OOD sets that make up a task's OOD score; `unseen` subcases and the panel are reported apart."""
+    return task.scored
 
 
 def ood_chance(task: Task) -> float:
@@ -72,10 +72,11 @@ def scores(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1
 
 
 def by_heuristic(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int = 1000) -> pd.DataFrame:
-    """OOD accuracy per heuristic and label: model | split | heuristic | label | value | low | high | n."""
+    """OOD accuracy per heuristic and label: model | split | heuristic | label | value | low | high | n; of the sets
+    that were predicted, without `unseen`."""
     frames = []
     for name, frame in rows.items():
-        for split in ood_splits(task):
+        for split in (split for split in (*task.scored, *task.panel) if (frame["split"] == split).any()):
             part = frame[frame["split"] == split]
             names = dict(enumerate(task.classes(split)))
             table = measures.by(part, ["heuristic", "label"], n_boot=n_boot, seed=seed).replace({"label": names})
@@ -93,13 +94,13 @@ def forgetting(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, s
                n_boot: int = 1000) -> pd.DataFrame:
     """The forgetting curves: model | subcase | count | depth | value | low | high | n over the OOD rows.
 
-    A set without subcases is taken apart by its labels. count: failing rows in train, missing where the task does not
-    know the truth; depth is 0 where it grades nothing.
+    The panel is left out. A set without subcases is taken apart by its labels. count: failing rows in train, missing
+    where the task does not know the truth; depth is 0 where it grades nothing.
     """
     counts, depth = train_counts(items), depths(task)
     frames = []
     for name, frame in rows.items():
-        ood = frame[frame["split"].isin(list(task.ood))]
+        ood = frame[frame["split"].isin([split for split in task.ood if split not in task.panel])]
         by_label = [f"{split}: {task.classes(split)[label]}" for split, label in zip(ood["split"], ood["label"])]
         ood = ood.assign(subcase=ood["subcase"].where(ood["subcase"] != "", by_label))
         frames.append(measures.forgetting(ood, counts, n_boot=n_boot, seed=seed).assign(model=name))
@@ -145,10 +146,12 @@ def matched(along: pd.DataFrame, rows: dict[str, pd.DataFrame], task: Task, seed
 
 def gains(rows: dict[str, pd.DataFrame], task: Task, pairs: list[tuple[str, str]], seed: int,
           n_boot: int = 1000) -> pd.DataFrame:
-    """Differences model - baseline on the same rows: model | baseline | split | value | low | high | n."""
+    """Differences model - baseline on the same rows: model | baseline | split | value | low | high | n; of the panel,
+    the sets that were predicted."""
     result = []
     for name, baseline in pairs:
-        for split in ("test", *task.ood):
+        there = set(rows[name]["split"]) & set(rows[baseline]["split"])
+        for split in ("test", *(split for split in task.ood if split in there or split not in task.panel)):
             a, b = (rows[m][rows[m]["split"] == split] for m in (name, baseline))
             result.append(measures.difference(a, b, measures.kind_of(task, split), n_boot=n_boot, seed=seed)
                           .assign(model=name, baseline=baseline, split=split))

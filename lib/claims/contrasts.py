@@ -1,8 +1,8 @@
 """What a claim compares: the pairs of models that its patterns name, and the one number of each pair on one seed.
 
 Every number is a measure of the model minus the same measure of the baseline, on the same rows. OOD is scored as a set
-says (balanced accuracy on PAWS, accuracy elsewhere), PAWS weighted 8000:677, other sets alike, `unseen` left out;
-loyalty and changed answers pool the OOD rows. A number that is linear in the rows comes with each row's part in it.
+says (balanced accuracy on PAWS, accuracy elsewhere), PAWS weighted 8000:677, other sets alike, `unseen` and the panel
+left out; loyalty and changed answers pool the OOD rows. A number that is linear in the rows comes with each row's part.
 
 - score: on `split`, test or ood. gap: score on test minus score on ood. Both in points.
 - f_bias: F_bias, 1 for the dense model. skill_kept: share of the dense model's above-chance OOD skill, 1 for the dense
@@ -60,6 +60,7 @@ OF_TABLES = ("rank_agreement", "alpha_regret", "bias_slope", "foretold")
 ALONE = (*OF_ROWS, *OF_TABLES)  # of one model or several, without a baseline
 OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips", "learned_late", "learned_excess",
             "lost_alike")
+OF_PANEL = ("score", "gap", "label_loyalty", "probability_loyalty", "hidden_flips")  # split may be a set of the panel
 OF_OOD = ("rarity_beyond", "depth_beyond", "gap", "f_bias", "skill_kept", "matched", "matched_fails", "matched_rest",
           "alpha_regret", "bias_slope", "foretold")
 NUMBER = re.compile(r"-(\d+(?:\.\d+)?)(?= |-|$)")
@@ -160,7 +161,7 @@ def _linear(measure: str, split: str, task: Task, a: pd.DataFrame, b: pd.DataFra
     """A contrast whose rows add up: weights [rows] times a column of the model less the same of the baseline."""
     weights, column = {
         "score": lambda: (score_weights(a, split, task), "correct"),
-        "gap": lambda: (score_weights(a, "test", task) - score_weights(a, "ood", task), "correct"),
+        "gap": lambda: (score_weights(a, "test", task) - score_weights(a, split or "ood", task), "correct"),
         "label_loyalty": lambda: (split_weights(a, split, task), "label_loyalty"),
         "probability_loyalty": lambda: (split_weights(a, split, task), "probability_loyalty"),
         "after_attack": lambda: (_even(a["after_attack"].notna() & b["after_attack"].notna()), "after_attack"),
@@ -182,10 +183,9 @@ def _values(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def score_weights(rows: pd.DataFrame, split: str, task: Task) -> np.ndarray:
-    """Weight of each row in a score: of `test`, or of the OOD score (`measures.ood_score`), each set by its own
-    score."""
-    if split == "test":
-        return _set_weights(rows, "test", task)
+    """Weight of each row in a score: of `test`, of a set of the panel, or of the OOD score, each set by its own."""
+    if split != "ood":
+        return _set_weights(rows, split, task)
     there = [name for name in tables.ood_splits(task) if (rows["split"] == name).any()]
     return measures.ood_score({name: _set_weights(rows, name, task) for name in there})
 
@@ -202,7 +202,7 @@ def _set_weights(rows: pd.DataFrame, name: str, task: Task) -> np.ndarray:
 
 
 def split_weights(rows: pd.DataFrame, split: str, task: Task) -> np.ndarray:
-    """Weight of each row in a mean over test, or over all rows of the OOD sets together."""
+    """Weight of each row in a mean over test, over a set of the panel, or over all rows of the OOD sets together."""
     is_ood = rows["split"].isin(tables.ood_splits(task))
     return _even(is_ood if split == "ood" else rows["split"] == split)
 

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib import safe_yaml
-from lib.claims.contrasts import ALONE, OF_SPLIT, UNITS
+from lib.claims.contrasts import ALONE, OF_PANEL, OF_SPLIT, UNITS
 from lib.claims.printed import COUNTERPART, PRINTED, rows_of
 from lib.errors import StudyError, fault
 from lib.files import ROOT
+from lib.tasks import registry
 
 CLAIMS = ROOT / "params" / "claims.yaml"
 TASKS = (*COUNTERPART.values(), *COUNTERPART)
+PANEL = tuple(split for task in TASKS for split in registry.get(task).panel)
 Direction = Literal["above", "below", "same", "not_below"]
 Measure = Literal[tuple(UNITS)]
 
@@ -33,7 +35,7 @@ class Claim(BaseModel):
     where: str
     tasks: Annotated[list[Literal[TASKS]], Field(min_length=1)]
     measure: Measure
-    split: Literal["test", "ood", ""] = ""
+    split: Literal["test", "ood", "", *PANEL] = ""
     models: Annotated[list[str], Field(min_length=1)]
     baselines: list[str]
     direction: Direction
@@ -47,7 +49,14 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self):
-        if (self.split != "") != (self.measure in OF_SPLIT):
+        if self.is_of_panel:
+            if not {self.measure, *self.beside} <= set(OF_PANEL):
+                raise ValueError(f"the split {self.split} of the panel belongs to the measures {', '.join(OF_PANEL)}")
+            if strange := [task for task in self.tasks if self.split not in registry.get(task).panel]:
+                raise ValueError(f"task {strange[0]} has no set {self.split} in its panel")
+            if self.published:
+                raise ValueError(f"published must be [] for {self.split}, which is of the panel")
+        elif (self.split != "") != (self.measure in OF_SPLIT):
             raise ValueError(f"split belongs to the measures {', '.join(OF_SPLIT)}, and these need it")
         if (not self.baselines) != (self.measure in ALONE):
             raise ValueError(f"baselines must be named, and left empty for {', '.join(ALONE)}")
@@ -57,9 +66,15 @@ class Claim(BaseModel):
             raise ValueError("smallest_effect must be above 0, and 0 beside a threshold")
         return self
 
+    @property
+    def is_of_panel(self) -> bool:
+        """Whether the claim is about a set of the panel in place of the OOD score."""
+        return self.split in PANEL
+
     def beside_as(self, measure: str) -> "Claim":
         """The same claim asked by a measure that it names beside its own."""
-        return self.model_copy(update={"measure": measure, "split": self.split if measure in OF_SPLIT else ""})
+        split = self.split if measure in OF_SPLIT or self.is_of_panel else ""
+        return self.model_copy(update={"measure": measure, "split": split})
 
 
 def load(path: Path | str = CLAIMS) -> list[Claim]:
@@ -83,5 +98,5 @@ def load(path: Path | str = CLAIMS) -> list[Claim]:
 
 
 def applies(claim: Claim, task: str) -> bool:
-    """Whether a claim is about a task or about the one that it stands for."""
-    return task in claim.tasks or COUNTERPART.get(task) in claim.tasks
+    """Whether a claim is about a task or, unless it is of that one's panel, about the one that it stands for."""
+    return task in claim.tasks or COUNTERPART.get(task) in claim.tasks and not claim.is_of_panel

@@ -33,8 +33,25 @@ class GatheredRuns:
         return [model for models in self.by_place.values() for model in models.values()]
 
     def items(self, task: str, seed: int) -> pd.DataFrame:
-        """The evaluation rows of a task without their texts; `easy`: the shortcut-only model gets the row right."""
-        return self.runs[task, seed].items
+        """The evaluation rows of a task without their texts; `easy`: the shortcut-only model gets the row right. A set
+        of the panel counts where every model of the task was predicted on it."""
+        return self._once(("items", task, seed), lambda: self._items(task, seed))
+
+    def _items(self, task: str, seed: int) -> pd.DataFrame:
+        items = self.runs[task, seed].items
+        missing = self._once(("panel", task), lambda: self._not_predicted(task))
+        return items[~items["split"].isin(missing)].reset_index(drop=True)
+
+    def _not_predicted(self, task: str) -> set[str]:
+        """The sets of a task's panel that some seed lacks, or one of its models."""
+        panel = set(registry.get(task).panel)
+        runs = {seed: run for (of, seed), run in self.runs.items() if of == task}
+        there = [panel & set(run.items["split"].unique()) for run in runs.values()]
+        if not any(there):
+            return set()
+        models = [model for seed in runs for model in self.by_place[task, seed].values()]
+        there += [set(model.predictions()["split"].unique()) for model in models]
+        return panel - set.intersection(*there)
 
     def train(self, task: str, seed: int) -> pd.DataFrame:
         """What is known of each train row: guid, split, label, subcase, heuristic, is_shortcut, notebook 06's scores

@@ -21,13 +21,14 @@ Rows = Mapping[int, pd.DataFrame]  # of one model, by seed
 
 
 def skill(task: Task, dense: Rows) -> pd.DataFrame:
-    """A row for each OOD set, and one for the task's OOD score ("ood"): the dense models' score in the set's own
-    measure beside chance."""
+    """A row for each OOD set, those of the panel too, and one for the task's OOD score ("ood"): the dense models' score
+    in the set's own measure beside chance."""
     some = next(iter(dense.values()))
-    sets = [name for name in tables.ood_splits(task) if (some["split"] == name).any()]
+    sets = [name for name in (*task.scored, *task.panel) if (some["split"] == name).any()]
     scores = {name: [measures.score(rows[rows["split"] == name], measures.kind_of(task, name))
                      for rows in dense.values()] for name in sets}
-    scores["ood"] = list(measures.ood_score({name: np.array(values) for name, values in scores.items()}))
+    of_score = {name: np.array(values) for name, values in scores.items() if name in task.scored}
+    scores["ood"] = list(measures.ood_score(of_score))
     chance = {name: task.chance(name) for name in sets} | {"ood": tables.ood_chance(task)}
     return pd.DataFrame([
         _gate(task.name, "skill", name, values, chance[name], _has_skill(values, chance[name]), NO_SKILL)

@@ -53,7 +53,7 @@ def _printed_values(claim, task: str, cells: pd.DataFrame) -> pd.Series:
         return cells["easy_hard_gap", "test"]
     if claim.measure == "f_bias":
         return cells["f_bias", ""].where(cells.index != "dense", 1.0)
-    accuracies = {split: cells["accuracy", split] for split in registry.get(task).ood}
+    accuracies = {split: cells["accuracy", split] for split in registry.get(task).scored}
     ood = pd.Series(measures.ood_score(accuracies), cells.index)
     if claim.measure == "gap":
         return cells["accuracy", "test"] - ood

@@ -89,8 +89,9 @@ def read(claim: Claim, task: str, study) -> Reading | None:
         return reading
     table = study.gates
     table = table[table["task"] == task]
-    if claim.split == "ood" or claim.measure in OF_OOD:
-        of_task = table[(table["gate"] == "skill") & (table["of"] == "ood")].iloc[0]
+    if claim.split == "ood" or claim.measure in OF_OOD or claim.is_of_panel:
+        of = claim.split if claim.is_of_panel else "ood"
+        of_task = table[(table["gate"] == "skill") & (table["of"] == of)].iloc[0]
         if not of_task["passed"]:
             reading.gate = of_task["word"]
     low = set(table.loc[(table["gate"] == "floor") & ~table["passed"], "of"])

@@ -44,6 +44,8 @@ class Study:
                 task: str) -> tuple[list[int], dict[tuple[str, str], dict[int, Number]], list[tuple[str, str]]]:
         """The seeds that have such a number, of each pair that all of them have its number on each, and the pairs that
         only some have."""
+        if split in registry.get(task).panel and split not in self.rows(task)["split"].array:
+            return [], {}, []
         half = self._half(task)
         named = {seed: contrasts.pairs(models, baselines, self._known(task, seed), half) for seed in self.seeds(task)}
         every: dict[tuple[str, str], dict[int, Number]] = {}
@@ -112,6 +114,20 @@ class Study:
                       for name in self.models(task)}
             parts += [gates.skill(of, dense), gates.floor(of, models)]
         return pd.concat(parts, ignore_index=True)
+
+    def sets(self) -> pd.DataFrame:
+        """The OOD sets that the dense models were predicted on: task | set | role | rows | cut (share of them longer
+        than max_length; NaN where notebook 01 did not count) | value, bound, word (of the set's skill gate)."""
+        known = self.runs.written("01_data", "lengths.csv")
+        cut = known.groupby(["task", "split"])["share"].mean().to_dict() if len(known) else {}
+        result = []
+        for gate in self.gates[self.gates["gate"] == "skill"].itertuples():
+            of = registry.get(gate.task)
+            if gate.of in of.ood:
+                rows = int((self.rows(gate.task)["split"] == gate.of).sum())
+                result.append([gate.task, gate.of, of.ood[gate.of].role, rows, cut.get((gate.task, gate.of), np.nan),
+                               gate.value, gate.bound, gate.word])
+        return pd.DataFrame(result, columns=["task", "set", "role", "rows", "cut", "value", "bound", "word"])
 
     def keeps_score(self, task: str, model: str) -> bool:
         """`rule.keeps_score` of a model on test, over the seeds that have it."""

@@ -49,7 +49,7 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
     models, baselines = (list(dict.fromkeys(pair[side] for pair in reading.pairs if pair[side])) for side in (0, 1))
     told = ", ".join(models) if len(models) < 4 else f"mean of {len(reading.pairs)} pairs"
     against = f" against {', '.join(baselines)}" if 0 < len(baselines) < 3 else ""
-    what = f"{SPLITS[claim.split]} {WORDS[claim.measure]}".strip()
+    what = f"{SPLITS.get(claim.split, claim.split)} {WORDS[claim.measure]}".strip()
     value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
     said = f"{told}{against}, {what} {value} over {k} seed{'s' * (k > 1)}"
     if len(reading.pairs) > 1 and not undefined:
@@ -79,6 +79,8 @@ def lacking(claim: Claim, task: str) -> str:
     if not task:
         return f"there is none of its tasks ({', '.join(claim.tasks)})"
     models = " or ".join(claim.models)
+    if claim.is_of_panel:
+        return f"there are no predictions of {claim.split} by {models} and {' or '.join(claim.baselines)}"
     if claim.measure in OF_TABLES:
         return f"there is no {claim.measure} of {models}"
     if claim.measure.startswith("matched"):

@@ -37,6 +37,8 @@ LABELS = {
     "theseus": "Theseus", "theseus-constant": "Theseus const.", "pkd": "PKD", "tinybert": "TinyBERT",
     "ptq8": "PTQ8", "qat8": "QAT8", "ptq4": "PTQ4",
     "train": "train", "dev": "dev (ID)", "test": "test (ID)", "ood": "OOD", "unseen": "OOD, unseen", "hans": "HANS",
+    "cad_nli": "CAD-NLI", "cad_nli_original": "CAD-NLI, originals", "monli": "MoNLI",
+    "anli_r1": "ANLI R1", "anli_r2": "ANLI R2", "anli_r3": "ANLI R3",
     "sym1": "FEVER-Sym1", "sym2": "FEVER-Sym2", "paws_qqp": "PAWS-QQP", "paws_wiki": "PAWS-Wiki",
 }  # fmt: skip
 ALPHA = re.compile(r"^rmc-(\d+)$")  # a loss with its setting

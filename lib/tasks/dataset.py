@@ -22,9 +22,10 @@ def load(task: Task, *, seed: int, n_train: int, n_eval: int, n_ood: int, shortc
 
     n_train, n_eval and n_ood are upper bounds, 0 = all rows. n_train rows are drawn by `seed`, in the label mix of
     the file; n_eval caps dev and test, and n_ood each subcase x label of an OOD set, by fixed draws that no seed
-    moves (an OOD set without subcases is taken whole). Where the task has no dev file, dev is held out of train by
-    a fixed draw of whole groups: 2,000 rows, or a tenth of train if that is less. `attrs["sources"]` tells each
-    split's file, origin, digest, copy and rows; `attrs["dropped"]` the train rows dropped, by split they occur in.
+    moves (an OOD set without subcases, and one of the panel, is taken whole). Where the task has no dev file, dev is
+    held out of train by a fixed draw of whole groups: 2,000 rows, or a tenth of train if that is less.
+    `attrs["sources"]` tells each file's split, name, origin, digest, copy and rows; `attrs["dropped"]` the train rows
+    dropped, by split they occur in.
     """
     _check_sizes(task, {"n_train": n_train, "n_eval": n_eval, "n_ood": n_ood})
     if not task.tables:
@@ -34,11 +35,16 @@ def load(task: Task, *, seed: int, n_train: int, n_eval: int, n_ood: int, shortc
         raise StudyError(f"subcase_counts is for the micro-world; task '{task.name}' is read from files: leave it "
                          "empty")
     splits, sources = {}, []
-    for split, table in task.tables.items():
-        frame, record = read(table, data_dir)
-        sources.append({"split": split, **record})
-        blank = frame["guid"] == ""
-        frame["guid"] = frame["guid"].where(~blank, [f"{task.name}-{split}-{row - 1}" for row in frame["row"]])
+    for split, first in task.tables.items():
+        frames, above = [], 0
+        for table in (first, *first.also):
+            frame, record = read(table, data_dir)
+            sources.append({"split": split, **record})
+            blank, numbers = frame["guid"] == "", above + frame["row"] - 1
+            frame["guid"] = frame["guid"].where(~blank, [f"{task.name}-{split}-{number}" for number in numbers])
+            frames.append(frame)
+            above += frame["row"].iloc[-1]
+        frame = pd.concat(frames, ignore_index=True)
         frame["group"] = frame["group"].where(frame["group"] != "", frame["guid"])
         splits[split] = frame.assign(split=split, is_shortcut=pd.array([pd.NA] * len(frame), dtype="boolean"))
     _refuse_twice(pd.concat(splits.values(), ignore_index=True))
@@ -60,7 +66,7 @@ def load(task: Task, *, seed: int, n_train: int, n_eval: int, n_ood: int, shortc
     for split in ("dev", "test"):
         splits[split] = _first_by_hash(splits[split], n_eval)
     for split in task.ood:
-        if (splits[split]["subcase"] != "").any():
+        if split not in task.panel and (splits[split]["subcase"] != "").any():
             cells = splits[split].groupby(["subcase", "label"], sort=False)
             splits[split] = pd.concat([_first_by_hash(cell, n_ood) for _, cell in cells]).sort_index()
     items = pd.concat([splits[split] for split in ("train", "dev", "test", *task.ood)], ignore_index=True)[COLUMNS]

@@ -59,6 +59,7 @@ class _OodFile(_Section):
     labels: LabelMap | None = None
     collapse: dict[str, str] | None = None
     score: Literal["accuracy", "balanced"] = "accuracy"
+    role: Literal["scored", "panel"] = "scored"
     columns: _Columns | None = None
 
 
@@ -108,8 +109,11 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
         if len(set(values.values())) < 2:
             raise StudyError(f"{path}: ood.{split}.labels: only one class '{next(iter(values.values()))}'; an OOD set "
                              "needs two or more")
-        ood[split] = Ood(*_collapse(f"{path}: ood.{split}", part, labels, values), part.score)
+        ood[split] = Ood(*_collapse(f"{path}: ood.{split}", part, labels, values), part.score, part.role)
         tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values)
+    if all(of.role == "panel" for of in ood.values()):
+        raise StudyError(f"{path}: ood: every set has the role panel, which leaves no OOD score; give one the role "
+                         "scored")
     _check_apart(path, tables)
     return Task(spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence,
                 spec.source or path.name, spec.caveats, tables)

@@ -1,7 +1,8 @@
 """Every task of the study, declared once: labels, OOD sets, files, what its data are not."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
@@ -13,14 +14,20 @@ GLUE, GLUE_REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 PAWS, PAWS_REVISION = "google-research-datasets/paws", "161ece9501cf0a11f3e48bd356eaa82de46d6a09"
 GITHUB = "https://raw.githubusercontent.com"
 HANS_URL = f"{GITHUB}/tommccoy1/hans/7299f6f657089ce06a0f98e7e81f8d0f5b7741ce/heuristics_evaluation_set.txt"
+CAD_URL = f"{GITHUB}/acmi-lab/counterfactually-augmented-data/6f232a1d2a11462a30ce08fb4825b734ab30828e/NLI/"
+MONLI_URL = f"{GITHUB}/atticusg/MoNLI/5bf388ad669a28500c1d46dba3b7d665d62b0536/"
+ANLI_URL = f"{GITHUB}/facebookresearch/anli/b5ce27af54a53bd495af7260fdc485000eed15f8/anlizinganli/anli_annot_v0.2/"
 SYM_URL = f"{GITHUB}/TalSchuster/FeverSymmetric/fa25d17e73ea0694edc78133ec654b9f32f6db73/"
 MNLI_COLUMNS = {"text_a": "premise", "text_b": "hypothesis", "label": "label", "group": "premise"}
 HANS_COLUMNS = {"text_a": "sentence1", "text_b": "sentence2", "label": "gold_label", "heuristic": "heuristic",
                 "subcase": "subcase", "group": "template"}
+CAD_COLUMNS = {"text_a": "sentence1", "text_b": "sentence2", "label": "gold_label"}
+ANLI_COLUMNS = {"text_a": "context", "text_b": "statement", "label": "gold_label", "group": "context"}
 FEVER_COLUMNS = {"text_a": "evidence", "text_b": "claim", "label": "gold_label", "group": "claim"}
 QQP_COLUMNS = {"text_a": "question1", "text_b": "question2", "label": "label"}
 PAWS_COLUMNS = {"text_a": "sentence1", "text_b": "sentence2", "label": "label"}
 MNLI_IDS, FEVER_IDS, QQP_IDS = {"0": 0, "1": 1, "2": 2}, {"SUPPORTS": 0, "REFUTES": 1}, {"0": 0, "1": 1}
+NLI = ("entailment", "neutral", "contradiction")
 
 
 def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_only"]) -> Task:
@@ -33,13 +40,33 @@ def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_
     if name == "micro_facts":
         caveats += (" In seven of its eight trained subcases the person who was not stands last: a model may learn "
                     "that order in place of reading; the unseen subcase `reversed` turns it round.")
-    return Task(name, labels, text_a, text_b, {"ood": Ood(labels), "unseen": Ood(labels)}, shortcut,
+    return Task(name, labels, text_a, text_b, {"ood": Ood(labels), "unseen": Ood(labels, role="unseen")}, shortcut,
                 "that of this project", "made by lib.tasks.microworld", caveats)
 
 
 def _mnli(split: str, sha: str, copy: str) -> Table:
     return Table(f"glue/mnli/{split}.parquet", MNLI_COLUMNS, MNLI_IDS, {f"sha256:{sha}": copy},
                  Hub(GLUE, "mnli", split, GLUE_REVISION), hash_group=True)
+
+
+def _cad(kind: str, dev: str, test: str) -> Table:
+    """Dev and test of one half of CAD-NLI: the originals, or their edits, four of one original in a row."""
+    whole = [Table(f"cad_nli/{kind}/{split}.tsv", CAD_COLUMNS, {name: i for i, name in enumerate(NLI)},
+                   {f"sha256:{sha}": f"all rows of {split}"}, url=f"{CAD_URL}{kind}/{split}.tsv",
+                   url_digest=f"sha256:{sha}", quoted=True, group_rows=4 if kind == "revised_combined" else 0,
+                   linked=kind == "original") for split, sha in (("dev", dev), ("test", test))]
+    return replace(whole[0], also=(whole[1],))
+
+
+def _monli(file: str, sha: str, **of: Any) -> Table:
+    return Table(f"monli/{file}.jsonl", CAD_COLUMNS, {"entailment": 0, "neutral": 1}, {f"sha256:{sha}": "all rows"},
+                 url=f"{MONLI_URL}{file}.jsonl", url_digest=f"sha256:{sha}", linked=True, case=file.split("_")[0], **of)
+
+
+def _anli(round_: int, sha: str) -> Table:
+    file = f"ANLI_analysis_r{round_}_dev.csv"
+    return Table(f"anli/{file}", ANLI_COLUMNS, {"e": 0, "n": 1, "c": 2}, {f"sha256:{sha}": "all rows of dev"},
+                 url=ANLI_URL + file, url_digest=f"sha256:{sha}", hash_group=True)
 
 
 def _fever(file: str, url: str, sha: str, copy: str) -> Table:
@@ -63,11 +90,20 @@ TASKS: dict[str, Task] = {task.name: task for task in (
     _micro("micro_facts", "evidence", "claim", "b_only"),
     _micro("micro_paraphrase", "sentence1", "sentence2", "overlap"),
     Task(
-        "mnli", ("entailment", "neutral", "contradiction"), "premise", "hypothesis",
-        {"hans": Ood(("entailment", "non-entailment"), (0, 1, 1))}, "b_only",
-        "MultiNLI: OANC and others; HANS: MIT", f"hub {GLUE} config mnli at {GLUE_REVISION}; {HANS_URL}",
+        "mnli", NLI, "premise", "hypothesis",
+        {"hans": Ood(("entailment", "non-entailment"), (0, 1, 1)),
+         "cad_nli": Ood(NLI, role="panel"), "cad_nli_original": Ood(NLI, role="panel"),
+         "monli": Ood(("entailment", "neutral"), (0, 1, 1), role="panel"),
+         **{f"anli_r{n}": Ood(NLI, role="panel") for n in (1, 2, 3)}}, "b_only",
+        "MultiNLI: OANC and others; HANS: MIT; CAD-NLI: Apache-2.0; MoNLI: none stated; ANLI: CC BY-NC 4.0",
+        f"hub {GLUE} config mnli at {GLUE_REVISION}; {HANS_URL}; {CAD_URL}; {MONLI_URL}; {ANLI_URL}",
         "The mirror's train is a subset (32,880 of 392,702) and its HANS a fresh draw of the authors' generator "
-        "(seed 1902), not the official 30,000 rows. test is validation_matched.",
+        "(seed 1902), not the official 30,000 rows. test is validation_matched. Six OOD sets are a panel beside HANS "
+        "and never enter the OOD score: CAD-NLI's edited pairs and, apart, their originals (dev and test; Kaushik et "
+        "al. 2020), MoNLI, whose negated pairs are the authors' train and test (Geiger et al. 2020), and the dev sets "
+        "of ANLI's three rounds (Nie et al. 2020, as annotated by Williams et al. 2022), whose contexts are long. "
+        "CAD-NLI's originals are pairs of SNLI's dev and test sets: an encoder that saw AllNLI (SNLI and MultiNLI) "
+        "knows their kind and may know the pairs.",
         {
             "train": _mnli("train", "9128b2bb922627769c18cc10d4ca53fca64b8c4e8aeef02655683275064a76f0",
                            "subset: 32,880 of 392,702 rows"),
@@ -78,6 +114,16 @@ TASKS: dict[str, Task] = {task.name: task for task in (
                 {"sha256:2c0c8286c0385e33d7079edd08e722abc658f21a54ab9a9583017d20c860d5ee":
                      "regenerated at seed 1902, not the official rows"},
                 url=HANS_URL, url_digest="git:e042af242b19708d9c0256c713e873415c0b58a1"),
+            "cad_nli": _cad("revised_combined", "ff7d6d40a26c5bca5b9d9030db14000a42fbf5bc8a0e6d0d86cc9b378198eb88",
+                            "e5a3e55f7df0319decbb34dfa8ab4a4820be1b5ae4af9ee54aeaba539b9636f5"),
+            "cad_nli_original": _cad("original", "27ef042f87b7181c79609b56734caed8fb9c09ba2627d0fe876f7248141fdff7",
+                                     "07154b31ea7cf1bb0ac33e37bec143b928edbf2c964a73988973e5c0fe039b07"),
+            "monli": _monli("pmonli", "a5b5d8e1c683c874ed3d68c0fffb74ba37010db4f2bcf0983f0d1a60e2faf72f", also=(
+                _monli("nmonli_train", "c6fd6766fd21d6fb89337ddd821bd39f0c7a6004b141f89aca4f8c2bf9d27fe5"),
+                _monli("nmonli_test", "f7bdb98d2e16b19aaa436b4d2165afab2420a776ed6f19f6ed12f14448be8ff3"))),
+            "anli_r1": _anli(1, "5d8b94096aad2b7a067c41e07c02ea1350bf2c1ae9a1c7d444ffadd3bdc8e43e"),
+            "anli_r2": _anli(2, "da676b66bdb0ffab045aa6500425115efe20665355bff15dce16b05cf9819984"),
+            "anli_r3": _anli(3, "c3152a786c222c9cd8f4f6406c6f9f54bd66b45a8ff34efd174e4c691f652c4f"),
         },
     ),
     Task(

@@ -1,5 +1,6 @@
 """Where a task's rows come from: a local mirror, the hub or a pinned address, always through `datasets`."""
 
+import csv
 import gzip
 import hashlib
 import os
@@ -14,10 +15,13 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import datasets
+import numpy as np
 import pandas as pd
 from huggingface_hub import constants
 from huggingface_hub.utils import logging as hub_logging
 from pyarrow import parquet
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lib import files, progress
 from lib.errors import StudyError, nearest
@@ -53,7 +57,9 @@ class Table:
     the class id. `local` maps each digest accepted for a local copy to what that copy is; empty accepts any file.
     `url_digest` "" means: recorded at the first download and held to from then on. `drop` lists label values that are
     left out. `hash_group` groups rows by the normalised text of the group column, as a hash, since no text of a real
-    set may travel into tables that are committed.
+    set may travel into tables that are committed. `group_rows` makes a group of every so many rows, as they follow one
+    another; `linked` one of the rows that share a text, by way of other rows too. `quoted`: a tab-separated file that
+    quotes as CSV does. `case` is the heuristic and subcase of all rows. `also`: further files of the same split.
     """
 
     path: str
@@ -66,6 +72,11 @@ class Table:
     by_hand: str = ""
     drop: tuple[str, ...] = ()
     hash_group: bool = False
+    group_rows: int = 0
+    linked: bool = False
+    quoted: bool = False
+    case: str = ""
+    also: tuple["Table", ...] = ()
 
 
 def normalise(text: str) -> str:
@@ -88,7 +99,7 @@ def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame
     local = folder / table.path
     if (named or Path(table.path).is_absolute()) and local.is_file():
         where, record = str(local), {"origin": "local", **_verify(local, table)}
-        data = load_file(local, table.columns.values())
+        data = load_file(local, table.columns.values(), table.quoted)
     elif table.hub or table.url:
         where, (data, record) = str(table.hub or table.url), _upstream(table)
     elif Path(table.path).is_absolute():
@@ -125,7 +136,8 @@ def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
     except Exception as error:  # the hub client, datasets and urllib share no base class
         told = str(error) if isinstance(error, datasets.exceptions.DatasetNotFoundError) else _first_line(error)
         raise StudyError(f"{table.path}: {_both_ways(table)}; the download failed with: {told}") from error
-    return load_file(path, table.columns.values()), {"origin": table.url, "digest": digest(path), "copy": "official"}
+    data = load_file(path, table.columns.values(), table.quoted)
+    return data, {"origin": table.url, "digest": digest(path), "copy": "official"}
 
 
 def _from_hub(hub: Hub) -> datasets.Dataset:
@@ -159,10 +171,11 @@ def _quiet() -> AbstractContextManager:
                            datasets.disable_progress_bars, datasets.enable_progress_bars)
 
 
-def load_file(path: Path, texts: Iterable[str]) -> datasets.Dataset:
+def load_file(path: Path, texts: Iterable[str], quoted: bool = False) -> datasets.Dataset:
     """One local file through the builder of its format; its Arrow cache is thrown away.
 
-    texts: columns that a CSV or TSV file holds as they stand there. Raises StudyError naming the file.
+    texts: columns that a CSV or TSV file holds as they stand there; quoted: a TSV file quotes as CSV does. Raises
+    StudyError naming the file.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
@@ -173,6 +186,7 @@ def load_file(path: Path, texts: Iterable[str]) -> datasets.Dataset:
         raise StudyError(f"{path}: there is no row in the file; put at least one there")
     if builder == "csv":  # as text: "NA", "007" and "1" stay what the file says
         options = {**options, "keep_default_na": False, "converters": dict.fromkeys(texts, str)}
+        options |= {"quoting": csv.QUOTE_MINIMAL} if quoted else {}
     try:
         with _quiet(), tempfile.TemporaryDirectory() as cache:
             return datasets.load_dataset(builder, data_files=escape(str(path)), split="train", cache_dir=cache,
@@ -231,14 +245,25 @@ def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
     frame = frame.astype({"text_a": "str", "text_b": "str"})
     frame["label"] = frame["label"].map(table.labels).astype("int64")
     for name in OPTIONAL:
-        values = frame[name].map(_as_text) if name in frame else pd.Series("", index=frame.index)
+        blank = table.case if name in ("heuristic", "subcase") else ""
+        values = frame[name].map(_as_text) if name in frame else pd.Series(blank, index=frame.index)
         frame[name] = values.astype("str")
     if "guid" in table.columns:
         fail_where(frame["guid"] == "", "guid", "the guid is missing; give every row one of its own")
     if table.hash_group:
         hashes = [hashlib.sha256(normalise(text).encode()).hexdigest()[:12] for text in frame["group"]]
         frame["group"] = [f"{table.columns['group']}-{one}" for one in hashes]
+    elif table.group_rows or table.linked:
+        numbers = _linked(frame) if table.linked else (frame["row"] - 1) // table.group_rows
+        frame["group"] = [f"{PurePosixPath(table.path).stem}-{number}" for number in numbers]
     return frame
+
+
+def _linked(frame: pd.DataFrame) -> np.ndarray:
+    """The number of each row's group, where rows that share a text are linked."""
+    ends = pd.factorize(pd.concat([frame["text_a"], frame["text_b"]]))[0].reshape(2, -1)
+    n = ends.max() + 1
+    return connected_components(coo_array((np.ones(len(frame)), tuple(ends)), shape=(n, n)), directed=False)[1][ends[0]]
 
 
 def _as_text(value: object) -> str:

@@ -8,11 +8,16 @@ from lib.tasks.sources import Table
 
 @dataclass(frozen=True)
 class Ood:
-    """An OOD set: its labels, how a task class becomes one of them after the argmax, its main score."""
+    """An OOD set: its labels, how a task class becomes one of them after the argmax, its main score, its role.
+
+    role: "scored" sets make up the task's OOD score, and the papers' claims are about them; those of the "panel" stand
+    beside, each by itself; "unseen" subcases show what the shortcut does, not what compression does.
+    """
 
     labels: tuple[str, ...]
     collapse: tuple[int, ...] | None = None
     score: Literal["accuracy", "balanced"] = "accuracy"
+    role: Literal["scored", "panel", "unseen"] = "scored"
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,16 @@ class Task:
     caveats: str
     tables: dict[str, Table] = field(default_factory=dict, repr=False)
     train_without: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> list[str]:
+        """The OOD sets that make up the task's OOD score."""
+        return [name for name, of in self.ood.items() if of.role == "scored"]
+
+    @property
+    def panel(self) -> list[str]:
+        """The OOD sets that stand beside the OOD score and never enter it."""
+        return [name for name, of in self.ood.items() if of.role == "panel"]
 
     def classes(self, split: str) -> tuple[str, ...]:
         """Label names of a split, by class id."""
