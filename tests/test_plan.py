@@ -227,7 +227,7 @@ def test_a_task_of_the_readers_own_is_counted_in_its_files(tmp_path):
 
 
 def test_the_papers_grid_needs_no_hub(monkeypatch):
-    monkeypatch.setattr(pretrained, "_config", lambda *_: pytest.fail("asked for a config"))
+    monkeypatch.setattr(pretrained, "config_of", lambda *_: pytest.fail("asked for a config"))
     profile = load_profile("paper")
     eight = plan.tell(profile, speeds.machine(on_accelerator=True), jobs=8, devices=8)
     assert "on 8 devices" in eight and "an assumption" in eight and "390,702 train" in eight
@@ -255,7 +255,7 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
         "encoder", "encoder_layers", "epochs", "batch_size", "learning_rate", "dropout", "max_length", "dtype", "device",
         "threads")]
     settings += ["data.n_train=64", "data.n_eval=20", "data.n_ood=4",
-                 "distillation.students=[truncated-1, truncated-1 + distil]", "grid.dose_tasks=[]", "pruning.controls=[]", "quantization.recipes=[]", "mitigation.bases=[imp-70]"]
+                 "distillation.students=[truncated-1, truncated-1 + distil]", "grid.dose_tasks=[]", "pruning.controls=[]", "quantization.recipes=[dense + ptq8]", "mitigation.bases=[imp-70]"]
     profile = load_profile("smoke", settings)
     run = profile.run("teacher", "micro_nli", 0)
     extras = make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True)

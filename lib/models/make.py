@@ -166,12 +166,11 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     model = _build(run, recipe, extras.start).to(device)
     change = _change(run, recipe, model, train_rows, steps, device)
 
-    def predict(splits: Sequence[str]) -> pd.DataFrame:
+    def predict(splits: Sequence[str], precision: str = "fp32" if recipe.quantization else dtype) -> pd.DataFrame:
         tables, n_rows = [], sum(len(encoded[split].labels) for split in splits)
         with progress.bar(n_rows, f"{record['model']}, predictions", wait=progress.LONG) as bar:
             for split in splits:
-                logits = loop.predict(model, encoded[split], dtype="fp32" if recipe.quantization else dtype,
-                                      device=device, progress=bar)
+                logits = loop.predict(model, encoded[split], dtype=precision, device=device, progress=bar)
                 tables.append(store.predictions_table(items[items["split"] == split], logits))
         return pd.concat(tables, ignore_index=True)
 
@@ -211,6 +210,9 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
         along.append(table[table["split"].isin(extras.checkpoint_splits)].assign(step=steps))
     if along:
         store.write_predictions(folder / "checkpoints.parquet", pd.concat(along, ignore_index=True))
+    if record["model"] == "dense" and dtype != "fp32":  # what quantised models, predicted in fp32, are held to
+        in_fp32 = predict([split for split in encoded if split != "train"], "fp32")
+        store.write_predictions(folder / store.FP32, in_fp32)
     is_magnitude = isinstance(change, magnitude.MagnitudePruner)
     if is_magnitude:
         store.write_csv(folder / "sparsity_per_layer.csv", change.per_layer())
