@@ -20,6 +20,7 @@ from transformers import (
 
 from lib.errors import StudyError
 from lib.models import (
+    batches,
     encoders,
     families,
     loop,
@@ -346,6 +347,33 @@ def test_a_convolution_between_layers_is_not_replaced(encoder):
     recipes.check(run, ["dense", "truncated-2"])
     with pytest.raises(StudyError, match="a convolution after its first layer, so there is no theseus-2"):
         recipes.check(run, ["theseus-2"])
+
+
+# --- through the study, by name
+
+@pytest.mark.parametrize("family", ["mpnet", "albert", "deberta-v3", "modernbert"])
+def test_models_are_made_by_their_names(tiny_run, micro, tmp_path, family):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run.encoder)
+    tiny.classifier(family, layers=4, width=32, ffn=48, heads=HEADS, positions=64,
+                    vocabulary=len(tokenizer)).base_model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    run = tiny_run.model_copy(update={"encoder": str(tmp_path), "encoder_layers": 0, "epochs": 0.25, "qat_epochs": 0.25,
+                                      "tinybert_weight": 1.0, "pkd_weight": 1.0})
+    dense = make.model(run, micro, "dense", make.Extras(predict_train=True))
+    wanted = ["imp-50 + qat8", "dense + distil"]
+    if family != "albert":
+        wanted += ["truncated-2-alternate + tinybert", "theseus-2 + ptq8"]
+    made = recipes.follow_all(run, micro, wanted, {"dense": dense})
+    if family != "albert":
+        made |= {name: make.model(run, micro, name, make.Extras(start=dense)) for name in ("heads-50", "ffn-50")}
+    for name, model in made.items():
+        network = AutoModelForSequenceClassification.from_pretrained(model.path).eval()
+        encoded = batches.encode(AutoTokenizer.from_pretrained(model.path), micro[micro["split"] == "test"], run.max_length)
+        logits = loop.predict(network, encoded, dtype="fp32", device="cpu")
+        np.testing.assert_allclose(logits, model.logits(micro, "test"), atol=1e-5, err_msg=name)
+        assert model.record["flops_per_example"] > 0 and 0 <= model.record["sparsity_encoder"] < 1
+        np.testing.assert_allclose(loop.predict(make.load(model), encoded, dtype="fp32", device="cpu"), logits, atol=1e-4)
+    assert made["imp-50"].record["sparsity_encoder"] == 0.5
 
 
 # --- classifiers of any kind are predicted

@@ -238,12 +238,15 @@ def test_the_papers_grid_needs_no_hub(monkeypatch):
 def test_an_encoder_of_unknown_shape_says_what_to_give(monkeypatch):
     def absent(*_):
         raise StudyError("no hub here")
-    monkeypatch.setattr(pretrained, "depth", absent)
+    monkeypatch.setattr(pretrained, "config_of", absent)
     with pytest.raises(StudyError, match="some/encoder.*params/speeds.yaml"):
         requests.wanted(load_profile("paper", ["common.encoder=some/encoder"]))
 
 
-def test_what_the_notebooks_would_refuse_is_told_first():
+def test_what_the_notebooks_would_refuse_is_told_first(tmp_path):
+    tiny.classifier("albert", layers=3).save_pretrained(tmp_path)
+    with pytest.raises(StudyError, match="ALBERT shares its layers, so there is no truncated-2 of it"):
+        requests.wanted(load_profile("smoke", [f"common.encoder={tmp_path}", "common.encoder_layers=0"]))
     with pytest.raises(StudyError, match="heads-30.*pruning.head_fractions"):
         requests.wanted(load_profile("smoke", ["quantization.recipes=[heads-30 + ptq8]"]))
     with pytest.raises(StudyError, match="imp-55"):

@@ -192,6 +192,8 @@ def _counted(one: Request, run) -> tuple:
     """The columns COUNTED of a model."""
     recipe, labels, dense = names.parse(one.name), len(registry.get(run.task).labels), speeds.dense_shape(run)
     own, extras = speeds.shape_of(one.name, dense), one.extras
+    if speeds.known().encoders.keys().isdisjoint({run.encoder, recipe.structure}):  # no config is needed for those
+        make.check(run, one.name)
     n, tokens = one.sizes["train"]
     epochs = run.epochs if extras.epochs is None else extras.epochs
     steps = make.steps_of(epochs, n, run.batch_size) if epochs else 0
