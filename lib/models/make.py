@@ -44,6 +44,7 @@ FIELDS_OF_FAMILY = {"imp": ("prune_warmup", "prune_cooldown", "mask_interval"),
                     "theseus": ("replace_start", "replace_rate", "replace_share")}
 OF_EXTRAS = ("kd_weight", "transfer_weight", "gamma", "checkpoints", "checkpoint_splits", "run_levels", "predict_train")
 PRUNED = ("imp", "heads", "ffn")
+_tokens: dict[tuple, dict[str, batches.Encoded]] = {}
 
 
 @dataclass(frozen=True)
@@ -141,18 +142,17 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     began = time.perf_counter()
     devices.deterministic(run.seed, run.threads)
     tokenizer = pretrained.load_tokenizer(*_encoder(run, recipe))
-    encoded = {split: batches.encode(tokenizer, part, run.max_length)
-               for split, part in items.groupby("split", sort=False)}
+    encoded = _encoded(run, items, record, tokenizer)
     train_rows = encoded["train"]
     model = _build(run, recipe, extras.start).to(device)
     change = _change(run, recipe, model, train_rows, steps, device)
 
     def predict(splits: Sequence[str]) -> pd.DataFrame:
         tables, n_rows = [], sum(len(encoded[split].labels) for split in splits)
+        worker = loop.bf16_copy(model) if dtype == "bf16" and not recipe.quantization else model  # once for all splits
         with progress.bar(n_rows, f"{record['model']}, predictions", wait=progress.LONG) as bar:
             for split in splits:
-                logits = loop.predict(model, encoded[split], dtype="fp32" if recipe.quantization else dtype,
-                                      device=device, progress=bar)
+                logits = loop.predict(worker, encoded[split], dtype="fp32", device=device, progress=bar)
                 tables.append(store.predictions_table(items[items["split"] == split], logits))
         return pd.concat(tables, ignore_index=True)
 
@@ -163,10 +163,12 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     if steps:
         plan = loop.Plan(steps=steps, batch_size=run.batch_size, learning_rate=run.learning_rate, warmup=run.warmup,
                          weight_decay=run.weight_decay, dtype=dtype, device=device, seed=run.seed)
+        replaces = isinstance(change, theseus.Replacer)  # which draws its modules once for a whole batch
+        weights = None if replaces else losses.row_weights(recipe.loss, len(train_rows.labels), _tensor(extras.weights))
         with _objective(recipe.loss, items, train_rows, model, extras, device) as objective, \
                 progress.bar(steps, record["model"]) as bar:
             log, cost = loop.fit(
-                model, train_rows, objective, plan, progress=bar,
+                model, train_rows, objective, plan, progress=bar, row_weights=weights,
                 after_step=change.after_step if change else None,
                 checkpoints={stop: lambda stop=stop: along.append(predict(extras.checkpoint_splits).assign(step=stop))
                              for stop in stops})
@@ -206,6 +208,16 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__}, "machine": platform.machine(),
     })
+
+
+def _encoded(run, items: pd.DataFrame, record: dict, tokenizer) -> dict[str, batches.Encoded]:
+    """The tokens of every split; those of the process's last data, encoder and length are kept, for its next model."""
+    wanted = record["data"], record["encoder_files"], run.max_length
+    if wanted not in _tokens:
+        _tokens.clear()
+        _tokens[wanted] = {split: batches.encode(tokenizer, part, run.max_length)
+                           for split, part in items.groupby("split", sort=False)}
+    return _tokens[wanted]
 
 
 def _build(run, recipe: names.Name, start: store.Model | None) -> transformers.PreTrainedModel:
