@@ -121,3 +121,13 @@ def test_collate_pads_to_the_longest_and_masks_the_rest(tokenizer, items):
         assert inputs["input_ids"][i][real].tolist() == encoded.input_ids[row].tolist()
         assert inputs["token_type_ids"][i][real].tolist() == encoded.token_type_ids[row].tolist()
         assert (inputs["input_ids"][i][~real] == encoded.pad_id).all()
+
+
+def test_a_batch_of_many_tokens_is_cut_into_parts():
+    lengths = np.array([100, 20, 30, 90] * 32)
+    rows = np.random.default_rng(0).permutation(128)
+    parts = batches.parts_of(lengths, rows)  # 128 x 100 tokens
+    assert [len(part) for part in parts] == [32] * 4
+    assert [set(lengths[part]) for part in parts] == [{20}, {30}, {90}, {100}]
+    assert sorted(np.concatenate(parts)) == sorted(rows)
+    assert batches.parts_of(lengths, rows[:40])[0].tolist() == rows[:40].tolist()  # 4,000 tokens

@@ -19,7 +19,7 @@ from transformers import (
 
 from lib import progress
 from lib.errors import StudyError
-from lib.models import batches, devices, loop, pretrained
+from lib.models import batches, devices, loop, losses, pretrained
 
 CLASSES, PAD = 2, 0
 PLAN = loop.Plan(steps=40, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
@@ -68,6 +68,48 @@ def same_weights(a, b):
 
 
 # --- fit
+
+LARGE = dataclasses.replace(PLAN, steps=1, batch_size=400)  # more tokens than are run at once
+
+
+def gradient(encoded, objective, row_weights, plan, monkeypatch):
+    """The gradient that one step clips, flat, with its loss and the rows of each forward pass."""
+    found, passes, model = [], [], tiny()
+    model.register_forward_pre_hook(lambda _, args, kwargs: passes.append(len(kwargs["input_ids"])), with_kwargs=True)
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def look(parameters, most):
+        found.append(torch.cat([p.grad.flatten() for p in parameters]))
+        return clip(parameters, most)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", look)
+    log, _ = loop.fit(model, encoded, objective, plan, row_weights=row_weights)
+    monkeypatch.undo()
+    return found[0], log["loss"].item(), passes
+
+
+@pytest.mark.parametrize("dtype, near", [("fp32", 1e-5), ("bf16", 2e-2)])
+@pytest.mark.parametrize("loss", losses.NAMES)
+def test_the_parts_of_a_large_batch_add_up_to_its_gradient(loss, dtype, near, monkeypatch):
+    encoded, plan, draw = rows(440), dataclasses.replace(LARGE, dtype=dtype), torch.Generator().manual_seed(0)
+    weights = 1 + 3 * torch.rand(440, generator=draw)
+    objective = losses.objective(loss, torch.as_tensor(encoded.labels), weights=weights, strength=torch.rand(440, generator=draw),
+                                 teacher_logits=3 * torch.randn(440, CLASSES, generator=draw))
+    whole, whole_loss, once = gradient(encoded, objective, None, plan, monkeypatch)
+    parts, parts_loss, passes = gradient(encoded, objective, losses.row_weights(loss, 440, weights), plan, monkeypatch)
+    assert once == [400] and passes == ([400] if loss == "focal" else [200, 200])
+    assert (parts - whole).norm() < near * whole.norm() and parts_loss == pytest.approx(whole_loss, rel=near)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_run_in_parts_repeats_byte_by_byte(dtype):
+    encoded, plan = rows(440), dataclasses.replace(LARGE, steps=3, dtype=dtype)
+    (first, log, _), (second, log_again, _) = (trained(encoded, plan, row_weights=torch.ones(440)) for _ in range(2))
+    assert same_weights(first, second) and log.equals(log_again)
+
+
+def test_a_batch_that_fits_is_run_as_without_parts(encoded):
+    (first, log, _), (second, log_again, _) = (trained(encoded, SHORT, row_weights=w) for w in (None, torch.ones(160)))
+    assert same_weights(first, second) and log.equals(log_again)
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_it_learns_and_tells_its_log_and_cost(encoded, dtype):

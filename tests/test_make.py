@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from lib import code, names, store
 from lib.errors import StudyError
-from lib.models import encoders, loop, magnitude, make, pretrained
+from lib.models import batches, encoders, loop, magnitude, make, pretrained
 
 LAYERS, WIDTH, STEPS = 2, 32, 12  # of the fixtures tiny_encoder and tiny_run
 
@@ -495,3 +495,20 @@ def test_a_teacher_must_have_predicted_train(run, pruned, items, no_training):
 def test_levels_beyond_the_run_are_refused(run, items, no_training):
     with pytest.raises(StudyError, match="sparsity 0.6 is not on the way"):
         make.model(run, items, "imp-50", make.Extras(run_levels=(0.3, 0.6), checkpoint_splits=("train",)))
+
+
+def test_tokens_are_made_once_for_all_models_of_the_same_data_encoder_and_length(run, items, tiny_encoder, tmp_path, monkeypatch):
+    other = tiny_encoder(tmp_path / "other", pd.concat([items["text_a"], items["text_b"]]), seed=1)
+    shorter, encode, made = items.iloc[1:], batches.encode, []
+    monkeypatch.setattr(batches, "encode", lambda *given: made.append(encode(*given)) or made[-1])
+
+    def count(items=items, name="scratch-1", **changes):
+        made.clear()
+        make.model(run.model_copy(update=changes), items, name)
+        return len(made)
+    n_splits = items["split"].nunique()
+    assert count(max_length=12) == n_splits
+    assert count(seed=72, max_length=12) == count(seed=73, max_length=12, name="imp-50") == 0
+    assert count(max_length=11) == n_splits and max(e.lengths.max() for e in made) == 11
+    assert count(encoder=other) == count(items=shorter) == n_splits
+    assert count(seed=74) == n_splits

@@ -1,5 +1,6 @@
 """From rows of text to padded tensors: tokenise once, batch (by length where it pays), pad to a batch's longest."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,11 @@ POOL = 16  # batches sorted together: MNLI pads 11 % of its tokens, and rows of 
 # micro-world, a sorted batch holds one kind, and some seeds then train far worse
 MIXED_PADDING = 0.5
 TOKENS_PER_ROW = 64
+# of a batch that a CPU trains on at once. In an encoder of width 768 the largest activation of a part is then 25 MB:
+# glibc keeps blocks of up to 32 MB, larger ones go back to the kernel and are zeroed, page by page, at each use
+PART_TOKENS = 4096
+
+_kept: dict[tuple, dict[str, "Encoded"]] = {}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
     lengths = np.array([len(row) for row in ids])
     return Encoded(ids, columns.get("token_type_ids"), labels, lengths, tokenizer.pad_token_id,
                    tokenizer.padding_side == "left")
+
+
+def encode_splits(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: int,
+                  identity: tuple) -> dict[str, Encoded]:
+    """`encode` of every split of a task's items. identity: what the items and the tokenizer are; the tokens of the last
+    one are kept, for the next model that the process makes of them."""
+    wanted = (*identity, max_length)
+    if wanted not in _kept:
+        _kept.clear()
+        _kept[wanted] = {split: encode(tokenizer, part, max_length)
+                         for split, part in items.groupby("split", sort=False)}
+    return _kept[wanted]
 
 
 def train_batches(lengths: np.ndarray, batch_size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
@@ -94,6 +112,15 @@ def eval_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         stop = start + max(1, int(np.searchsorted(cost, budget, side="right")))
         yield order[start:stop]
         start = stop
+
+
+def parts_of(lengths: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """A batch of row numbers as it is, or, above 4,096 tokens with its padding, sorted by length and cut into parts of
+    about equally many rows, one for every 4,096 tokens begun."""
+    tokens = len(rows) * int(lengths[rows].max())
+    if tokens <= PART_TOKENS:
+        return [rows]
+    return np.array_split(rows[np.argsort(lengths[rows], kind="stable")], math.ceil(tokens / PART_TOKENS))
 
 
 def collate(encoded: Encoded, rows: np.ndarray, device: str | torch.device) -> dict[str, torch.Tensor]:

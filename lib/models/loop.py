@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lib.errors import StudyError
-from lib.models.batches import Encoded, collate, eval_batches, train_batches
+from lib.models.batches import Encoded, collate, eval_batches, parts_of, train_batches
 from lib.models.devices import peak_memory
 from lib.models.families import takes_types
 
@@ -40,15 +40,19 @@ class Plan:
 
 
 def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, Tensor], Tensor], plan: Plan, *,
-        after_step: Callable[[int], None] | None = None, checkpoints: Mapping[int, Callable[[], None]] | None = None,
+        row_weights: Tensor | None = None, after_step: Callable[[int], None] | None = None,
+        checkpoints: Mapping[int, Callable[[], None]] | None = None,
         progress: tqdm | None = None) -> tuple[pd.DataFrame, dict]:
     """Train, in place, the parameters that require a gradient: AdamW, linear warm-up, linear decay to 0, clipped to 1.
 
-    objective: (logits fp32 [b, c], row numbers [b] on the CPU) -> scalar loss. after_step(step) is called after each
-    optimizer step (1, 2, ...): pruners. checkpoints: {step: call} after that step, the model in eval mode; what is
-    done there changes nothing in the training. progress: a bar of `plan.steps` steps. Call `devices.deterministic`
-    first for a run that repeats byte by byte. Gives the log (step, loss, learning_rate: one row per step) and the cost
-    (seconds and rows_per_second of the training alone, without checkpoints; peak_memory_bytes of `devices`).
+    objective: (logits fp32 [b, c], row numbers [b] on the CPU) -> scalar loss. row_weights [n]: where the loss is the
+    batch's mean of its rows' losses by these weights, and no row has a part in another's; a CPU then runs a batch of
+    many tokens in parts (`batches.parts_of`), whose gradients add up to the batch's in less memory. Without them every
+    batch is run whole. after_step(step) is called after each optimizer step (1, 2, ...): pruners. checkpoints: {step:
+    call} after that step, the model in eval mode; what is done there changes nothing in the training. progress: a bar
+    of `plan.steps` steps. Call `devices.deterministic` first for a run that repeats byte by byte. Gives the log (step,
+    loss, learning_rate: one row per step) and the cost (seconds and rows_per_second of the training alone, without
+    checkpoints; peak_memory_bytes of `devices`).
     StudyError: a loss that is no number, a checkpoint outside the run.
     """
     checkpoints = checkpoints or {}
@@ -67,15 +71,10 @@ def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, T
         rates.append(_rate(step, plan))
         for group in optimizer.param_groups:
             group["lr"] = rates[-1]
-        with _repeatable(plan.device):
-            with _precision(model, plan):
-                logits = model(**inputs(model, encoded, rows, plan.device)).logits.float()
-            loss = objective(logits, torch.from_numpy(rows))
-            loss.backward()
+        waiting.append(_backward(model, encoded, rows, objective, row_weights, plan))
         nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         optimizer.zero_grad()
-        waiting.append(loss.detach())
         if step % look == 0 or step == plan.steps or step in checkpoints:
             losses += _finite(torch.stack(waiting).tolist(), len(losses) + 1, plan)
             waiting.clear()
@@ -116,6 +115,22 @@ def predict(model: PreTrainedModel, encoded: Encoded, *, dtype: str, device: str
     finally:
         model.train(training)
     return logits
+
+
+def _backward(model: PreTrainedModel, encoded: Encoded, rows: np.ndarray, objective: Callable[[Tensor, Tensor], Tensor],
+              row_weights: Tensor | None, plan: Plan) -> Tensor:
+    """The loss of a batch, a scalar without a graph; its gradient is added to the parameters'."""
+    parts = [rows] if row_weights is None or plan.device != "cpu" else parts_of(encoded.lengths, rows)
+    total = torch.zeros((), device=plan.device)
+    with _repeatable(plan.device), _precision(model, plan):  # one autocast: weights are cast once a batch
+        for part in parts:
+            share = 1.0 if len(parts) == 1 else float(row_weights[part].sum() / row_weights[rows].sum())
+            logits = model(**inputs(model, encoded, part, plan.device)).logits.float()
+            with torch.autocast(plan.device.split(":")[0], enabled=False):
+                loss = share * objective(logits, torch.from_numpy(part))
+                loss.backward()
+            total += loss.detach()
+    return total
 
 
 def _finite(losses: list[float], first_step: int, plan: Plan) -> list[float]:

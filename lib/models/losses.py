@@ -111,6 +111,14 @@ def objective(loss: str, labels: Tensor, *, teacher_logits: Tensor | None = None
     return lambda logits, rows: combined(logits, _pick(labels, rows, logits), _pick(s, rows, logits), share)
 
 
+def row_weights(loss: str, n: int, weights: Tensor | None = None) -> Tensor | None:
+    """Weights [n] by which the objective of that name averages the losses of a batch's rows: `weights` for jtt, ones
+    for a plain mean; None where it is no such mean, as for focal, whose weights stand on the whole batch's logits."""
+    if loss not in NAMES or loss == "focal":
+        return None
+    return weights if loss == "jtt" else torch.ones(n)
+
+
 def _tensor(values, dtype: torch.dtype) -> Tensor:
     """A tensor of an array, tensor or number; a column of a frame is read-only, so arrays are copied."""
     return values.to(dtype) if isinstance(values, Tensor) else torch.tensor(values, dtype=dtype)

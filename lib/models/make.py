@@ -160,17 +160,17 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     began = time.perf_counter()
     devices.deterministic(run.seed, run.threads)
     tokenizer = pretrained.load_tokenizer(*_encoder(run, recipe))
-    encoded = {split: batches.encode(tokenizer, part, run.max_length)
-               for split, part in items.groupby("split", sort=False)}
+    encoded = batches.encode_splits(tokenizer, items, run.max_length, (record["data"], record["encoder_files"]))
     train_rows = encoded["train"]
     model = _build(run, recipe, extras.start).to(device)
     change = _change(run, recipe, model, train_rows, steps, device)
 
     def predict(splits: Sequence[str], precision: str = "fp32" if recipe.quantization else dtype) -> pd.DataFrame:
         tables, n_rows = [], sum(len(encoded[split].labels) for split in splits)
+        worker = loop.bf16_copy(model) if precision == "bf16" else model  # once for all splits
         with progress.bar(n_rows, f"{record['model']}, predictions", wait=progress.LONG) as bar:
             for split in splits:
-                logits = loop.predict(model, encoded[split], dtype=precision, device=device, progress=bar)
+                logits = loop.predict(worker, encoded[split], dtype="fp32", device=device, progress=bar)
                 tables.append(store.predictions_table(items[items["split"] == split], logits))
         return pd.concat(tables, ignore_index=True)
 
@@ -181,10 +181,12 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     if steps:
         plan = loop.Plan(steps=steps, batch_size=run.batch_size, learning_rate=run.learning_rate, warmup=run.warmup,
                          weight_decay=run.weight_decay, dtype=dtype, device=device, seed=run.seed)
+        replaces = isinstance(change, theseus.Replacer)  # which draws its modules once for a whole batch
+        weights = None if replaces else losses.row_weights(recipe.loss, len(train_rows.labels), _tensor(extras.weights))
         with _objective(recipe.loss, items, train_rows, model, extras, device) as objective, \
                 progress.bar(steps, record["model"]) as bar:
             log, cost = loop.fit(
-                model, train_rows, objective, plan, progress=bar,
+                model, train_rows, objective, plan, progress=bar, row_weights=weights,
                 after_step=change.after_step if change else None,
                 checkpoints={stop: lambda stop=stop: along.append(predict(extras.checkpoint_splits).assign(step=stop))
                              for stop in stops})

@@ -97,7 +97,7 @@ def follow_all(run, items: pd.DataFrame, wanted: list[str], finished: dict[str, 
 
 
 def teacher(run, ood: Iterable[str]) -> make.Extras:
-    """How notebook 02 makes the dense model. ood: the sets that make up its task's OOD score. Of a seed that has a dense
+    """How notebook 02 makes the dense model. ood: the sets that make up its task's OOD score. Where a seed has a dense
     model alone no notebook asks what it knew of train on the way."""
     on_train = ("train",) if run.seed in run.seeds else ()
     return make.Extras(checkpoints=tuple(run.checkpoints), checkpoint_splits=(*on_train, "test", *ood),
