@@ -33,7 +33,7 @@ SHA256 = {  # of the official release, sentence-transformers/all-MiniLM-L6-v2 at
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-         "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
+         "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 LARGE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 REFUSALS = {  # a gated repository is also one that is not found
     GatedRepoError: "it is gated: ask for access on its page, then log in with 'hf auth login'",
