@@ -124,16 +124,11 @@ def check(run, name: str) -> None:
     recipe, own = names.parse(name), (run.encoder, run.encoder_revision)
     for place in dict.fromkeys([own, _encoder(run, recipe)]):
         config = pretrained.config_of(*place)
-        n_layers = _depth(run, config) if place == own else config.num_hidden_layers
+        n_layers = min(run.encoder_layers if place == own else 0, config.num_hidden_layers) or config.num_hidden_layers
         families.check(config, place[0], recipe, n_layers)
         if recipe.family == "theseus":
             theseus.check(int(recipe.structure.split("-")[1]), n_layers)
         encoders.layers_for(recipe.structure, n_layers)
-
-
-def _depth(run, config: transformers.PretrainedConfig) -> int:
-    """Layers of the dense model."""
-    return min(run.encoder_layers or config.num_hidden_layers, config.num_hidden_layers)
 
 
 def _encoder(run, recipe: names.Name) -> tuple[str, str]:
@@ -245,8 +240,8 @@ def _build(run, recipe: names.Name, start: store.Model | None) -> transformers.P
     if start is not None:
         return pretrained.load_classifier(str(start.path), len(labels), **common)
     if recipe.family in names.FAMILIES:
-        n_layers = _depth(run, pretrained.config_of(encoder, revision))
-        common["layers"] = encoders.layers_for(recipe.structure, n_layers)
+        whole = pretrained.depth(encoder, revision)
+        common["layers"] = encoders.layers_for(recipe.structure, min(run.encoder_layers or whole, whole))
         common["from_scratch"] = recipe.family == "scratch"
     return pretrained.load_classifier(encoder, len(labels), revision=revision, **common)
 

@@ -28,7 +28,7 @@ from lib.models import encoders, families, packaged
 from lib.offline import NAMES, OFFLINE
 
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-         "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
+         "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 LARGE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 REFUSALS = {  # a gated repository is also one that is not found
     GatedRepoError: "it is gated: ask for access on its page, then log in with 'hf auth login'",
