@@ -331,3 +331,14 @@ def test_predict_counts_its_rows_on_the_bar(encoded, capsys):
     with progress.bar(160, "predict") as bar:
         loop.predict(tiny(), encoded, dtype="fp32", device="cpu", progress=bar)
     assert "160/160" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_predictions_do_not_depend_on_how_many_rows_are_run_at_once(encoded, dtype):
+    model = tiny()
+    usual, whole = (loop.predict(model, encoded, dtype=dtype, device="cpu", batch_size=size) for size in (None, 1000))
+    one = loop.predict(model, encoded, dtype=dtype, device="cpu", batch_size=1)
+    near = dict(rtol=0, atol={"fp32": 1e-5, "bf16": 1e-2}[dtype])
+    np.testing.assert_allclose(usual, whole, **near)
+    np.testing.assert_allclose(one, whole, **near)
+    assert model.config._attn_implementation == "sdpa"

@@ -181,7 +181,8 @@ def calibrate(run, tokens: float, seconds: float = 6.0) -> Machine:
     def train(steps: int) -> float:
         plan = loop.Plan(steps=steps, batch_size=run.batch_size, learning_rate=1e-6, warmup=0.0, weight_decay=0.0,
                          dtype=dtype, device=device, seed=0)
-        _, cost = loop.fit(model, rows, lambda logits, _: logits.float().square().mean(), plan)
+        _, cost = loop.fit(model, rows, lambda logits, _: logits.float().square().mean(), plan,
+                           row_weights=torch.ones(len(lengths)))
         return cost["rows_per_second"]
 
     def predict(worker, kind: str) -> float:

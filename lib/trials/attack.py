@@ -32,16 +32,14 @@ class Victim:
     `queries` counts the pairs asked, `forwards` those that really ran, `flops` what these cost without padding, NaN
     where the encoder's family is unknown. dtype
     "bf16" keeps one bf16 copy of the model for the victim's life; a quantised model takes "fp32". batch_size: in rows
-    of 64 tokens, see `batches.eval_batches`; None is 16 on a CPU, whose caches hold about 1,000 tokens, else 512.
+    of 64 tokens, see `batches.eval_batches`; None is `loop.predict`'s own on a CPU, else 512.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, dtype: str,
                  device: str, batch_size: int | None = None):
         self.model = loop.bf16_copy(model) if dtype == "bf16" else model
-        if dtype == "bf16" and device == "cpu":
-            self.model.set_attn_implementation("eager")  # up to a tenth faster there on short texts
         self.tokenizer, self.max_length, self.device = tokenizer, max_length, device
-        self.batch_size = batch_size or (16 if device == "cpu" else 512)
+        self.batch_size = batch_size or (None if device == "cpu" else 512)
         self.queries = self.forwards = self.flops = 0
         self._known: dict[tuple[str, str], np.ndarray] = {}
 

@@ -182,6 +182,33 @@ def bench_accuracy() -> list[dict]:
     return lines
 
 
+def bench_base() -> list[dict]:
+    """An encoder of BERT-base's size on batches of 64 rows with FEVER's lengths: share of the peak, and memory, with and without parts."""
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model.base_model.embeddings.requires_grad_(False)
+    dtype, draw, size, steps = devices.dtype("auto", "cpu"), np.random.default_rng(0), 64, 4
+    lengths = np.clip(draw.gamma(7.5, 9.0, size * 16), 16, 128).round().astype(int)  # mean 67
+    encoded = batches.Encoded([draw.integers(1000, 30000, size=length) for length in lengths], None,
+                              draw.integers(0, 2, len(lengths)), lengths, 0)
+    objective = losses.objective("vanilla", torch.as_tensor(encoded.labels))
+    plan = loop.Plan(steps, size, 1e-5, 0.1, 0.01, dtype, "cpu", seed=4)  # batches whose longest rows have 69, 50, 53, 128 tokens
+    memory = {}
+
+    def fit(name: str, row_weights: torch.Tensor | None) -> float:
+        cost = loop.fit(model, encoded, objective, plan, row_weights=row_weights)[1]
+        memory.setdefault(name, cost["peak_memory_bytes"] / 1e9)  # the process's: so parts come first
+        return cost["rows_per_second"]
+    speed = in_turn({"parts": lambda: fit("parts", torch.ones(len(lengths))), "whole": lambda: fit("whole", None)}, rounds=2)
+    chosen = np.concatenate(list(batches.train_batches(lengths, size, steps, plan.seed)))
+    per_row = 3 * float(np.mean([encoders.flops(model, int(length)) for length in lengths[chosen]]))
+    share = speed["parts"] * per_row / peak({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
+    return [row(f"base size, training FLOP/s / matrix peak, {dtype}", share, 0.45, speed),
+            row("base size, in parts / whole batches", speed["parts"] / speed["whole"], None, speed),
+            row("base size, peak memory in parts, GB", memory["parts"], -8.0, {f"{k}, GB": v for k, v in memory.items()})]
+
+
 # ---------------------------------------------------------------- prediction
 
 def bench_predict() -> list[dict]:
