@@ -13,7 +13,8 @@ from lib.errors import StudyError, fault
 from lib.files import ROOT
 
 CLAIMS = ROOT / "params" / "claims.yaml"
-TASKS = (*COUNTERPART.values(), *COUNTERPART)
+ANY = "any"  # a claim about every task, a reader's own too
+TASKS = (*COUNTERPART.values(), *COUNTERPART, ANY)
 Direction = Literal["above", "below", "same", "not_below"]
 Measure = Literal[tuple(UNITS)]
 
@@ -22,6 +23,14 @@ def _one_word(value: str) -> str:
     if value.split() != [value]:
         raise ValueError(f"{value!r} must be one word, such as A1")
     return value
+
+
+class Micro(BaseModel):
+    """What decides a claim in the micro-world, where the gap that decides it elsewhere is algebra."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    measure: Measure
+    smallest_effect: Annotated[float, Field(gt=0)]
 
 
 class Claim(BaseModel):
@@ -42,6 +51,7 @@ class Claim(BaseModel):
     kept_score: bool = False
     published: list[str]
     beside: list[Measure] = []
+    micro: Micro | None = None
     written: date
     changed: date | None = None
 
@@ -53,9 +63,22 @@ class Claim(BaseModel):
             raise ValueError(f"baselines must be named, and left empty for {', '.join(ALONE)}")
         if self.published and self.measure not in PRINTED:
             raise ValueError(f"published must be [] for {self.measure}, which the papers do not print")
+        if self.micro and self.measure != "gap":
+            raise ValueError("micro belongs to claims of the gap, which is algebra there")
+        if self.micro and self.micro.measure in (*OF_SPLIT, *ALONE):
+            raise ValueError(f"micro.measure must need no split and have a baseline, not be {self.micro.measure}")
         if (self.smallest_effect == 0) != (self.threshold != 0):
             raise ValueError("smallest_effect must be above 0, and 0 beside a threshold")
         return self
+
+    def on(self, task: str) -> "Claim":
+        """The claim as a task decides it: in the micro-world by its own measure there, with the other one beside."""
+        if self.micro is None or task not in COUNTERPART:
+            return self
+        beside = [self.measure, *(f"{self.micro.measure}_odds",) * (f"{self.micro.measure}_odds" in UNITS),
+                  *self.beside]
+        return self.model_copy(update={"measure": self.micro.measure, "beside": beside,
+                                       "smallest_effect": self.micro.smallest_effect})
 
     def beside_as(self, measure: str) -> "Claim":
         """The same claim asked by a measure that it names beside its own."""
@@ -83,5 +106,5 @@ def load(path: Path | str = CLAIMS) -> list[Claim]:
 
 
 def applies(claim: Claim, task: str) -> bool:
-    """Whether a claim is about a task or about the one that it stands for."""
-    return task in claim.tasks or COUNTERPART.get(task) in claim.tasks
+    """Whether a claim is about a task, about the one that it stands for, or about any."""
+    return bool({task, COUNTERPART.get(task), ANY} & set(claim.tasks))

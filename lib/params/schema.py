@@ -79,13 +79,15 @@ class Strict(BaseModel):
 
 class Grid(Strict):
     """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only, `dose_tasks` and `dose_seeds`,
-    parts of the two, notebooks 06b and 07b too."""
+    parts of the two, notebooks 06b and 07b too. `pilot`: seeds whose results were seen before the claims and the number
+    of seeds were fixed, of which notebook 09 makes no verdict."""
 
     tasks: list[str] = Field(min_length=1)
     seeds: Seeds
     dense_seeds: Seeds
     dose_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
     dose_seeds: Seeds
+    pilot: Seeds
 
     @field_validator("tasks")
     @classmethod
