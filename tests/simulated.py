@@ -48,7 +48,7 @@ class MadeUp(GatheredRuns):
     def along(self, task, seed):
         return self.on_the_way[seed]
 
-    def number_of(self, task, seed, measure, model, sets=()):
+    def number_of(self, task, seed, measure, model, sets):
         return self.numbers.get((seed, measure, model))
 
 

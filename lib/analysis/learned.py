@@ -49,7 +49,8 @@ def alike(at: pd.Series, rows: pd.DataFrame, others: pd.DataFrame) -> float:
 
 def within_times(at: pd.Series, rows: pd.DataFrame, by: np.ndarray) -> float:
     """The share of pairs of a lost and a kept row *learned at one time* in which the lost one has the higher `by`
-    [rows] (ties count half): the AUCs of the times, weighted by their pairs. Rows without `by` left out; NaN below FEWEST lost or kept rows in the times that have both."""
+    [rows] (ties count half): the AUCs of the times, weighted by their pairs. Rows without `by` are left out; NaN below
+    FEWEST lost or kept rows in the times that have both."""
     known, lost = lost_of(at, rows)
     when, by = at.reindex(rows["guid"]).to_numpy()[known], by[known]
     above, counts = 0.0, []

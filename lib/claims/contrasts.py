@@ -46,8 +46,8 @@ import pandas as pd
 
 from lib import names
 from lib.analysis import difficulty, measures
-from lib.claims import forgotten, matching
-from lib.claims.places import Number, Place, even
+from lib.claims import losing, matching
+from lib.claims.place import Number, Place, even
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
          "overconfidence": "points", "matched": "points", "matched_fails": "points", "matched_rest": "points",
@@ -117,9 +117,9 @@ def number(measure: str, split: str, place: Place, model: str, baseline: str) ->
     if measure.startswith("lost_fails"):
         return matching.lost_fails(measure, place, a, b)
     if measure == "pie_excess":
-        return forgotten.pie_excess(split, place, model)
-    if measure in forgotten.MEASURES:
-        return forgotten.of_lost(measure, split, place, a, b)
+        return losing.pie_excess(split, place, model)
+    if measure in losing.MEASURES:
+        return losing.of_lost(measure, split, place, a, b)
     if measure == "hidden_flips":
         other = place.other()
         if other is None:

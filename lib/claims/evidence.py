@@ -189,7 +189,7 @@ class GatheredRuns:
         columns = ["task", "model", "kind", "split", "predictor", "value", "low", "high", "lost", "n", "seeds"]
         return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
-    def number_of(self, task: str, seed: int, measure: str, model: str, sets: tuple[str, ...] = ()) -> float | None:
+    def number_of(self, task: str, seed: int, measure: str, model: str, sets: tuple[str, ...]) -> float | None:
         """A number of OF_TABLES in its unit, from what the notebooks wrote; None where they did not. sets: the OOD sets
         of the task's OOD score, of which what is foretold is told."""
         stage, name, column, wanted, scale = {

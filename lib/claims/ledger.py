@@ -15,7 +15,7 @@ import pandas as pd
 
 from lib.claims import rule, wording
 from lib.claims.declared import Claim, applies
-from lib.claims.forgotten import POPULATION
+from lib.claims.losing import POPULATION
 from lib.claims.printed import COUNTERPART, number_of
 from lib.claims.reading import Reading, borne_out, one_sided, read, word_of
 
@@ -129,7 +129,7 @@ def _pooled(readings: list[Reading], is_pilot: Callable[[str], bool]) -> dict | 
         "word": word_of(values, claim), "ours": mean, "seeds": k, "interval": wording.interval(claim, low, high),
         "models": sum(len(one.pairs) for one in read),
         "finding": f"mean of {', '.join(tasks)}, which are not drawn from other tasks: "
-                   f"{wording.number(claim, mean, low, high)} over {k} seeds"}
+                   f"{wording.number(claim, mean, low, high)} {wording.over(claim, k)}"}
 
 
 def _with_rows(reading: Reading, word: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lib.claims import rule
-from lib.claims.places import Number, Place, even
+from lib.claims.place import Number, Place, even
 
 SHORT = ("dense-0.125x", "dense-0.25x", "dense-0.5x", "dense")
 UNKNOWN = "it is not known where the shortcut fails"

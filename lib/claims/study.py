@@ -10,8 +10,8 @@ from lib import names
 from lib.analysis import learned, tables
 from lib.claims import contrasts, gates, rule
 from lib.claims.evidence import GatheredRuns
-from lib.claims.forgotten import POPULATION
-from lib.claims.places import Number, Place
+from lib.claims.losing import POPULATION
+from lib.claims.place import Number, Place
 from lib.tasks import registry
 
 LOSSES = ["task", "gate", "model", "id_loss", "id_loss_low", "id_loss_high", "ood_loss", "ood_loss_low",

@@ -5,7 +5,7 @@ import numpy as np
 from lib.claims import rule
 from lib.claims.contrasts import OF_TABLES, UNITS
 from lib.claims.declared import Claim
-from lib.claims.forgotten import POPULATION
+from lib.claims.losing import POPULATION
 from lib.claims.reading import Reading, borne_out
 
 WORDS = {  # what a finding calls a measure; the split goes in front
@@ -49,6 +49,13 @@ def number(claim: Claim, mean: float, low: float, high: float) -> str:
     return f"{told} {interval(claim, low, high)}".strip()
 
 
+def over(claim: Claim, k: int) -> str:
+    """What k numbers of a claim are over."""
+    if claim.measure == "pie_excess":
+        return f"over {k} population{'s' * (k > 1)} of {POPULATION} seeds"
+    return f"over {k} seed{'s' * (k > 1)}"
+
+
 def finding(reading: Reading, mean: float, low: float, high: float, undefined: str, sd: float) -> str:
     """What the ledger says beside a word: models and baselines, the number, what is borne out, what left out."""
     claim, k = reading.claim, len(reading.seeds)
@@ -57,10 +64,7 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
     against = f" against {', '.join(baselines)}" if 0 < len(baselines) < 3 else ""
     what = f"{SPLITS[claim.split]} {WORDS[claim.measure]}".strip()
     value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
-    unit = f"seed{'s' * (k > 1)}"
-    if claim.measure == "pie_excess":
-        unit = f"population{'s' * (k > 1)} of {POPULATION} seeds"
-    said = f"{told}{against}, {what} {value} over {k} {unit}"
+    said = f"{told}{against}, {what} {value} {over(claim, k)}"
     if len(reading.pairs) > 1 and not undefined:
         means = {model: float(reading.values((model, baseline)).mean()) for model, baseline in reading.pairs}
         least, most = (pick(means, key=means.get) for pick in (min, max))

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import learned, populations, tables
-from lib.claims.places import Number, Place
+from lib.claims.place import Number, Place
 
 POPULATION = 3  # seeds of a population: odd, so that its modal answer is clear, and small, so that there are several
 MEASURES = ("learned_late", "learned_excess", "lost_alike", "rarity_beyond", "depth_beyond")
