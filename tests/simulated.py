@@ -33,9 +33,9 @@ def rows(accuracy: dict[str, float], sizes: dict[str, int] = SIZES, **columns) -
 class MadeUp(GatheredRuns):
     """Gathered runs whose rows are handed in, by task and seed."""
 
-    def __init__(self, task, models, along, tables, weights):
+    def __init__(self, task, models, along, tables, weights, pilot):
         full = [seed for seed, names in models.items() if set(names) != {"dense"}]
-        run = SimpleNamespace(tasks=[task], seeds_of=lambda task: full)
+        run = SimpleNamespace(tasks=[task], seeds_of=lambda task: full, pilot=pilot)
         super().__init__(run, {(task, seed): SimpleNamespace(
             items=names["dense"], find=lambda *_: None, train=pd.DataFrame({"split": [], "subcase": [], "is_shortcut": []}))
             for seed, names in models.items()}, {(task, seed): {name: SimpleNamespace(
@@ -45,18 +45,21 @@ class MadeUp(GatheredRuns):
         self.made, self.on_the_way, self.numbers = models, along, tables
 
     def rows_of(self, task, seed, model):
-        return self.made[self.other_seed(task, seed)]["dense"] if model == OTHER_DENSE else self.made[seed][model]
+        rows, dense = self.made[self.other_seed(task, seed)]["dense"] if model == OTHER_DENSE else self.made[seed][model], self.made[seed]["dense"]
+        return rows.assign(dense_pred=dense["pred"].to_numpy(), dense_correct=dense["correct"].to_numpy())
 
     def along(self, task, seed):
         return self.on_the_way[seed]
 
-    def number_of(self, task, seed, measure, model):
+    def number_of(self, task, seed, measure, model, sets):
         return self.numbers.get((seed, measure, model))
 
 
 def study(models: dict[int, dict[str, pd.DataFrame]], task: str = "micro_nli", alone: dict[int, pd.DataFrame] | None = None,
-          along: dict[int, pd.DataFrame] | None = None, tables: dict | None = None, weights: dict | None = None) -> Study:
+          along: dict[int, pd.DataFrame] | None = None, tables: dict | None = None, weights: dict | None = None,
+          pilot: tuple[int, ...] = ()) -> Study:
     """A study of one task. models[seed][name]: rows; alone[seed]: those of seeds with a dense model only; along: of the
-    dense run's checkpoints; tables[seed, measure, model]: numbers of other notebooks; weights[name]: of the encoder."""
+    dense run's checkpoints; tables[seed, measure, model]: numbers of other notebooks; weights[name]: of the encoder;
+    pilot: seeds from which nothing is decided."""
     every = models | {seed: {"dense": frame} for seed, frame in (alone or {}).items()}
-    return Study(MadeUp(task, every, along or {}, tables or {}, weights or {}))
+    return Study(MadeUp(task, every, along or {}, tables or {}, weights or {}, pilot))

@@ -65,7 +65,7 @@ def test_the_papers_number_follows_from_the_claims_own_patterns(written):
 
 
 def test_claims_are_numbered_and_ours_are_marked(written):
-    counts = {"A": 23, "O": 9, "B": 5, "P": 6, "C": 12, "T": 15}  # A, B: the papers'; O, P, C, T: ours
+    counts = {"A": 23, "O": 9, "B": 5, "P": 6, "C": 12, "T": 16}  # A, B: the papers'; O, P, C, T: ours
     assert [c.id for c in written] == [f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)]
     assert all(c.where.startswith("ours") == (c.id[0] in "OPCT") for c in written)
     assert all(c.published == [] for c in written if c.id[0] in "BPCT"), "B has no table of these tasks"
@@ -94,6 +94,9 @@ GOOD = {"id": "A1", "claim": "It falls.", "where": "table", "tasks": ["mnli"], "
     ({"baselines": []}, "baselines must be named"), ({"measure": "bias_slope"}, "left empty for agreement, .*bias_slope"),
     ({"published": ["a_mitigatoin"]}, "a_mitigatoin.*did you mean 'a_mitigation'?"),
     ({"measure": "overconfidence", "published": ["a_analysis"]}, "do not print"),
+    ({"measure": "f_bias", "micro": {"measure": "lost_fails", "smallest_effect": 5.0}}, "micro belongs to claims of the gap"),
+    ({"micro": {"measure": "score", "smallest_effect": 5.0}}, "micro.measure must need no split"),
+    ({"micro": {"measure": "lost_fail", "smallest_effect": 5.0}}, "micro.measure is 'lost_fail'; did you mean 'lost_fails'?"),
 ])
 def test_a_wrong_claim_is_refused_by_name(tmp_path, change, message):
     path = tmp_path / "claims.yaml"
@@ -210,4 +213,19 @@ def test_no_claim_takes_the_dense_model_of_another_seed_for_a_model(written):
 
 def test_every_task_of_the_claims_is_a_task_of_the_study(written):
     for claim in written:
-        assert all(registry.get(task) for task in claim.tasks)
+        assert all(registry.get(task) for task in claim.tasks if task != declared.ANY)
+
+
+def test_a_claim_of_the_gap_is_decided_otherwise_in_the_micro_world_alone(written):
+    by_id = {claim.id: claim for claim in written}
+    here = by_id["A4"].on("micro_nli")
+    assert (here.measure, here.smallest_effect, here.beside[:2]) == ("lost_fails", 5.0, ["gap", "lost_fails_odds"])
+    assert by_id["A4"].on("mnli") == by_id["A4"] and by_id["A3"].on("micro_nli") == by_id["A3"]
+    assert all(claim.micro and claim.micro.smallest_effect == 2.5 * claim.smallest_effect
+               for claim in written if claim.measure == "gap" and not claim.is_of_panel), "no gap decides where it is algebra"
+
+
+def test_our_claims_are_about_a_readers_own_task_too_where_they_need_no_other(written):
+    own = {claim.id for claim in written if declared.applies(claim, "shop.yaml")}
+    assert {"T1", "T5", "T14", "O3", "P1", "C5"} <= own and not own & {"A4", "B1", "T6", "T9", "O9", "C11"}
+    assert all(claim.id in own or not declared.applies(claim, "qqp") for claim in written if claim.id[0] in "OPCT")

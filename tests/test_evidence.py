@@ -30,20 +30,20 @@ def found(tmp_path):
     ("rank_agreement", "imp-20, imp-70", 0.4), ("alpha_regret", "imp-70 + rmc", -2.0), ("alpha_regret", "truncated-3 + rmc", -3.0),
     ("bias_slope", "truncated-3", 2.5)])
 def test_a_number_is_read_where_its_notebook_wrote_it(found, measure, model, value):
-    assert found.number_of(TASK, 0, measure, model) == pytest.approx(value)
-    assert found.number_of(TASK, 1, measure, model) is None, "seed 1 wrote no such table"
-    assert found.number_of("micro_facts", 0, measure, model) is None
+    assert found.number_of(TASK, 0, measure, model, ("ood",)) == pytest.approx(value)
+    assert found.number_of(TASK, 1, measure, model, ("ood",)) is None, "seed 1 wrote no such table"
+    assert found.number_of("micro_facts", 0, measure, model, ("ood",)) is None
 
 
 def test_a_model_that_no_table_holds_has_no_number(found):
-    assert found.number_of(TASK, 0, "bias_slope", "imp-40") is None
-    assert found.number_of(TASK, 0, "alpha_regret", "imp-40 + rmc") is None
-    assert found.number_of(TASK, 0, "foretold", "imp-70") is None and found.foretold().empty
+    assert found.number_of(TASK, 0, "bias_slope", "imp-40", ("ood",)) is None
+    assert found.number_of(TASK, 0, "alpha_regret", "imp-40 + rmc", ("ood",)) is None
+    assert found.number_of(TASK, 0, "foretold", "imp-70", ("ood",)) is None and found.foretold().empty
 
 
 def test_every_measure_of_tables_is_known(found):
     for measure in contrasts.OF_TABLES:
-        found.number_of(TASK, 0, measure, "imp-70 + rmc")
+        found.number_of(TASK, 0, measure, "imp-70 + rmc", ("ood",))
 
 
 def test_what_is_foretold_is_beyond_what_another_dense_model_loses(found, monkeypatch):
@@ -51,10 +51,11 @@ def test_what_is_foretold_is_beyond_what_another_dense_model_loses(found, monkey
             ("imp-70", "test", "combined", 0.6), ("imp-70", "ood", "loss", 0.99)]
     table = pd.DataFrame(rows, columns=["model", "split", "predictor", "value"]).assign(task=TASK, seed=0)
     monkeypatch.setattr(found, "foretold", lambda: table)
-    assert found.number_of(TASK, 0, "foretold", "imp-70") == pytest.approx(0.05)
-    assert found.number_of(TASK, 0, "foretold", "imp-40") == pytest.approx(-0.05)
+    assert found.number_of(TASK, 0, "foretold", "imp-70", ("ood",)) == pytest.approx(0.05)
+    assert found.number_of(TASK, 0, "foretold", "imp-40", ("ood",)) == pytest.approx(-0.05)
+    assert found.number_of(TASK, 0, "foretold", "imp-70", ("sym2",)) is None, "a set without skill is left out"
     monkeypatch.setattr(found, "foretold", lambda: table[table["model"] != "dense, other seed"])
-    assert found.number_of(TASK, 0, "foretold", "imp-70") is None, "without the null it says nothing"
+    assert found.number_of(TASK, 0, "foretold", "imp-70", ("ood",)) is None, "without the null it says nothing"
 
 
 def test_tables_of_the_reference_are_rebuilt_beside_what_a_run_wrote():

@@ -21,7 +21,8 @@ PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## N
 def reference(tmp_path):
     folder = tmp_path / "reference" / "micro" / "09_claims"
     folder.mkdir(parents=True)
-    pd.DataFrame(ROWS, columns=["id", "task", "claim", "word", "finding"]).to_csv(folder / "ledger.csv", index=False)
+    ledger = pd.DataFrame(ROWS, columns=["id", "task", "claim", "word", "finding"])
+    ledger.assign(pilot="").to_csv(folder / "ledger.csv", index=False)
     pd.DataFrame({"task": ["micro_nli", "micro_nli", "micro_facts"], "model": ["dense", "imp-70 + rmc", "dense"],
                   "test": [0.987, 0.97, 0.9], "test_low": [0.98, 0.96, 0.8], "test_high": [0.99, 0.98, 1.0],
                   "bytes": [90868000.0, 90868000.0, 5.0], "ms": [3.5586, 2.2, 1.0], "seeds": [5, 5, 5],
@@ -41,6 +42,11 @@ def change(reference, old, new):
 def test_a_claim_says_its_own_text_first_then_word_and_evidence(reference):
     assert statement("micro A3 micro_nli", reference) == (
         "OOD falls (A3): **holds** in micro_nli (`micro`): imp-70 against dense, -5.3 points.")
+
+
+def test_a_word_of_the_pilot_is_called_so(reference):
+    change(reference, '-5.3 points",', '-5.3 points",pilot')
+    assert "**holds** in micro_nli (`micro`, pilot): imp-70" in statement("micro A3 micro_nli", reference)
 
 
 def test_tasks_share_the_text_of_their_claim_and_may_come_from_another_profile(reference):
@@ -93,7 +99,7 @@ def test_a_word_of_a_gate_kind_is_counted_too(reference):
 
 def test_tasks_put_together_are_no_task_of_their_own_in_the_counts(reference):
     with open(reference / "micro" / "09_claims" / "ledger.csv", "a") as ledger:
-        ledger.write("A3,these tasks,OOD falls.,holds,mean\n")
+        ledger.write("A3,these tasks,OOD falls.,holds,mean,\n")
     assert "these tasks" not in statement("micro words", reference)
 
 
@@ -102,7 +108,7 @@ def test_the_answer_is_three_sentences_from_losses_and_ledger(reference):
                   "ood_loss": [8.0, 9.0, 30.0], "learned": [True, True, False]}).to_csv(
         reference / "micro" / "09_claims" / "losses.csv", index=False)
     with open(reference / "micro" / "09_claims" / "ledger.csv", "a") as ledger:
-        ledger.write("T2,micro_nli,Late is lost.,holds,\nT4,micro_nli,More so.,open,\nT5,micro_nli,No more.,not measured,\n")
+        ledger.write("T2,micro_nli,Late is lost.,holds,,\nT4,micro_nli,More so.,open,,\nT5,micro_nli,No more.,not measured,,\n")
     made = statement("micro answer", reference)
     assert made.count("\n") == 2 and "`T2`: micro_nli *holds*" in made
     assert "2.0 points ID and 8.0 OOD in micro_nli (mean of the 1 of 2 that learned it; IMP 70 % most: 2.0 and 8.0)" in made

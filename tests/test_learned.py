@@ -44,14 +44,28 @@ def test_agreement_on_what_is_lost_is_whole_where_one_loses_part_of_what_the_oth
     assert np.isnan(learned.alike(at, few, rows(place >= 3)))
 
 
-def test_a_partial_correlation_forgets_what_time_alone_explains():
+def test_within_times_counts_the_pairs_of_rows_that_were_learned_at_one_time():
     draw = np.random.default_rng(3)
-    times, by = draw.integers(1, 5, 4000) / 4, draw.normal(size=4000)
+    times, by = draw.integers(1, 5, 400) / 4, draw.integers(0, 6, 400).astype(float)
+    by[:20] = np.nan
+    at = pd.Series(times, index=[f"r{i}" for i in range(400)])
+    lost = draw.random(400) < 0.1 + 0.05 * np.nan_to_num(by)
+    pairs = [(by[i] > by[j]) + 0.5 * (by[i] == by[j]) for i in range(20, 400) for j in range(20, 400)
+             if times[i] == times[j] and lost[i] and not lost[j]]
+    assert learned.within_times(at, rows(~lost), by) == pytest.approx(np.mean(pairs))
+    assert np.isnan(learned.within_times(at, rows(np.arange(400) >= 25), by)), "five lost rows say nothing"
+
+
+def test_within_times_forgets_what_time_alone_explains_however_it_bends():
+    """Loss and `by` rise and fall with the time of learning: a straight line held fixed would leave a good deal."""
+    draw = np.random.default_rng(3)
+    times = draw.integers(1, 6, 4000) / 5
+    bend, by = np.abs(times - 0.6), draw.normal(size=4000)
     at = pd.Series(times, index=[f"r{i}" for i in range(4000)])
-    of_time = rows(draw.random(4000) > 0.6 * times)
-    assert abs(learned.partial(at, of_time, by + 2 * times)) < 0.05
+    of_time = rows(draw.random(4000) > 0.1 + 1.5 * bend)
+    assert abs(learned.within_times(at, of_time, by + 10 * bend) - 0.5) < 0.03
     of_both = rows(draw.random(4000) > 0.3 * times + 0.3 * (by > 0))
-    assert learned.partial(at, of_both, by) > 0.2
+    assert learned.within_times(at, of_both, by) > 0.65
 
 
 def test_what_is_lost_by_time_has_the_null_and_its_excess_beside_it():

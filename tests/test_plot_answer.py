@@ -56,8 +56,10 @@ def test_every_word_that_a_ledger_can_hold_has_a_kind():
 
 def test_the_ledgers_picture_has_a_field_for_each_claim_and_task_and_frames_the_gates():
     table = pd.DataFrame({"id": ["A1", "A1", "A2", "T1"], "task": ["mnli", "fever", "mnli", "mnli"],
-                          "word": ["holds", "no skill to lose", "open", "not measured"]})
-    fields = [patch for ax in plot_answer.words_by_task(table).axes for patch in ax.patches]
+                          "word": ["holds", "no skill to lose", "open", "not measured"], "pilot": ["pilot", "", "pilot", ""]})
+    fig = plot_answer.words_by_task(table)
+    fields = [patch for ax in fig.axes for patch in ax.patches]
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["mnli (pilot)", "fever"]
     assert len(fields) == 4 and [patch.get_linewidth() > 1 for patch in fields] == [False, True, False, False]
 
 

@@ -33,7 +33,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lib import names, store
-from lib.analysis import bootstrap, difficulty, measures, tables
+from lib.analysis import bootstrap, difficulty, measures, seeds, tables
 from lib.errors import StudyError
 from lib.names import OTHER_DENSE
 from lib.tasks.task import Task
@@ -121,8 +121,9 @@ def aucs(runs: Runs, at_risk: dict[int, pd.DataFrame], n_boot: int = 1000, seed:
     """How well each predictor foretells what each model loses: model | kind | seed | split | predictor | value | low |
     high | lost | n.
 
-    runs: {seed: {model: rows of measures.rows}}, further seeds with `dense` alone for the null; at_risk: `predictors`
-    of the seeds that have more. value: AUC over the n rows that the seed's dense model gets right, `lost` of them lost;
+    runs: {seed: {model: rows of measures.rows}}, further seeds with `dense` alone for the null, paired as in
+    `seeds.partners`; at_risk: `predictors` of the seeds that have more. value: AUC over the n rows that the seed's
+    dense model gets right, `lost` of them lost;
     NaN below `FEWEST` lost or kept. Beside the models stand the null, `ALL`, the mean over the compressions that have
     an AUC on every seed, and `EXCESS`, ALL less the null (a difference of AUCs, 0: as much); beside the predictors the
     combinations at the head of this module, which need a second seed and a second kind. low, high: with one seed the 95
@@ -177,7 +178,8 @@ class _Side(NamedTuple):
 def _lost(runs: Runs, seed: int, guids: pd.Series) -> pd.DataFrame:
     """Which rows each model of a seed gets wrong, and the null among the models where there is another dense model."""
     models = {name: rows for name, rows in runs[seed].items() if name != "dense"}
-    partner = _partner(runs, seed)
+    alone = {of for of, known in runs.items() if set(known) == {"dense"}}
+    partner = seeds.partners([of for of in runs if of not in alone], [*alone]).get(seed)
     if partner is not None:
         models[OTHER_DENSE] = runs[partner]["dense"]
     wrong = {}
@@ -187,14 +189,6 @@ def _lost(runs: Runs, seed: int, guids: pd.Series) -> pd.DataFrame:
             raise StudyError(f"{name!r} of seed {seed} has no prediction of guid {correct.index[correct.isna()][0]!r}")
         wrong[name] = ~correct.to_numpy(bool)
     return pd.DataFrame(wrong).T
-
-
-def _partner(runs: Runs, seed: int) -> int | None:
-    """The seed whose dense model is this one's null: one with nothing else, each its own, or else the next seed."""
-    full = sorted(s for s, models in runs.items() if set(models) != {"dense"})
-    others = sorted(s for s, models in runs.items() if set(models) == {"dense"}) or full[1:] + full[:1]
-    partner = others[full.index(seed) % len(others)]
-    return None if partner == seed else partner
 
 
 def _normal_scores(frame: pd.DataFrame) -> np.ndarray:

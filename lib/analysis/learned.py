@@ -47,17 +47,22 @@ def alike(at: pd.Series, rows: pd.DataFrame, others: pd.DataFrame) -> float:
     return float(np.corrcoef(*both)[0, 1] / np.sqrt(less * (1 - more) / (more * (1 - less))))
 
 
-def partial(at: pd.Series, rows: pd.DataFrame, by: np.ndarray) -> float:
-    """Partial rank correlation of being lost with `by` [rows], the time of learning held; rows without `by` left
-    out."""
+def within_times(at: pd.Series, rows: pd.DataFrame, by: np.ndarray) -> float:
+    """The share of pairs of a lost and a kept row *learned at one time* in which the lost one has the higher `by`
+    [rows] (ties count half): the AUCs of the times, weighted by their pairs. Rows without `by` are left out; NaN below
+    FEWEST lost or kept rows in the times that have both."""
     known, lost = lost_of(at, rows)
     when, by = at.reindex(rows["guid"]).to_numpy()[known], by[known]
-    there = ~np.isnan(by)
-    if min(lost[there].sum(), (~lost[there]).sum()) < FEWEST:
+    above, counts = 0.0, []
+    for time in np.unique(when):
+        here = (when == time) & ~np.isnan(by)
+        n_lost, n_kept = int(lost[here].sum()), int((~lost[here]).sum())
+        if n_lost and n_kept:
+            above += rankdata(by[here])[lost[here]].sum() - n_lost * (n_lost + 1) / 2
+            counts.append((n_lost, n_kept))
+    if not counts or np.min(np.sum(counts, axis=0)) < FEWEST:
         return np.nan
-    r = np.corrcoef([rankdata(x[there]) for x in (lost, by, when)])
-    bottom = np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
-    return float((r[0, 1] - r[0, 2] * r[1, 2]) / bottom) if bottom > 0 else np.nan
+    return float(above / sum(n_lost * n_kept for n_lost, n_kept in counts))
 
 
 def lost_by_time(at: pd.Series, rows: pd.DataFrame, other: pd.DataFrame | None) -> pd.DataFrame:

@@ -18,6 +18,12 @@ MEASURES = ("test", "ood", "gap_difference", "loyalty_test", "loyalty_ood", "aft
 OF_ENTRY = ["guid", "split", "subcase", "group", "label", "correct", "confidence", "loss"]
 
 
+def partners(full: list[int], alone: list[int]) -> dict[int, int]:
+    """Full seed -> the seed whose dense model is its null: the n-th of those with a dense model alone for the n-th full
+    one, so that no dense model stands in two pairs; those for which there is none are left out."""
+    return dict(zip(sorted(full), sorted(alone)))
+
+
 def means(rows: Rows, n_boot: int = 1000) -> pd.DataFrame:
     """task | model | measure | value | low | high | seeds | interval.
 

@@ -1,26 +1,29 @@
 """What a claim compares: the pairs of models that its patterns name, and the one number of each pair on one seed.
 
 Every number is a measure of the model minus the same measure of the baseline, on the same rows. OOD is scored as a set
-says (balanced accuracy on PAWS, accuracy elsewhere), PAWS weighted 8000:677, other sets alike, `unseen` and the panel
-left out; loyalty and changed answers pool the OOD rows. A number that is linear in the rows comes with each row's part.
+says (balanced accuracy on PAWS, accuracy elsewhere), PAWS weighted 8000:677, other sets alike; `unseen`, the panel, and
+sets on which the dense models have no skill to lose, left out; loyalty and changed answers pool the OOD rows. A number
+that is linear in the rows comes with each row's part in it.
 
 - score: on `split`, test or ood. gap: score on test minus score on ood. Both in points.
 - f_bias: F_bias, 1 for the dense model. skill_kept: share of the dense model's above-chance OOD skill, 1 for the dense
   model. Their denominators, the dense model's relative gap and skill, are told beside (`Number.bottom`).
 - easy_hard: accuracy on the easy minus that on the hard rows of test. overconfidence: mean confidence minus accuracy on
   the easy rows of test. Both in points; easy: the shortcut-only model is right.
-- matched: OOD score minus that of annealed dense runs of 1/8, 1/4 and 1/2 of the steps and the full one, at the model's
-  score on dev (`rule.matched`); in points. matched_fails, matched_rest: the same on the OOD rows on which the shortcut
-  fails, and on the others.
+- matched, matched_fails, matched_rest, lost_fails: at a matched score, see `lib.claims.matching`; in points. Those of
+  the rows on which the shortcut fails and of the others with `_odds`: in log-odds. Of lost_fails the baseline is what
+  the model is taken from: it is above zero where the model loses.
 - label_loyalty, probability_loyalty: of `split`, each against the dense model of its seed; in points.
 - hidden_flips: share of `split` whose label differs from the dense model's, minus what the two scores tell of it, less
   the same between two dense models of a disjoint pair of seeds: the null; in points.
 - learned_late: AUC of `learned_at` (`lib.analysis.learned`) for the rows of `split` that the model loses, minus 0.5.
   learned_excess: that AUC less the one for the rows that the other dense model of the pair loses. lost_alike: phi, as a
   share of its maximum, of the rows that the model and those that the baseline loses, less phi of the model's and the
-  other dense model's. rarity_beyond, depth_beyond: partial rank correlation of being lost with the rarity in train (the
-  depth) of the OOD row's subcase, the time of learning held, less the same of what the other dense model of the pair
-  loses. All of the rows that the dense model gets right.
+  other dense model's. rarity_beyond, depth_beyond: AUC of the rarity in train (the depth) of the OOD row's subcase for
+  the rows that the model loses, among rows that were learned at one time, less the same of what the other dense model
+  of the pair loses. All of the rows that the dense model gets right.
+- pie_excess: pruning identified exemplars (`lib.analysis.populations`) of `split` between disjoint populations of three
+  seeds, less those between two dense populations; a number for each population, not for each seed; in points.
 - attack_success: share of the attacked rows of test, right before, that are wrong after word substitution; in points.
 - after_attack: accuracy on the attacked rows of test after word substitution, each model under its own attack; in
   points.
@@ -30,70 +33,41 @@ left out; loyalty and changed answers pool the OOD rows. A number that is linear
 
 Four numbers come from the tables of other notebooks and have no baseline: rank_agreement (Spearman's rho, on train, of
 the difficulty from one pruning run and from a run per level), alpha_regret (OOD score of RMC at the alpha chosen
-without OOD data minus that at the oracle's, in points), bias_slope (change of the gap, the dense model's taken off, per
-10 points of shortcut_rate; in points), foretold (AUC of the rows that a model forgets by the best predictor from the
-dense model alone, less the same for another dense model's).
+without OOD data minus that at the oracle's, of all sets, in points), bias_slope (change of the gap, the dense model's
+taken off, per 10 points of shortcut_rate; in points), foretold (AUC of the rows that a model forgets by the best
+predictor from the dense model alone, less the same for another dense model's).
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from lib import names
-from lib.analysis import difficulty, learned, measures, tables
-from lib.claims import rule
-from lib.tasks.task import Task
+from lib.analysis import difficulty, measures
+from lib.claims import losing, matching
+from lib.claims.place import Number, Place, even
 
 UNITS = {"score": "points", "gap": "points", "f_bias": "ratio", "skill_kept": "share", "easy_hard": "points",
          "overconfidence": "points", "matched": "points", "matched_fails": "points", "matched_rest": "points",
-         "label_loyalty": "points", "probability_loyalty": "points", "hidden_flips": "points", "learned_late": "AUC",
-         "learned_excess": "AUC", "lost_alike": "phi", "rarity_beyond": "rho", "depth_beyond": "rho",
-         "attack_success": "points", "after_attack": "points", "agreement": "points", "auc": "AUC",
-         "rank_agreement": "rho", "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
+         "matched_fails_odds": "log-odds", "matched_rest_odds": "log-odds", "lost_fails": "points",
+         "lost_fails_odds": "log-odds", "label_loyalty": "points", "probability_loyalty": "points",
+         "hidden_flips": "points", "learned_late": "AUC", "learned_excess": "AUC", "lost_alike": "phi",
+         "rarity_beyond": "AUC", "depth_beyond": "AUC", "pie_excess": "points", "attack_success": "points",
+         "after_attack": "points", "agreement": "points", "auc": "AUC", "rank_agreement": "rho",
+         "alpha_regret": "points", "bias_slope": "points", "foretold": "AUC"}
 OF_ROWS = ("agreement", "auc")
 OF_TABLES = ("rank_agreement", "alpha_regret", "bias_slope", "foretold")
 ALONE = (*OF_ROWS, *OF_TABLES)  # of one model or several, without a baseline
 OF_SPLIT = ("score", "label_loyalty", "probability_loyalty", "hidden_flips", "learned_late", "learned_excess",
-            "lost_alike")
+            "lost_alike", "pie_excess")
 OF_PANEL = ("score", "gap", "label_loyalty", "probability_loyalty", "hidden_flips")  # split may be a set of the panel
 OF_OOD = ("rarity_beyond", "depth_beyond", "gap", "f_bias", "skill_kept", "matched", "matched_fails", "matched_rest",
-          "alpha_regret", "bias_slope", "foretold")
+          "matched_fails_odds", "matched_rest_odds", "lost_fails", "lost_fails_odds", "alpha_regret", "bias_slope",
+          "foretold")
 NUMBER = re.compile(r"-(\d+(?:\.\d+)?)(?= |-|$)")
 VARIANT = re.compile(rf"-({'|'.join(names.VARIANTS)}|{names.SHORTER.pattern})$")
-SHORT = ("dense-0.125x", "dense-0.25x", "dense-0.5x", "dense")
-
-
-class Number(NamedTuple):
-    """One contrast on one seed, in the measure's unit. parts [rows] sum to the value where it is linear in the rows.
-    bottom: the denominator of a ratio. flagged: a match beyond the range of the short runs. reason: why it is
-    undefined."""
-
-    value: float
-    parts: np.ndarray | None = None
-    bottom: float = np.nan
-    flagged: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Place:
-    """One task and seed: rows(model) of `measures.rows` on all evaluation rows, in one order for all models and seeds;
-    other: those of the dense model of the pair's other seed, None without one; learned_at: of each row, by guid;
-    rarity: minus log of the failing train rows of each subcase; table(measure, model): the number of one of OF_TABLES,
-    None where it was not measured; has(model)."""
-
-    task: Task
-    rows: Callable[[str], pd.DataFrame]
-    has: Callable[[str], bool]
-    other: Callable[[], pd.DataFrame | None]
-    learned_at: Callable[[], pd.Series]
-    rarity: Callable[[], pd.Series]
-    table: Callable[[str, str], float | None]
 
 
 def pairs(models: list[str], baselines: list[str], known: list[str], half: int | None = None) -> list[tuple[str, str]]:
@@ -140,33 +114,36 @@ def number(measure: str, split: str, place: Place, model: str, baseline: str) ->
         return _of_variance(measure, [place.rows(name) for name in model.split(", ")])
     a, b, dense = place.rows(model), place.rows(baseline), place.rows("dense")
     if measure.startswith("matched"):
-        return _matched(measure, place, a) if all(map(place.has, SHORT)) else None
-    if measure.startswith("learned") or measure in ("lost_alike", "rarity_beyond", "depth_beyond"):
-        return _lost(measure, split, place, a, b)
+        return matching.against_short(measure, place, a)
+    if measure.startswith("lost_fails"):
+        return matching.lost_fails(measure, place, a, b)
+    if measure == "pie_excess":
+        return losing.pie_excess(split, place, model)
+    if measure in losing.MEASURES:
+        return losing.of_lost(measure, split, place, a, b)
     if measure == "hidden_flips":
         other = place.other()
         if other is None:
             return None
-        weights = split_weights(dense, split, place.task)
-        own, null = (_hidden(rows, dense, weights) for rows in (a, other))
+        own, null = (_hidden(rows, place.split_weights(dense, split)) for rows in (a, other))
         return Number((own - null).sum(), own - null)
     if measure == "attack_success":
         return _attacked(a, b)
     if measure in ("f_bias", "skill_kept"):
-        return _ratio(measure, place.task, a, b, dense)
-    return _linear(measure, split, place.task, a, b)
+        return _ratio(measure, place, a, b, dense)
+    return _linear(measure, split, place, a, b)
 
 
-def _linear(measure: str, split: str, task: Task, a: pd.DataFrame, b: pd.DataFrame) -> Number:
+def _linear(measure: str, split: str, place: Place, a: pd.DataFrame, b: pd.DataFrame) -> Number:
     """A contrast whose rows add up: weights [rows] times a column of the model less the same of the baseline."""
     weights, column = {
-        "score": lambda: (score_weights(a, split, task), "correct"),
-        "gap": lambda: (score_weights(a, "test", task) - score_weights(a, split or "ood", task), "correct"),
-        "label_loyalty": lambda: (split_weights(a, split, task), "label_loyalty"),
-        "probability_loyalty": lambda: (split_weights(a, split, task), "probability_loyalty"),
-        "after_attack": lambda: (_even(a["after_attack"].notna() & b["after_attack"].notna()), "after_attack"),
-        "easy_hard": lambda: (_even(_easy(a, True)) - _even(_easy(a, False)), "correct"),
-        "overconfidence": lambda: (_even(_easy(a, True)), "over"),
+        "score": lambda: (place.score_weights(a, split), "correct"),
+        "gap": lambda: (place.score_weights(a, "test") - place.score_weights(a, split or "ood"), "correct"),
+        "label_loyalty": lambda: (place.split_weights(a, split), "label_loyalty"),
+        "probability_loyalty": lambda: (place.split_weights(a, split), "probability_loyalty"),
+        "after_attack": lambda: (even(a["after_attack"].notna() & b["after_attack"].notna()), "after_attack"),
+        "easy_hard": lambda: (even(_easy(a, True)) - even(_easy(a, False)), "correct"),
+        "overconfidence": lambda: (even(_easy(a, True)), "over"),
     }[measure]()
     if not np.isfinite(weights).all():
         reason = "one of the two was not attacked" if measure == "after_attack" else "the rows are of one kind"
@@ -182,44 +159,14 @@ def _values(rows: pd.DataFrame, column: str) -> np.ndarray:
     return rows[column].astype(float).fillna(0).to_numpy()
 
 
-def score_weights(rows: pd.DataFrame, split: str, task: Task) -> np.ndarray:
-    """Weight of each row in a score: of `test`, of a set of the panel, or of the OOD score, each set by its own."""
-    if split != "ood":
-        return _set_weights(rows, split, task)
-    there = [name for name in tables.ood_splits(task) if (rows["split"] == name).any()]
-    return measures.ood_score({name: _set_weights(rows, name, task) for name in there})
-
-
-def _set_weights(rows: pd.DataFrame, name: str, task: Task) -> np.ndarray:
-    here = (rows["split"] == name).to_numpy()
-    if measures.kind_of(task, name) == "accuracy":
-        return _even(here)
-    cells = rows[here].groupby(["subcase", "label"])["guid"].transform("size").to_numpy(float)
-    labels = rows[here].groupby("subcase")["label"].transform("nunique").to_numpy(float)
-    weights = np.zeros(len(rows))
-    weights[here] = 1 / (cells * labels * rows.loc[here, "subcase"].nunique())
-    return weights
-
-
-def split_weights(rows: pd.DataFrame, split: str, task: Task) -> np.ndarray:
-    """Weight of each row in a mean over test, over a set of the panel, or over all rows of the OOD sets together."""
-    is_ood = rows["split"].isin(tables.ood_splits(task))
-    return _even(is_ood if split == "ood" else rows["split"] == split)
-
-
-def _even(here) -> np.ndarray:
-    here = np.asarray(here, dtype=float)
-    return here / here.sum() if here.any() else np.full(len(here), np.nan)
-
-
 def _easy(rows: pd.DataFrame, easy: bool) -> np.ndarray:
     return ((rows["split"] == "test") & (rows["easy"].astype(bool) == easy)).to_numpy()
 
 
-def _hidden(rows: pd.DataFrame, dense: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    """Each row's part in the share of changed answers beyond the difference of the two scores, in points."""
-    lost = dense["correct"].to_numpy(float) - rows["correct"].to_numpy(float)
-    changed = (rows["pred"].to_numpy() != dense["pred"].to_numpy()).astype(float)
+def _hidden(rows: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
+    """Each row's part in the share of answers changed beyond the difference of the two scores, in points."""
+    lost = rows["dense_correct"].to_numpy(float) - rows["correct"].to_numpy(float)
+    changed = (rows["pred"].to_numpy() != rows["dense_pred"].to_numpy()).astype(float)
     return 100 * weights * (changed - np.sign((weights * lost).sum()) * lost)
 
 
@@ -233,55 +180,17 @@ def _attacked(a: pd.DataFrame, b: pd.DataFrame) -> Number:
     return Number(value, reason="" if np.isfinite(value) else "one of the two was not attacked")
 
 
-def _ratio(measure: str, task: Task, a: pd.DataFrame, b: pd.DataFrame, dense: pd.DataFrame) -> Number:
+def _ratio(measure: str, place: Place, a: pd.DataFrame, b: pd.DataFrame, dense: pd.DataFrame) -> Number:
     """F_bias or the skill kept of the model less that of the baseline, and what both are divided by."""
-    score = {(i, split): float((score_weights(rows, split, task) * rows["correct"].to_numpy(float)).sum())
+    score = {(i, split): float((place.score_weights(rows, split) * rows["correct"].to_numpy(float)).sum())
              for i, rows in enumerate((a, b, dense)) for split in ("test", "ood")}
     if measure == "skill_kept":
-        bottom = score[2, "ood"] - tables.ood_chance(task)
+        bottom = score[2, "ood"] - place.chance()
         top = score[0, "ood"] - score[1, "ood"]
     else:
         gaps = [measures.relative_gap(score[i, "test"], score[i, "ood"]) for i in range(3)]
         top, bottom = gaps[0] - gaps[1], gaps[2]
     return Number(top / bottom if bottom else np.nan, bottom=bottom)
-
-
-def _matched(measure: str, place: Place, rows: pd.DataFrame) -> Number:
-    runs = [place.rows(name) for name in SHORT]
-    dev, ood = ((rows["split"] == "dev").to_numpy(), score_weights(rows, "ood", place.task))
-    if measure != "matched":
-        fails = ~rows["is_shortcut"].astype("boolean").fillna(True).to_numpy(bool)
-        part = np.where(fails == (measure == "matched_fails"), ood, 0)
-        if not part.any():
-            return Number(np.nan, reason="it is not known where the shortcut fails")
-        ood = part / part.sum()
-    right = [one["correct"].to_numpy(float) for one in (rows, *runs)]
-    ids, oods = ([float((w * r).sum()) for r in right] for w in (_even(dev), ood))
-    dense, flagged = rule.matched(ids[0], np.array(ids[1:]), np.array(oods[1:]))
-    return Number(100 * (oods[0] - dense), flagged=flagged)
-
-
-def _lost(measure: str, split: str, place: Place, rows: pd.DataFrame, baseline: pd.DataFrame) -> Number | None:
-    """What a model loses of the rows that the dense model gets right, against when they were learned, or what else is
-    lost."""
-    at, other = place.learned_at(), place.other()
-    is_ood = rows["split"].isin(tables.ood_splits(place.task))
-    here = rows[is_ood if split != "test" else rows["split"] == split]
-    if measure == "learned_late":
-        value = learned.auc(at, here) - 0.5
-    elif measure.endswith("_beyond"):
-        by = place.rarity() if measure == "rarity_beyond" else pd.Series(tables.depths(place.task), dtype=float)
-        if by.empty or other is None:
-            return None
-        by = here["subcase"].map(by).to_numpy(float)
-        value = learned.partial(at, here, by) - learned.partial(at, other.loc[here.index], by)
-    elif other is None:
-        return None
-    elif measure == "learned_excess":
-        value = learned.auc(at, here) - learned.auc(at, other.loc[here.index])
-    else:
-        value = learned.alike(at, here, baseline.loc[here.index]) - learned.alike(at, here, other.loc[here.index])
-    return Number(float(value), reason="" if np.isfinite(value) else "too few rows are lost, or kept")
 
 
 def _of_variance(measure: str, levels: list[pd.DataFrame]) -> Number:

@@ -14,8 +14,9 @@ from lib.files import ROOT
 from lib.tasks import registry
 
 CLAIMS = ROOT / "params" / "claims.yaml"
-TASKS = (*COUNTERPART.values(), *COUNTERPART)
-PANEL = tuple(split for task in TASKS for split in registry.get(task).panel)
+ANY = "any"  # a claim about every task, a reader's own too
+TASKS = (*COUNTERPART.values(), *COUNTERPART, ANY)
+PANEL = tuple(split for task in COUNTERPART.values() for split in registry.get(task).panel)
 Direction = Literal["above", "below", "same", "not_below"]
 Measure = Literal[tuple(UNITS)]
 
@@ -24,6 +25,14 @@ def _one_word(value: str) -> str:
     if value.split() != [value]:
         raise ValueError(f"{value!r} must be one word, such as A1")
     return value
+
+
+class Micro(BaseModel):
+    """What decides a claim in the micro-world, where the gap that decides it elsewhere is algebra."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    measure: Measure
+    smallest_effect: Annotated[float, Field(gt=0)]
 
 
 class Claim(BaseModel):
@@ -44,6 +53,7 @@ class Claim(BaseModel):
     kept_score: bool = False
     published: list[str]
     beside: list[Measure] = []
+    micro: Micro | None = None
     written: date
     changed: date | None = None
 
@@ -62,6 +72,10 @@ class Claim(BaseModel):
             raise ValueError(f"baselines must be named, and left empty for {', '.join(ALONE)}")
         if self.published and self.measure not in PRINTED:
             raise ValueError(f"published must be [] for {self.measure}, which the papers do not print")
+        if self.micro and self.measure != "gap":
+            raise ValueError("micro belongs to claims of the gap, which is algebra there")
+        if self.micro and self.micro.measure in (*OF_SPLIT, *ALONE):
+            raise ValueError(f"micro.measure must need no split and have a baseline, not be {self.micro.measure}")
         if (self.smallest_effect == 0) != (self.threshold != 0):
             raise ValueError("smallest_effect must be above 0, and 0 beside a threshold")
         return self
@@ -70,6 +84,15 @@ class Claim(BaseModel):
     def is_of_panel(self) -> bool:
         """Whether the claim is about a set of the panel in place of the OOD score."""
         return self.split in PANEL
+
+    def on(self, task: str) -> "Claim":
+        """The claim as a task decides it: in the micro-world by its own measure there, with the other one beside."""
+        if self.micro is None or task not in COUNTERPART:
+            return self
+        beside = [self.measure, *(f"{self.micro.measure}_odds",) * (f"{self.micro.measure}_odds" in UNITS),
+                  *self.beside]
+        return self.model_copy(update={"measure": self.micro.measure, "beside": beside,
+                                       "smallest_effect": self.micro.smallest_effect})
 
     def beside_as(self, measure: str) -> "Claim":
         """The same claim asked by a measure that it names beside its own."""
@@ -98,5 +121,7 @@ def load(path: Path | str = CLAIMS) -> list[Claim]:
 
 
 def applies(claim: Claim, task: str) -> bool:
-    """Whether a claim is about a task or, unless it is of that one's panel, about the one that it stands for."""
-    return task in claim.tasks or COUNTERPART.get(task) in claim.tasks and not claim.is_of_panel
+    """Whether a claim is about a task, about any, or, unless it is of its own task's panel, about the one that this
+    task stands for."""
+    stands_for = set() if claim.is_of_panel else {COUNTERPART.get(task)}
+    return bool(({task, ANY} | stands_for) & set(claim.tasks))

@@ -72,12 +72,10 @@ class GatheredRuns:
         return self.by_place[task, seed][name]
 
     def other_seed(self, task: str, seed: int) -> int | None:
-        """The seed whose dense model is this one's null: the n-th of those with a dense model alone for the n-th full
-        seed, so that no dense model stands in two pairs; None where there are not as many."""
-        dense = sorted(self.dense_seeds(task))
-        full, alone = [s for s in dense if self.is_full(task, s)], [s for s in dense if not self.is_full(task, s)]
-        place = full.index(seed) if seed in full else len(alone)
-        return alone[place] if place < len(alone) else None
+        """The seed whose dense model is this one's null (`seeds.partners`); None where there is none."""
+        dense = self.dense_seeds(task)
+        return seeds.partners([s for s in dense if self.is_full(task, s)],
+                              [s for s in dense if not self.is_full(task, s)]).get(seed)
 
     def is_full(self, task: str, seed: int) -> bool:
         """Whether a seed ran every notebook; others have a dense model alone."""
@@ -87,8 +85,8 @@ class GatheredRuns:
         return [seed for (of, seed), models in self.by_place.items() if of == task and "dense" in models]
 
     def rows_of(self, task: str, seed: int, model: str) -> pd.DataFrame:
-        """`measures.rows` of a model on all splits but train, with the columns easy, label_loyalty, probability_loyalty
-        and after_attack of `contrasts`."""
+        """`measures.rows` of a model on all splits but train, with easy, label_loyalty, probability_loyalty,
+        after_attack, dense_pred, dense_correct (of the dense model of its seed, in the model's own precision)."""
         return self._once(("rows", task, seed, model), lambda: self._rows(task, seed, model))
 
     def along(self, task: str, seed: int) -> pd.DataFrame:
@@ -103,13 +101,16 @@ class GatheredRuns:
     def _rows(self, task: str, seed: int, model: str) -> pd.DataFrame:
         items = self.items(task, seed)
         logits = _ordered(store.evaluated(self.model(task, seed, model)), items, model)
-        recipe = names.parse("dense" if model == names.OTHER_DENSE else model)
-        dense = self._once(("dense", task, seed, bool(recipe.quantization)), lambda: _ordered(
-            loyalty.teacher(self.model(task, seed, "dense"), recipe), items, "dense"))
+        recipe, of_task = names.parse("dense" if model == names.OTHER_DENSE else model), registry.get(task)
         split, label = self._once(
             ("truth", task, seed), lambda: (items["split"].to_numpy(object), items["label"].to_numpy()))
-        judged = measures.judge(logits, split, label, registry.get(task))
-        return items.assign(**judged, label_loyalty=loyalty.label_loyalty(logits, dense),
+        dense = self._once(("dense", task, seed, bool(recipe.quantization)), lambda: _ordered(
+            loyalty.teacher(self.model(task, seed, "dense"), recipe), items, "dense"))
+        followed = self._once(("followed", task, seed, bool(recipe.quantization)),
+                              lambda: measures.judge(dense, split, label, of_task))
+        return items.assign(**measures.judge(logits, split, label, of_task),
+                            dense_pred=followed["pred"], dense_correct=followed["correct"],
+                            label_loyalty=loyalty.label_loyalty(logits, dense),
                             probability_loyalty=loyalty.probability_loyalty(logits, dense),
                             after_attack=self._after_attack(task, seed, model))
 
@@ -175,23 +176,19 @@ class GatheredRuns:
     def dense_churn(self) -> pd.DataFrame:
         """Labels that differ from those of the dense model of the same seed: task | `seeds.churn`.
 
-        The null comes first: dense models of different seeds against each other. With several seeds these are pairs of
-        which no two share a model, and `seeds` counts them; with one, each other seed's against this one's.
+        The null comes first: the dense model of the other seed of each pair (`other_seed`); none where there is no
+        pair.
         """
         frames = []
         for task in self.run.tasks:
-            dense = sorted(self.dense_seeds(task))
-            whole = [seed for seed in dense if self.is_full(task, seed)]
-            if len(whole) > 1:
-                null = [(b, a, "dense", names.OTHER_DENSE) for a, b in zip(dense[::2], dense[1::2])]
-            else:
-                null = [(seed, first, "dense", f"dense, seed {seed}")
-                        for first in whole for seed in dense if seed != first]
-            own = [(seed, seed, name, name) for seed in whole for name in self.by_place[task, seed] if name != "dense"]
+            whole = [seed for seed in sorted(self.dense_seeds(task)) if self.is_full(task, seed)]
+            null = [(seed, names.OTHER_DENSE) for seed in whole if self.other_seed(task, seed) is not None]
+            own = [(seed, name) for seed in whole for name in self.by_place[task, seed] if name != "dense"]
             pairs: dict[str, list] = {}
-            for seed, of_dense, name, shown in null + own:
-                both = self.rows_of(task, seed, name), self.rows_of(task, of_dense, "dense")
-                pairs.setdefault(shown, []).append(both)
+            for seed, name in null + own:
+                rows = self.rows_of(task, seed, name)
+                dense = rows.assign(pred=rows["dense_pred"], correct=rows["dense_correct"])
+                pairs.setdefault(name, []).append((rows, dense))
             frames.append(seeds.churn(pairs, self.run.n_boot))
         return pd.concat(frames, keys=self.run.tasks, names=["task"]).reset_index("task").reset_index(drop=True)
 
@@ -219,8 +216,9 @@ class GatheredRuns:
         columns = ["task", "model", "kind", "split", "predictor", "value", "low", "high", "lost", "n", "seeds"]
         return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
-    def number_of(self, task: str, seed: int, measure: str, model: str) -> float | None:
-        """A number of OF_TABLES in its unit, from what the notebooks wrote; None where they did not."""
+    def number_of(self, task: str, seed: int, measure: str, model: str, sets: tuple[str, ...]) -> float | None:
+        """A number of OF_TABLES in its unit, from what the notebooks wrote; None where they did not. sets: the OOD sets
+        of the task's OOD score, of which what is foretold is told."""
         stage, name, column, wanted, scale = {
             "rank_agreement": ("06_shortcut_samples", "rivals.csv", "value",
                                {"score": "v_one_run", "on": "train", "measure": "rank"}, 1),
@@ -230,7 +228,7 @@ class GatheredRuns:
             "foretold": ("", "", "value", {"model": model, "predictor": "combined"}, 1),
         }[measure]
         if measure == "foretold":
-            return self._foretold_beyond(task, seed, model)
+            return self._foretold_beyond(task, seed, model, sets)
         table = self._once((stage, name), lambda: self.written(stage, name))
         wanted = {"task": task, "seed": seed} | wanted
         if not set(wanted) <= set(table):
@@ -238,14 +236,14 @@ class GatheredRuns:
         values = table.loc[(table[list(wanted)] == pd.Series(wanted)).all(axis=1), column].dropna()
         return None if values.empty else float(values.mean()) * scale
 
-    def _foretold_beyond(self, task: str, seed: int, model: str) -> float | None:
+    def _foretold_beyond(self, task: str, seed: int, model: str, sets: tuple[str, ...]) -> float | None:
         """AUC of a model's lost OOD rows by the combined predictors, less that of the other dense model's; None where
         one of the two was not told."""
         table = self.foretold()
         if table.empty:
             return None
         here = table[(table["task"] == task) & (table["seed"] == seed) & (table["predictor"] == forecast.COMBINED)
-                     & (table["split"] != "test")].groupby("model")["value"].mean()
+                     & table["split"].isin(sets)].groupby("model")["value"].mean()
         told = {model, names.OTHER_DENSE} <= set(here.dropna().index)
         return float(here[model] - here[names.OTHER_DENSE]) if told else None
 

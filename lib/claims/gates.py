@@ -1,8 +1,9 @@
 """The gates of a claim, which come before its word: is there skill to lose, did the models learn, can the measure reach
 d?
 
-Read from the dense models and from dev, per task, before any contrast is. Below five seeds a gate's word is an
-indication.
+Read from the dense models and from dev, before any contrast is: skill for each OOD set, learning for each task. A set
+without skill is left out of the OOD score of a task's claims; where none has any there is nothing to read. Below five
+seeds a gate's word is an indication.
 """
 
 from collections.abc import Mapping
@@ -17,22 +18,32 @@ from lib.tasks.task import Task
 COLUMNS = ["task", "gate", "of", "value", "low", "high", "bound", "seeds", "passed", "word"]
 NO_SKILL, NOT_LEARNED = "no skill to lose", "did not learn"
 CEILING, NOT_KEPT = "bounded by the dense error", "ID score not kept"
+NOT_ALIKE = "apart where the shortcut holds, and without shorter dense runs to match"
+POOLED = "all sets"
 Rows = Mapping[int, pd.DataFrame]  # of one model, by seed
 
 
 def skill(task: Task, dense: Rows) -> pd.DataFrame:
-    """A row for each OOD set, those of the panel too, and one for the task's OOD score ("ood"): the dense models' score
-    in the set's own measure beside chance."""
+    """A row for each OOD set, those of the panel too, and one for several sets of the task's OOD score together, which
+    closes nothing by itself: the dense models' score in the set's own measure beside chance."""
     some = next(iter(dense.values()))
     sets = [name for name in (*task.scored, *task.panel) if (some["split"] == name).any()]
     scores = {name: [measures.score(rows[rows["split"] == name], measures.kind_of(task, name))
                      for rows in dense.values()] for name in sets}
-    of_score = {name: np.array(values) for name, values in scores.items() if name in task.scored}
-    scores["ood"] = list(measures.ood_score(of_score))
-    chance = {name: task.chance(name) for name in sets} | {"ood": tables.ood_chance(task)}
+    chance = {name: task.chance(name) for name in sets}
+    pooled = [name for name in tables.ood_splits(task) if name in sets]
+    if len(pooled) > 1:
+        for of, put in ((scores, list), (chance, float)):
+            of[POOLED] = put(measures.ood_score({name: np.array(of[name]) for name in pooled}))
     return pd.DataFrame([
         _gate(task.name, "skill", name, values, chance[name], _has_skill(values, chance[name]), NO_SKILL)
         for name, values in scores.items()], columns=COLUMNS)
+
+
+def without_skill(task: Task, table: pd.DataFrame) -> dict[str, str]:
+    """OOD set -> word, of the sets of a task's OOD score that its skill gate closed. table: `skill` of the task."""
+    closed = table[~table["passed"].astype(bool)].set_index("of")["word"]
+    return {name: closed[name] for name in tables.ood_splits(task) if name in closed}
 
 
 def floor(task: Task, models: Mapping[str, Rows]) -> pd.DataFrame:

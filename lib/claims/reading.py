@@ -23,6 +23,7 @@ class Reading:
     seeds: list[int]
     numbers: dict[tuple[str, str], dict[int, Number]]
     rows: pd.DataFrame | None = None  # the evaluation rows: split, and the number of each row's group
+    without: dict[str, str] = field(default_factory=dict)  # OOD sets left out of the score: why
     left_out: dict[tuple[str, str], str] = field(default_factory=dict)
     gate: str = ""
 
@@ -83,17 +84,17 @@ def read(claim: Claim, task: str, study) -> Reading | None:
     seeds, numbers, partial = study.numbers(claim.measure, claim.split, claim.models, claim.baselines, task)
     if not numbers and not partial:
         return None
-    reading = Reading(claim, task, seeds, numbers, study.rows(task), dict.fromkeys(partial, "not on every seed"))
+    reading = Reading(claim, task, seeds, dict(numbers), study.rows(task),
+                      left_out=dict.fromkeys(partial, "not on every seed"))
     if not numbers:
         reading.gate = rule.NOT_MEASURED
         return reading
     table = study.gates
     table = table[table["task"] == task]
-    if claim.split == "ood" or claim.measure in OF_OOD or claim.is_of_panel:
-        of = claim.split if claim.is_of_panel else "ood"
-        of_task = table[(table["gate"] == "skill") & (table["of"] == of)].iloc[0]
-        if not of_task["passed"]:
-            reading.gate = of_task["word"]
+    if claim.is_of_panel:
+        reading.gate = table[(table["gate"] == "skill") & (table["of"] == claim.split)]["word"].iloc[0]
+    elif claim.split == "ood" or claim.measure in OF_OOD:
+        reading.gate, reading.without = study.skill(task)
     low = set(table.loc[(table["gate"] == "floor") & ~table["passed"], "of"])
     for model, baseline in numbers:
         sides = {*model.split(", "), *([baseline] if baseline else [])}
@@ -103,16 +104,31 @@ def read(claim: Claim, task: str, study) -> Reading | None:
             reading.left_out[model, baseline] = gates.NOT_KEPT
         elif claim.measure == "hidden_flips" and study.is_bounded(task, claim.smallest_effect):
             reading.left_out[model, baseline] = gates.CEILING
+    _match(reading)
     unknown = {pair: next((n.reason for n in of_seed.values() if not np.isfinite(n.value) and n.reason), "")
-               for pair, of_seed in numbers.items()}
+               for pair, of_seed in reading.numbers.items()}
     if any(not unknown[pair] for pair in reading.pairs):  # some can be read: the others do not undo them
         reading.left_out |= {pair: unknown[pair] for pair in reading.pairs if unknown[pair]}
     idle = [pair for pair in reading.pairs if changes_nothing(pair[0])]
     if idle and len(idle) < len(reading.pairs):
         reading.left_out |= dict.fromkeys(idle, "changes nothing by design")
     if not reading.pairs and not reading.gate:
-        reading.gate = next(iter(reading.left_out.values()))
+        reasons = [reading.left_out[pair] for pair in numbers]
+        reading.gate = next((reason for reason in reasons if reason != gates.NOT_ALIKE), rule.NOT_MEASURED)
     return reading
+
+
+def _match(reading: Reading) -> None:
+    """Pairs whose models lie apart where they should score alike: compared by the shorter dense runs, or left out."""
+    for pair in reading.pairs:
+        of_seed = reading.numbers[pair]
+        apart = np.array([number.apart for number in of_seed.values()])
+        if np.isfinite(apart).all() and abs(apart.mean()) > rule.CALIPER:
+            matched = {seed: number.matched for seed, number in of_seed.items()}
+            if all(matched.values()):
+                reading.numbers[pair] = matched
+            else:
+                reading.left_out[pair] = gates.NOT_ALIKE
 
 
 def changes_nothing(model: str) -> bool:

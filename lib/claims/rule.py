@@ -14,6 +14,7 @@ SEEDS = 5  # below it an estimate is an indication, no verdict
 MOST_SEEDS = 32
 LEVEL = 0.95
 SKILL, LEARNED, KEPT = 0.03, 0.02, 0.02  # gates, as shares: above chance; above the floor; ID score lost at most
+CALIPER = 1.0  # points that two models may lie apart on average where they should score alike
 FLAGGED = 0.2  # share of matched values beyond the short runs' range from which nothing is said
 INDICATION, UNDEFINED, OPEN, NOT_MEASURED = "indication", "undefined", "open", "not measured"
 DIRECTIONS = ("above", "below", "same", "not_below")

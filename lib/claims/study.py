@@ -9,8 +9,9 @@ import pandas as pd
 from lib import names
 from lib.analysis import learned, tables
 from lib.claims import contrasts, gates, rule
-from lib.claims.contrasts import Number, Place
 from lib.claims.evidence import GatheredRuns
+from lib.claims.losing import POPULATION
+from lib.claims.place import Number, Place
 from lib.tasks import registry
 
 LOSSES = ["task", "gate", "model", "id_loss", "id_loss_low", "id_loss_high", "ood_loss", "ood_loss_low",
@@ -30,8 +31,13 @@ class Study:
         return list(dict.fromkeys(task for task, _ in self.runs.by_place))
 
     def seeds(self, task: str) -> list[int]:
-        """The seeds that ran every notebook."""
-        return sorted(seed for of, seed in self.runs.by_place if of == task and self.runs.is_full(task, seed))
+        """The seeds that ran every notebook; where some are no pilot's, these alone: a pilot is not topped up."""
+        full = sorted(seed for of, seed in self.runs.by_place if of == task and self.runs.is_full(task, seed))
+        return [seed for seed in full if seed not in self.runs.run.pilot] or full
+
+    def is_pilot(self, task: str) -> bool:
+        """Whether the task has no seeds but those of the pilot, from whose results k and claims were chosen."""
+        return set(self.seeds(task)) <= set(self.runs.run.pilot)
 
     def models(self, task: str) -> list[str]:
         """The models of those seeds."""
@@ -77,11 +83,43 @@ class Study:
         return self._numbers[key]
 
     def _place(self, task: str, seed: int) -> Place:
-        rows, other = partial(self.runs.rows_of, task, seed), self.runs.other_seed(task, seed)
-        return Place(registry.get(task), rows, self.runs.by_place[task, seed].__contains__,
-                     lambda: None if other is None else rows(names.OTHER_DENSE), lambda: self._learned_at(task, seed),
-                     lambda: self._rarity(task, seed),
-                     lambda measure, model: self.runs.number_of(task, seed, measure, model))
+        rows, other, sets = partial(self.runs.rows_of, task, seed), self.runs.other_seed(task, seed), self._sets(task)
+        return Place(
+            registry.get(task), sets, rows, self.runs.by_place[task, seed].__contains__,
+            other=lambda: None if other is None else rows(names.OTHER_DENSE),
+            population=self._population(task, seed),
+            rows_at=lambda at, model: (self.runs.rows_of(task, at, model) if model in self.runs.by_place[task, at]
+                                       else None),
+            learned_at=lambda: self._learned_at(task, seed), rarity=lambda: self._rarity(task, seed),
+            table=lambda measure, model: self.runs.number_of(task, seed, measure, model, sets))
+
+    def _population(self, task: str, seed: int) -> tuple[list[int], list[int]] | None:
+        """The seeds from this one on, where a population begins with it, and the other seeds of their pairs."""
+        seeds = self.seeds(task)
+        place = seeds.index(seed)
+        own = seeds[place:place + POPULATION]
+        others = [self.runs.other_seed(task, one) for one in own]
+        return None if place % POPULATION or len(own) < POPULATION or None in others else (own, others)
+
+    def skill(self, task: str) -> tuple[str, dict[str, str]]:
+        """The word of the skill gate where no OOD set of the task passes, else ""; and of a task with some that pass
+        the others, each with its word."""
+        of, table = registry.get(task), self._skill[task]
+        closed = gates.without_skill(of, table)
+        there = [name for name in tables.ood_splits(of) if name in set(table["of"])]
+        return (closed[there[0]], {}) if len(closed) == len(there) else ("", closed)
+
+    def _sets(self, task: str) -> tuple[str, ...]:
+        """The OOD sets of the task's OOD score: those that its dense models have skill on; all where they have none."""
+        left_out, there = self.skill(task)[1], set(self._skill[task]["of"])
+        return tuple(name for name in tables.ood_splits(registry.get(task)) if name in there and name not in left_out)
+
+    @cached_property
+    def _skill(self) -> dict[str, pd.DataFrame]:
+        """`gates.skill` of each task, of the dense models of all seeds."""
+        return {task: gates.skill(registry.get(task), {
+            seed: self.runs.rows_of(task, seed, "dense") for seed in self.runs.dense_seeds(task)}).assign(task=task)
+            for task in self.tasks}
 
     def _learned_at(self, task: str, seed: int) -> pd.Series:
         if (task, seed) not in self._learned:
@@ -108,11 +146,9 @@ class Study:
         task."""
         parts = []
         for task in self.tasks:
-            of = registry.get(task)
-            dense = {seed: self.runs.rows_of(task, seed, "dense") for seed in self.runs.dense_seeds(task)}
             models = {name: {seed: self.runs.rows_of(task, seed, name) for seed in self._having(task, name)}
                       for name in self.models(task)}
-            parts += [gates.skill(of, dense), gates.floor(of, models)]
+            parts += [self._skill[task], gates.floor(registry.get(task), models).assign(task=task)]
         return pd.concat(parts, ignore_index=True)
 
     def sets(self) -> pd.DataFrame:
@@ -148,7 +184,7 @@ class Study:
         for task in self.tasks:
             for model in [name for name in self.models(task) if name != "dense"]:
                 has = self._having(task, model)
-                row = {"task": task, "gate": table.loc[("skill", task, "ood"), "word"], "model": model}
+                row = {"task": task, "gate": self.skill(task)[0], "model": model}
                 for name, split in (("id_loss", "test"), ("ood_loss", "ood")):
                     values = np.array([-self._number("score", split, task, seed, model, "dense").value for seed in has])
                     mean, low, high = map(float, rule.over_seeds(values))
@@ -164,12 +200,11 @@ class Study:
         low = self.gates[(self.gates["gate"] == "floor") & ~self.gates["passed"]]
         result = []
         for task in self.tasks:
-            of = registry.get(task)
             told = set(models) & set(self.models(task)) - set(low.loc[low["task"] == task, "of"])
             for seed in self.seeds(task):
                 place = self._place(task, seed)
                 at, other = place.learned_at(), place.other()
-                for name, splits in (("test", ["test"]), ("ood", tables.ood_splits(of))):
+                for name, splits in (("test", ["test"]), ("ood", place.sets)):
                     for model in sorted(told & set(self.runs.by_place[task, seed])):
                         rows = place.rows(model)
                         rows = rows[rows["split"].isin(splits)]

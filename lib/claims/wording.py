@@ -5,6 +5,7 @@ import numpy as np
 from lib.claims import rule
 from lib.claims.contrasts import OF_TABLES, UNITS
 from lib.claims.declared import Claim
+from lib.claims.losing import POPULATION
 from lib.claims.reading import Reading, borne_out
 
 WORDS = {  # what a finding calls a measure; the split goes in front
@@ -12,15 +13,20 @@ WORDS = {  # what a finding calls a measure; the split goes in front
     "skill_kept": "share of the dense OOD skill kept",
     "easy_hard": "gap between easy and hard rows", "overconfidence": "over-confidence on easy rows",
     "matched": "OOD score beside shorter dense runs of the same ID score",
-    "matched_fails": "score where the shortcut fails, beside shorter dense runs of the same ID score",
-    "matched_rest": "score on the other OOD rows, beside shorter dense runs of the same ID score",
+    "matched_fails": "score where the shortcut fails, beside shorter dense runs of the same score where it holds",
+    "matched_rest": "score on the other OOD rows, beside shorter dense runs of the same score where it holds",
+    "matched_fails_odds": "log-odds of the score where the shortcut fails, beside those dense runs",
+    "matched_rest_odds": "log-odds of the score on the other OOD rows, beside those dense runs",
+    "lost_fails": "loss where the shortcut fails, at a matched score where it holds,",
+    "lost_fails_odds": "loss in log-odds where the shortcut fails, at a matched score where it holds,",
     "label_loyalty": "label loyalty", "probability_loyalty": "probability loyalty",
     "hidden_flips": "answers changed beyond what the score tells and what another dense model changes",
     "learned_late": "AUC above a coin's of when the dense run learned what is lost",
     "learned_excess": "that AUC beyond the one of what another dense model loses",
     "lost_alike": "agreement on what is lost beyond the one with another dense model",
-    "rarity_beyond": "rank correlation of loss and rarity, the time of learning held, beyond another dense model's",
-    "depth_beyond": "rank correlation of loss and depth, the time of learning held, beyond another dense model's",
+    "rarity_beyond": "AUC of rarity for what is lost of the rows learned at one time, beyond another dense model's",
+    "depth_beyond": "AUC of depth for what is lost of the rows learned at one time, beyond another dense model's",
+    "pie_excess": "share of rows whose modal answer changes, beyond that between two dense populations,",
     "attack_success": "share of right answers that the attack turns", "after_attack": "accuracy after the attack",
     "agreement": "agreement with the easy-hard split beyond the larger class",
     "auc": "AUC above a coin's", "rank_agreement": "rank agreement less what is asked",
@@ -43,6 +49,13 @@ def number(claim: Claim, mean: float, low: float, high: float) -> str:
     return f"{told} {interval(claim, low, high)}".strip()
 
 
+def over(claim: Claim, k: int) -> str:
+    """What k numbers of a claim are over."""
+    if claim.measure == "pie_excess":
+        return f"over {k} population{'s' * (k > 1)} of {POPULATION} seeds"
+    return f"over {k} seed{'s' * (k > 1)}"
+
+
 def finding(reading: Reading, mean: float, low: float, high: float, undefined: str, sd: float) -> str:
     """What the ledger says beside a word: models and baselines, the number, what is borne out, what left out."""
     claim, k = reading.claim, len(reading.seeds)
@@ -51,7 +64,7 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
     against = f" against {', '.join(baselines)}" if 0 < len(baselines) < 3 else ""
     what = f"{SPLITS.get(claim.split, claim.split)} {WORDS[claim.measure]}".strip()
     value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
-    said = f"{told}{against}, {what} {value} over {k} seed{'s' * (k > 1)}"
+    said = f"{told}{against}, {what} {value} {over(claim, k)}"
     if len(reading.pairs) > 1 and not undefined:
         means = {model: float(reading.values((model, baseline)).mean()) for model, baseline in reading.pairs}
         least, most = (pick(means, key=means.get) for pick in (min, max))
@@ -61,6 +74,8 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
         said += f"; {borne_out(reading)} of {len(reading.pairs)} bear it out one by one"
     if reading.is_flagged:
         said += "; too many models lie beyond the shorter dense runs"
+    if reading.without:
+        said += "; without " + ", ".join(f"{name}: {word}" for name, word in reading.without.items())
     if sd == 0:
         said += f"; {k} of {k} seeds alike, which proves a share of {rule.all_of(k):.0%} or more"
     return said + (f"; left out: {left(reading)}" if reading.left_out else "")
@@ -83,6 +98,8 @@ def lacking(claim: Claim, task: str) -> str:
         return f"there are no predictions of {claim.split} by {models} and {' or '.join(claim.baselines)}"
     if claim.measure in OF_TABLES:
         return f"there is no {claim.measure} of {models}"
+    if claim.measure == "pie_excess":
+        return f"there are no {POPULATION} seeds with as many more of a dense model alone (grid.dense_seeds)"
     if claim.measure.startswith("matched"):
         return "there are no shorter dense runs on full schedules (teacher.shorter)"
     beside = " or ".join(claim.baselines).replace("{base}", "the same compression")

@@ -121,7 +121,7 @@ def lost_by_time(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
 def words_by_task(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """The ledger as a picture: claims from the top down, a column a task, one colour a kind of word; gates are marked.
 
-    table: `claims.ledger.judged`: id, task, word. A claim that is not about a task leaves its field empty.
+    table: `claims.ledger.judged`: id, task, word, pilot. A claim that is not about a task leaves its field empty.
     """
     check(table, "words_by_task", [], [])
     tasks = [task for task in table["task"].unique() if task]
@@ -129,6 +129,7 @@ def words_by_task(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     halves = [ids[:-(-len(ids) // 2)], ids[-(-len(ids) // 2):]]
     fig, axes = theme.panels("The ledger", smoke, 1.5 + 0.17 * len(halves[0]), 2, sharey=False)
     theme.notes(fig, smoke, "claims (A, B: of the papers; O, P, C, T: ours) by task; bold frame: a gate came first")
+    pilot = {task: " (pilot)" * ("pilot" in set(table.loc[table["task"] == task, "pilot"])) for task in tasks}
     used = {}
     for ax, part in zip(axes, halves):
         for row in table[table["id"].isin(part) & (table["task"] != "")].itertuples():
@@ -139,7 +140,8 @@ def words_by_task(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
             ax.add_patch(Rectangle(at, 0.88, 0.8, facecolor=KINDS[kind][0], linewidth=1.4 if gate else 0.6,
                                    edgecolor="#000000" if gate else "#bbbbbb"))
         ax.set_xlim(-0.6, len(tasks) - 0.4)
-        ax.set_xticks(range(len(tasks)), [LABELS.get(task, task) for task in tasks], rotation=30, ha="right")
+        ax.set_xticks(range(len(tasks)), [LABELS.get(task, task) + pilot[task] for task in tasks], rotation=30,
+                      ha="right")
         theme.named_rows(ax, part)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)

@@ -83,13 +83,15 @@ class Strict(BaseModel):
 
 class Grid(Strict):
     """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only, `dose_tasks` and `dose_seeds`,
-    parts of the two, notebooks 06b and 07b too. Seeds are one list for all tasks, or a list for each."""
+    parts of the two, notebooks 06b and 07b too. Seeds are one list for all tasks, or a list for each. `pilot`: seeds
+    whose results were seen before the claims and the number of seeds were fixed, of which 09 makes no verdict."""
 
     tasks: list[str] = Field(min_length=1)
     seeds: SeedsByTask
     dense_seeds: SeedsByTask
     dose_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
     dose_seeds: Seeds
+    pilot: Seeds
 
     @field_validator("tasks")
     @classmethod

@@ -63,7 +63,8 @@ def _claim(profile: str, claim: str, places: list[str], reference: Path) -> str:
     text = f"{answers[0].claim.removesuffix('.')} ({claim}):"
     for number, row in enumerate(answers):
         word = row.word.capitalize() if number else row.word
-        place = f"{row.task} (`{row.profile}`)" if row.task else f"`{row.profile}`"
+        run = f"`{row.profile}`" + f", {row.pilot}" * bool(row.pilot)
+        place = f"{row.task} ({run})" if row.task else run
         finding = row.finding.replace("*", "\\*")
         text += f" **{word}** in {place}: {finding}."
     return text
