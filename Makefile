@@ -2,13 +2,13 @@
 # make test             set-up, unit tests, then every notebook on the smoke profile
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
-# make book             the executed notebooks of one run as an HTML book, outputs/book/html (PROFILE=micro: of the committed micro)
+# make book             the executed notebooks of one run as an HTML book, outputs/book/html (PROFILE=micro_wide: of the committed one)
 # make class            of every notebook a twin for students: less text, no answers, cells for the exercises (outputs/class)
 # make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
 # make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, 10 GB, root for Slurm)
 # make lab              JupyterLab in the same environment
-#   PROFILE=micro       smoke mini micro real paper, or a YAML file of your own
+#   PROFILE=micro       smoke mini micro micro_wide real_small real base base_core paper, or a YAML file of your own
 #   SET='mitigation.alpha=0.3 pruning.head_fractions=[0.2]'   overrides of the profile
 #   JOBS=2              notebooks at a time; give each one thread: SET=common.threads=1
 #   CLUSTER=slurm       slurm or kubernetes: the notebooks as jobs there (params/cluster/<name>/config.yaml says what it needs)

@@ -7,7 +7,7 @@ from scipy import stats
 
 from lib.files import ROOT
 
-RUN = ROOT / "outputs" / "reference" / "micro"
+RUN = ROOT / "outputs" / "reference" / "micro_wide"
 TASK = RUN / "micro_nli"
 SEEDS, OTHERS = range(5), range(5, 10)
 IMP = ["imp-20", "imp-40", "imp-60", "imp-70", "imp-85"]

@@ -2,8 +2,8 @@
 
 A block is a pair of HTML comments, which a reader never sees, with the text made from `outputs/reference` between them:
 
-    Is it forgotten? <!-- found: micro A4 micro_nli -->a sentence<!-- end -->
-    <!-- found: micro words -->
+    Is it forgotten? <!-- found: micro_wide A4 micro_nli -->a sentence<!-- end -->
+    <!-- found: micro_wide words -->
     a table
     <!-- end -->
 

@@ -199,7 +199,8 @@ def _answer(given: argparse.Namespace) -> str:
     if given.calibrate:
         entry = yaml.safe_dump({f"{profile.name}-here": speeds.calibrate(run, tokens).model_dump()}, sort_keys=False)
         return f"# for machines: in params/speeds.yaml; taken with --machine\n{entry.rstrip()}"
-    on = speeds.machine(given.machine, run.threads, given.devices is not None)
+    hidden = speeds.dense_shape(run).hidden
+    on = speeds.machine(given.machine, run.threads, given.devices is not None, hidden)
     if given.rows_per_second:
         forward = speeds.dense_shape(run).flops(tokens, len(registry.get(task).labels))
         on = on.at(3 * given.rows_per_second * forward / 1e9)

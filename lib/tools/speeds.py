@@ -19,9 +19,11 @@ from lib.params.schema import Positive, Strict
 
 
 class Machine(Strict):
-    """Achieved GFLOP/s of one job: training, predicting, predicting with quantised models; seconds of a step beside."""
+    """Achieved GFLOP/s of one job: training, predicting, predicting with quantised models; seconds of a step beside.
+    hidden: width of the encoder that it was measured with, as wider ones use a processor better."""
 
     kind: Literal["cpu", "accelerator"]
+    hidden: int = Field(ge=1)
     dtype: Literal["fp32", "bf16"]
     threads: int = Field(ge=1)
     cores: int = Field(ge=1)
@@ -112,13 +114,15 @@ def known(path: Path = ROOT / "params" / "speeds.yaml") -> Table:
         raise StudyError(f"{path.name}: {fault(error.errors()[0])}") from None
 
 
-def machine(name: str = "", threads: int = 1, on_accelerator: bool = False) -> Machine:
-    """The entry of that name; without one, an accelerator's, or the CPU's of as many threads (else of the most)."""
+def machine(name: str = "", threads: int = 1, on_accelerator: bool = False, hidden: int = 384) -> Machine:
+    """The entry of that name; without one, an accelerator's, or the CPU's of as many threads (else of the most) whose
+    encoder was nearest in width."""
     entries = known().machines
     if name and name not in entries:
         raise StudyError(f"params/speeds.yaml has no machine '{name}'{nearest(name, entries)}")
     fitting = [m for m in entries.values() if (m.kind == "accelerator") == on_accelerator]
-    return entries[name] if name else min(fitting, key=lambda m: (on_accelerator or m.threads != threads, -m.threads))
+    return entries[name] if name else min(fitting, key=lambda m: (
+        on_accelerator or m.threads != threads, -m.threads, abs(m.hidden - hidden)))
 
 
 @lru_cache
@@ -200,6 +204,6 @@ def calibrate(run, tokens: float, seconds: float = 6.0) -> Machine:
     origin = (f"measured: {what}, batches of {run.batch_size} rows of {tokens:.0f} tokens, {dense.layers} layers of "
               f"{dense.hidden}")
     gflops = {"train": 3 * speed, "predict": predicting, "quantized": quantized}
-    return Machine(kind="cpu" if device == "cpu" else "accelerator", dtype=dtype, threads=run.threads,
-                   cores=os.cpu_count() or 1, step=0.0, origin=origin,
+    return Machine(kind="cpu" if device == "cpu" else "accelerator", hidden=dense.hidden, dtype=dtype,
+                   threads=run.threads, cores=os.cpu_count() or 1, step=0.0, origin=origin,
                    **{key: round(rows * forward, 1) for key, rows in gflops.items()})
