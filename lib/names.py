@@ -51,6 +51,11 @@ class Name(NamedTuple):
         return bool(SHORTER.fullmatch(self.variant))
 
     @property
+    def is_built_on(self) -> bool:
+        """Whether later models may start from its weights, or notebook 08 asks it; else they need not be kept."""
+        return not (self.is_shorter or self.family == "untrained" or self.loss in MITIGATIONS)
+
+    @property
     def float_name(self) -> str:
         """The name of the model before it was quantised."""
         return self.base if self.loss == "vanilla" else f"{self.base} + {self.loss_name}"

@@ -2,8 +2,9 @@
 
 Every file that a stage writes appears whole or not at all, and its folder's `checksums.json` says what it holds; a file
 that is read is held to that first. A model's folder is `outputs/<profile>/store/<key>/`: `record.json`, `cost.json`,
-`log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet` and `predictions_fp32.parquet`, and
-`model/`, a plain `from_pretrained` folder. What was damaged is mended by `lib.tools.integrity`.
+`log.csv`, `predictions.parquet`, where there are any `checkpoints.parquet`, of a teacher `predictions_fp32.parquet`
+and `norms.parquet`, and `model/`, a plain `from_pretrained` folder. What was damaged is mended by
+`lib.tools.integrity`.
 """
 
 import errno
@@ -29,6 +30,7 @@ SCHEMA = "1"
 COLUMNS = ["guid", "split", "label", "logits"]
 WEIGHTS = "model/model.safetensors"
 FP32 = "predictions_fp32.parquet"
+NORMS = "norms.parquet"
 
 
 def key(ingredients: dict) -> str:
@@ -196,6 +198,10 @@ class Model:
         if path.exists():
             return read_predictions(path)
         return evaluated(self) if self.record.get("dtype") == "fp32" else None
+
+    def norms(self) -> pd.Series:
+        """What its last layer is fed, |h|, of all rows but train's by guid."""
+        return read_items(self.folder / NORMS).set_index("guid")["norm"]
 
     def checkpoints(self) -> pd.DataFrame:
         """Predictions along the run, with a column `step`."""

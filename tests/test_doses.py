@@ -103,6 +103,13 @@ def test_more_rows_are_new_failing_rows_of_that_subcase(micro):
     assert set(fewer["guid"]) < set(wider["guid"]), "two rows are the first two of five"
 
 
+def test_models_of_doses_and_mends_keep_no_weights_where_the_profile_keeps_none(run, micro):
+    lean = {section: one.model_copy(update={"keep_weights": False, "profile": "lean"}) for section, one in run.items()}
+    trained = doses.train(lean["doses"].model_copy(update={"models": ["truncated-1"]}), micro, 0.3)
+    more = mends.more_rows(lean["mends"], micro, TASK, "truncated-1", "passive", trained["dense"])
+    assert len(trained) == 2 and not any(model.has_weights for model in [*trained.values(), *more.values()])
+
+
 def test_mends_are_priced_and_read_against_the_base(run, micro, made):
     dense = make.model(run["mends"], micro, "dense", make.Extras(predict_train=True))
     base = make.model(run["mends"], micro, "truncated-1", make.Extras())

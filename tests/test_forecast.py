@@ -67,11 +67,13 @@ def test_rare_word_pairs_are_counted_in_train_within_each_text():
 
 
 def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
-    model = make.model(tiny_run, micro, "dense", make.Extras(checkpoints=(0.5,), checkpoint_splits=("test", "ood")))
+    model = make.model(tiny_run, micro, "dense", make.Extras(checkpoints=(0.5,), checkpoint_splits=("test", "ood"), as_teacher=True))
     evaluated = micro[micro["split"].isin(["test", "ood"])]
-    norms = last_layer.input_norms(model, micro)
+    norms = model.norms()
     assert set(norms.index) == set(micro.loc[micro["split"] != "train", "guid"])
-    assert last_layer.input_norms(model, micro, dtype="bf16").to_numpy() == pytest.approx(norms.to_numpy(), rel=0.02)
+    tokens = {"ood": batches.encode(pretrained.load_tokenizer(str(model.path)), micro[micro["split"] == "ood"], 48)}
+    in_bf16 = last_layer.input_norms(make.load(model), tokens, micro, "bf16", "cpu").set_index("guid")["norm"]
+    assert in_bf16.to_numpy() == pytest.approx(norms[in_bf16.index].to_numpy(), rel=0.02)
     got = forecast.predictors(model.checkpoints(), micro, registry.get(tiny_run.task), norms=norms).set_index("guid")
     network, few = make.load(model), evaluated.iloc[[0, 5, -1]]
     encoded = batches.encode(pretrained.load_tokenizer(str(model.path)), few, 48)

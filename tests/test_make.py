@@ -448,6 +448,18 @@ def test_weights_that_nothing_needs_are_let_go_and_made_anew_where_they_are_want
     assert (again.path / "model.safetensors").read_bytes() == (dense.path / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_teacher_is_predicted_in_fp32_and_its_norms_are_kept(run, items, dtype):
+    place = run.model_copy(update={"dtype": dtype, "epochs": 0.3})
+    teacher, plain = (make.model(place, items, "dense", make.Extras(as_teacher=it_is)) for it_is in (True, False))
+    evaluated = items.loc[items["split"] != "train", "guid"]
+    assert set(teacher.norms().index) == set(evaluated) and not (plain.folder / store.NORMS).exists()
+    kept, used = np.stack(teacher.in_fp32()["logits"]), np.stack(store.evaluated(teacher)["logits"])
+    assert teacher.in_fp32()["guid"].tolist() == store.evaluated(teacher)["guid"].tolist()
+    assert np.allclose(kept, used, atol=0.1) and np.array_equal(kept, used) == (dtype == "fp32")
+    assert (plain.in_fp32() is None) == (dtype == "bf16")
+
+
 @pytest.mark.parametrize("module, function", [(loop, "fit"), (pretrained, "save"), (magnitude, "measured_sparsity")])
 def test_a_run_that_breaks_leaves_nothing_and_the_next_recovers(run, items, monkeypatch, module, function):
     place = run.model_copy(update={"profile": f"breaks-{function}", "epochs": 0.3})

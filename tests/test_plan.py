@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from lib import code
+from lib import code, store
 from lib.errors import StudyError
 from lib.models import encoders, make, pretrained
 from lib.params.profile import load_profile
@@ -264,7 +264,7 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
     run = profile.run("teacher", "micro_nli", 0)
     extras = make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True)
     dense = make.model(run, micro, "dense", extras)
-    make.model(run, micro, "truncated-1 + distil", make.Extras(teacher=dense, kd_weight=0.9))
+    made = make.model(run, micro, "truncated-1 + distil", make.Extras(teacher=dense, kd_weight=0.9))
     monkeypatch.setattr(requests, "ROOT", tiny_run.outputs.parents[1])
 
     def done(*more):
@@ -272,6 +272,8 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
         every = requests.wanted(changed)
         return set(every.loc[requests.finished(changed, every), "model"])
     assert done() == {"dense", "truncated-1 + distil"}
+    store.let_go([made])
+    assert done() == {"dense"} and done("common.keep_weights=false") == {"dense", "truncated-1 + distil"}
     assert done("common.learning_rate=0.02") == set() and done("data.n_train=72") == set()
     monkeypatch.setattr(code, "source_hash", lambda *_: "another")
     assert done() == set()

@@ -54,6 +54,25 @@ def asked(monkeypatch):
     return names
 
 
+def test_what_takes_weights_is_computed_once(run, finished):
+    asked = []
+
+    def compute():
+        asked.append(1)
+        return pd.DataFrame({"model": ["dense"], "bytes": [7]})
+    of, other = run.model_copy(update={"profile": "once"}), run.model_copy(update={"profile": "once", "cost_runs": 9})
+    tables = [robustness.kept(one, name, finished, compute) for one, name in ((of, "sizes"), (of, "sizes"), (of, "speed"), (other, "sizes"))]
+    assert len(asked) == 3 and all(table.equals(tables[0]) for table in tables)
+    assert len(robustness.kept(of, "sizes", {"dense": finished["dense"]}, compute)) == 1 and len(asked) == 4
+
+
+def test_models_whose_weights_were_not_kept_are_not_asked(run, finished, micro):
+    lean = run.model_copy(update={"keep_weights": False, "profile": "lean"})
+    made = {name: make.model(lean, micro, name, make.Extras(epochs=0.3, **extras)) for name, extras in (
+        ("truncated-1", {}), ("truncated-1 + focal", {"gamma": 2.0}))}
+    assert list(robustness.with_weights(made)) == ["truncated-1"] and list(robustness.with_weights(finished)) == list(finished)
+
+
 # --- rows, source, victim
 
 def test_the_same_test_rows_are_attacked_for_all(micro):

@@ -53,7 +53,9 @@ def test_a_match_is_linear_between_short_runs_and_flagged_beyond_them():
     short = np.array([0.80, 0.90, 0.95]), np.array([0.50, 0.60, 0.80])
     assert rule.matched(0.85, *short) == (pytest.approx(0.55), False) and rule.matched(0.95, *short) == (0.80, False)
     assert rule.matched(0.99, *short) == (0.80, True) and rule.matched(0.70, *short) == (0.50, True)
-    assert rule.matched(0.85, np.array([0.90, 0.80, 0.95]), np.array([0.60, 0.50, 0.80]))[0] == pytest.approx(0.55)
+    falling = np.array([0.90, 0.80, 0.95]), np.array([0.60, 0.50, 0.80])
+    assert rule.matched(0.85, *falling) == (pytest.approx(0.55), True), "several runs may have that score"
+    assert rule.matched(0.70, *falling) == (0.50, True), "below them all it is the lowest, not the shortest"
 
 
 def test_seeds_needed_give_the_promised_power_and_no_more_than_it_takes():

@@ -10,7 +10,7 @@ more at risk, and but for `rarity` need no truth: of a row that the dense model 
   where they average ten. loss_variance: variance of the loss over all checkpoints (which Du et al. 2023 take over
   sparsities). variability: standard deviation of the label's probability over them (Swayamdipta et al. 2020).
 - gradient_norm: norm of the loss's gradient by the last layer's weights, |softmax - onehot| |h|, h what the layer is
-  fed (`last_layer.input_norms`; Katharopoulos and Fleuret 2018 bound the whole gradient by it).
+  fed (`store.Model.norms`; Katharopoulos and Fleuret 2018 bound the whole gradient by it).
 - rarity: minus log of 1 + the train rows of the row's subcase with the same truth about the shortcut: micro-world
   alone. bigram_rarity: mean over its word pairs of minus log of the share of train texts that hold the pair.
 - shortcut_wrong: the probability that the shortcut-only model gives the wrong labels.
@@ -54,7 +54,7 @@ def predictors(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task, short
 
     checkpoints: predictions of the dense run with a column `step`, its end among them. items: the task's rows; where
     they hold no texts bigram_rarity is missing, where no truth rarity. shortcut: predictions of the shortcut-only model
-    (`floors.shortcut_only`) for shortcut_wrong. norms: `last_layer.input_norms` by guid for gradient_norm. right: the
+    (`floors.shortcut_only`) for shortcut_wrong. norms: `store.Model.norms` for gradient_norm. right: the
     dense model is. Raises StudyError where the first half of the run has no checkpoint, or a row no prediction.
     """
     steps = np.sort(checkpoints["step"].unique())

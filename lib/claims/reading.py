@@ -67,7 +67,9 @@ class Reading:
 
     @property
     def undefined(self) -> str:
-        """Why the claim's number is undefined; "" where it is not."""
+        """Why the claim's number is undefined; "" where it is not, or no pair is left."""
+        if not self.pairs:
+            return ""
         used = [self.numbers[pair][seed] for pair in self.pairs for seed in self.seeds]
         if not all(np.isfinite(number.value) for number in used):
             return next(filter(None, (number.reason for number in used)), "a number is not known")

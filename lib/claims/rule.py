@@ -106,18 +106,19 @@ def is_bounded(dense_error: np.ndarray, d: float) -> bool:
 # ---------------------------------------------------------------- nulls and references
 def matched(id_score: float, id_short: np.ndarray, ood_short: np.ndarray) -> tuple[float, bool]:
     """OOD score of dense models that were trained shorter, on full annealed schedules, at an ID score; and whether that
-    lies outside their range. Piecewise linear in the ID score; above the best the full run, below the shortest that
-    one.
+    is no true match: the ID score lies outside their range, or they do not rise with training, so that several may
+    have it. Piecewise linear in the ID score; above the best the full run, below the lowest that one.
 
     id_short, ood_short [runs], shortest first, the full run last. Match on dev, per seed.
     """
     order = np.argsort(id_short, kind="stable")
     x, y = np.asarray(id_short, float)[order], np.asarray(ood_short, float)[order]
+    falls = bool((np.diff(id_short) < 0).any())
     if id_score > x[-1]:
         return float(ood_short[-1]), True
     if id_score < x[0]:
-        return float(ood_short[0]), True
-    return float(np.interp(id_score, x, y)), False
+        return float(y[0]), True
+    return float(np.interp(id_score, x, y)), falls
 
 
 # ---------------------------------------------------------------- how many seeds

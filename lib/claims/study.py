@@ -127,10 +127,14 @@ class Study:
         return self._learned[task, seed]
 
     def _rarity(self, task: str, seed: int) -> pd.Series:
-        """Minus log of 1 + the train rows of each subcase on which the shortcut fails; empty where that is not
-        known."""
-        counts = tables.train_counts(self.runs.train(task, seed))
-        return -np.log1p(pd.Series(counts, dtype=float))
+        """Minus log of 1 + the train rows of each subcase of the OOD score on which the shortcut fails; empty where
+        that is not known."""
+        counts = pd.Series(tables.train_counts(self.runs.train(task, seed)), dtype=float)
+        if counts.empty:
+            return counts
+        items = self.runs.items(task, seed)
+        subcases = items.loc[items["split"].isin(registry.get(task).scored), "subcase"].unique()
+        return -np.log1p(counts.reindex(subcases, fill_value=0.0))
 
     def rows(self, task: str) -> pd.DataFrame:
         """Split and group of each evaluation row; group: a number for the rows of one template, or that share a claim

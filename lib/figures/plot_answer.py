@@ -121,10 +121,12 @@ def lost_by_time(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
 def words_by_task(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """The ledger as a picture: claims from the top down, a column a task, one colour a kind of word; gates are marked.
 
-    table: `claims.ledger.judged`: id, task, word, pilot. A claim that is not about a task leaves its field empty.
+    table: `claims.ledger.judged`: id, task, word, pilot. A claim that is not about a task leaves its field empty, one
+    that is about none of them is left out.
     """
     check(table, "words_by_task", [], [])
-    tasks = [task for task in table["task"].unique() if task]
+    table = table[table["task"] != ""]
+    tasks = list(table["task"].unique())
     ids = list(table["id"].unique())
     halves = [ids[:-(-len(ids) // 2)], ids[-(-len(ids) // 2):]]
     fig, axes = theme.panels("The ledger", smoke, 1.5 + 0.17 * len(halves[0]), 2, sharey=False)
@@ -132,7 +134,7 @@ def words_by_task(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     pilot = {task: " (pilot)" * ("pilot" in set(table.loc[table["task"] == task, "pilot"])) for task in tasks}
     used = {}
     for ax, part in zip(axes, halves):
-        for row in table[table["id"].isin(part) & (table["task"] != "")].itertuples():
+        for row in table[table["id"].isin(part)].itertuples():
             kind = kind_of(row.word)
             used[kind] = KINDS[kind][0]
             at = tasks.index(row.task) - 0.44, part.index(row.id) - 0.4

@@ -24,6 +24,7 @@ from lib.models import (
     devices,
     encoders,
     families,
+    last_layer,
     loop,
     losses,
     magnitude,
@@ -36,14 +37,15 @@ from lib.models import (
 from lib.tasks import dataset, registry
 
 TRAINING_SIDE = tuple(f"models.{module}" for module in (
-    "batches", "devices", "encoders", "families", "loop", "losses", "make", "pretrained"))
+    "batches", "devices", "encoders", "families", "last_layer", "loop", "losses", "make", "pretrained"))
 OF_FAMILY = {"imp": ("models.magnitude",), "heads": ("models.magnitude", "models.structured"),
              "ffn": ("models.structured",), "theseus": ("models.theseus",)}
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
               "batch_size", "learning_rate", "warmup", "weight_decay", "seed", "threads")
 FIELDS_OF_FAMILY = {"imp": ("prune_warmup", "prune_cooldown", "mask_interval"),
                     "theseus": ("replace_start", "replace_rate", "replace_share")}
-OF_EXTRAS = ("kd_weight", "transfer_weight", "gamma", "checkpoints", "checkpoint_splits", "run_levels", "predict_train")
+OF_EXTRAS = ("kd_weight", "transfer_weight", "gamma", "checkpoints", "checkpoint_splits", "run_levels", "predict_train",
+             "as_teacher")
 PRUNED = ("imp", "heads", "ffn")
 
 
@@ -56,7 +58,8 @@ class Extras:
     start: a finished model to go on from (structured pruning, replacing, quantisation). checkpoints: fractions of the
     steps at which the run is predicted, its end comes with them. run_levels: sparsities at which an IMP run is
     predicted. checkpoint_splits: what is predicted at both. epochs: in place of the run's own. predict_train: whether
-    the finished model is predicted on train too.
+    the finished model is predicted on train too. as_teacher: whether other models are held to it: then it is predicted
+    in fp32 too, as quantised ones are, and the norms of what its last layer is fed are kept.
     """
 
     teacher: store.Model | None = None
@@ -71,6 +74,7 @@ class Extras:
     run_levels: tuple[float, ...] = ()
     epochs: float | None = None
     predict_train: bool = False
+    as_teacher: bool = False
 
 
 def steps_of(epochs: float, n_rows: int, batch_size: int) -> int:
@@ -196,6 +200,14 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     started = time.perf_counter()
     table = predict([split for split in encoded if split != "train" or extras.predict_train])
     predicted = len(table) + sum(map(len, along))
+    if extras.as_teacher:
+        evaluated = [split for split in encoded if split != "train"]
+        if dtype != "fp32":
+            in_fp32 = predict(evaluated, "fp32")
+            store.write_predictions(folder / store.FP32, in_fp32)
+            predicted += len(in_fp32)
+        norms = last_layer.input_norms(model, {split: encoded[split] for split in evaluated}, items, dtype, device)
+        store.write_items(folder / store.NORMS, norms)
     on_row = 3 * forward["train"]
     if recipe.loss in names.TRANSFERS:  # the teacher runs beside its student
         on_row += encoders.flops(load(extras.teacher), length["train"])
@@ -207,9 +219,6 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
         along.append(table[table["split"].isin(extras.checkpoint_splits)].assign(step=steps))
     if along:
         store.write_predictions(folder / "checkpoints.parquet", pd.concat(along, ignore_index=True))
-    if record["model"] == "dense" and dtype != "fp32":  # what quantised models, predicted in fp32, are held to
-        in_fp32 = predict([split for split in encoded if split != "train"], "fp32")
-        store.write_predictions(folder / store.FP32, in_fp32)
     is_magnitude = isinstance(change, magnitude.MagnitudePruner)
     if is_magnitude:
         store.write_csv(folder / "sparsity_per_layer.csv", change.per_layer())
@@ -224,13 +233,8 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__}, "machine": platform.machine(),
     })
-    if not (run.keep_weights or is_built_on(recipe)):
+    if not (run.keep_weights or recipe.is_built_on):
         (folder / store.WEIGHTS).unlink()
-
-
-def is_built_on(recipe: names.Name) -> bool:
-    """Whether later models start from it, or notebook 08 attacks and times it, where weights are not kept for long."""
-    return not (recipe.is_shorter or recipe.family == "untrained" or recipe.loss in names.MITIGATIONS)
 
 
 def _build(run, recipe: names.Name, start: store.Model | None) -> transformers.PreTrainedModel:

@@ -99,9 +99,9 @@ def follow_all(run, items: pd.DataFrame, wanted: list[str], finished: dict[str, 
 def teacher(run, ood: Iterable[str]) -> make.Extras:
     """How notebook 02 makes the dense model. ood: the sets that make up its task's OOD score. Where a seed has a dense
     model alone no notebook asks what it knew of train on the way."""
-    on_train = ("train",) if run.seed in run.seeds else ()
-    return make.Extras(checkpoints=tuple(run.checkpoints), checkpoint_splits=(*on_train, "test", *ood),
-                       predict_train=True)
+    is_full = run.seed in run.seeds
+    return make.Extras(checkpoints=tuple(run.checkpoints), predict_train=True, as_teacher=is_full,
+                       checkpoint_splits=(*(["train"] if is_full else []), "test", *ood))
 
 
 def shorter(run) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import code, names
+from lib import code, names, store
 from lib.analysis import tables
 from lib.files import ROOT
 from lib.models import make, recipes
@@ -214,16 +214,19 @@ def _counted(one: Request, run) -> tuple:
     along = stops * sum(one.sizes[split][0] for split in extras.checkpoint_splits)
     weights = 4 * own.parameters(labels) - (3 * own.layers * own.layer_weights if recipe.quantization else 0)
     stored = weights * run.keep_weights + TOKENIZER_BYTES + ROW_BYTES * (predicted + along)
-    passing = 0 if run.keep_weights or not make.is_built_on(recipe) else weights
-    by_precision = (0.0, predict) if recipe.quantization else (predict, 0.0)
+    passing = 0 if run.keep_weights or not recipe.is_built_on else weights
+    in_fp32 = sum(work[split] for split in one.sizes if split != "train") if extras.as_teacher else 0.0
+    by_precision = (0.0, predict) if recipe.quantization else (predict + in_fp32, in_fp32)  # the norms take a pass too
     return (one.name, one.dose, n, steps, rows, predicted, along, training, *by_precision, stored, passing,
             sum(rows for rows, _ in one.sizes.values()))
 
 
 def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
     """Which models of `wanted` lie in the profile's store: made by this code with the same settings, on as many rows,
-    from a teacher and a start that lie there too. Not compared: what their rows say, a loss's strengths and weights."""
-    paths = (ROOT / "outputs" / profile.name / "store").glob("[!.]*/record.json")
+    from a teacher and a start that lie there too, with their weights where these are kept. Not compared: what their
+    rows say, a loss's strengths and weights."""
+    made = ROOT / "outputs" / profile.name / "store"
+    paths = made.glob("[!.]*/record.json")
     left: dict[tuple, list[dict]] = {}
     source_hash = lru_cache(code.source_hash)
     for record in filter(None, map(_record, sorted(paths, key=lambda path: -path.stat().st_mtime))):
@@ -234,6 +237,8 @@ def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
         fields = make.RUN_FIELDS + make.FIELDS_OF_FAMILY.get(recipe.quantization or recipe.family, ())
         settings = {field: getattr(run, field) for field in fields} | {"source": source_hash(*make.key_modules(recipe))}
         candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
+        if run.keep_weights:
+            candidates = [record for record in candidates if (made / record["key"] / store.WEIGHTS).exists()]
         place = (row.task, row.seed, row.dose)
         first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
         match = next((r for r in candidates if {r["teacher"], r["start"]} <= keys

@@ -52,6 +52,8 @@ def train(run, items: pd.DataFrame, epochs: float) -> dict[str, store.Model]:
             made[name] = make.model(paced, items, name, asked(paced, name))
         else:
             made[name] = recipes.follow(paced, items, name, made)
+    if not run.keep_weights:
+        store.let_go(made.values())
     return made
 
 

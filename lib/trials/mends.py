@@ -37,6 +37,8 @@ def more_rows(run, items: pd.DataFrame, task: Task, base: str, subcase: str,
         n = int((wider["split"] == "train").sum())
         paced = run.model_copy(update={"epochs": doses.steps_kept(run, items, n)})
         made[k] = recipes.follow(paced, wider, base, {"dense": dense})
+    if not run.keep_weights:
+        store.let_go(made.values())
     return made
 
 

@@ -1,6 +1,7 @@
 """Every model of a run under attack: by its own attack, by those found on the others, and what batching brings."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def source_of(run) -> candidates.Source:
 def with_weights(finished: dict[str, store.Model]) -> dict[str, store.Model]:
     """The models that can be attacked and timed: all but those whose weights are not kept once they are predicted."""
     return {name: model for name, model in finished.items()
-            if model.has_weights or make.is_built_on(names.parse(name))}
+            if model.has_weights or names.parse(name).is_built_on}
 
 
 def victim(model: store.Model, run, batch_size: int | None = None) -> attack.Victim:
@@ -73,6 +74,21 @@ def _key(model: store.Model, run, rows: pd.DataFrame) -> str:
     return store.key(settings | {
         "model": model.record["key"], "rows": rows["guid"].tolist(), "files": [run.wordnet, run.vectors, *changed],
         "source": code.source_hash("trials.attack", "trials.candidates", "tasks.grammar")})
+
+
+def kept(run, name: str, models: dict[str, store.Model], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table of the stage that takes the weights of models, which may be gone when the notebook runs again: computed
+    once, and read while the models, the run's settings and the code stay."""
+    settings = {key: value for key, value in run.model_dump().items()
+                if key.startswith(("attack_", "cost_", "n_attack"))}
+    key = store.key(settings | {
+        "models": [model.record["key"] for model in models.values()], "threads": run.threads, "device": run.device,
+        "source": code.source_hash(*(f"trials.{module}" for module in (
+            "attack", "candidates", "costs", "robustness", "runtimes")))})
+    path = run.folder(run.stage) / "kept" / f"{name}-{key}.parquet"
+    if not path.exists() or files.fault(path.parent, path.name):
+        store.write_items(path, compute())
+    return pd.read_parquet(path)
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
@@ -149,4 +165,4 @@ class _OneByOne:
 
 def encoded(model: store.Model, run, rows: pd.DataFrame) -> batches.Encoded:
     """Rows as a finished model reads them."""
-    return batches.encode(pretrained.load_tokenizer(str(model.path)), rows, run.max_length)
+    return batches.encode(pretrained.load_tokenizer(str(model.folder / "model")), rows, run.max_length)
