@@ -94,16 +94,17 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def _record(folder: Path, digests: dict[str, str]) -> None:
-    known = {name: value for name, value in checksums(folder).items() if (folder / name).exists()}
+    _keep(folder, {name: value for name, value in checksums(folder).items() if (folder / name).exists()} | digests)
+
+
+def _keep(folder: Path, known: dict[str, str]) -> None:
     with whole(folder / CHECKSUMS) as temporary:
-        temporary.write_text(json.dumps(known | digests, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def take_away(folder: Path, name: str) -> None:
     """Delete a file and strike it from its folder's `checksums.json`."""
-    known = {other: value for other, value in checksums(folder).items() if other != name}
-    with whole(folder / CHECKSUMS) as temporary:
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    _keep(folder, {other: value for other, value in checksums(folder).items() if other != name})
     (folder / name).unlink(missing_ok=True)
 
 

@@ -279,6 +279,22 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
     assert done() == set()
 
 
+def test_a_finished_model_counts_for_one_dose(tiny_run, micro, monkeypatch):
+    settings = [f"common.{key}={getattr(tiny_run, key)}" for key in (
+        "encoder", "encoder_layers", "epochs", "batch_size", "learning_rate", "dropout", "max_length", "dtype", "device",
+        "threads")]
+    settings += ["data.n_train=64", "grid.dose_tasks=[micro_nli]", "grid.dose_seeds=[0]", "doses.shortcut_rates=[0.7, 0.8]",
+                 "doses.models=[truncated-1]", "distillation.students=[truncated-1]", "pruning.controls=[]",
+                 "quantization.recipes=[dense + ptq8]", "mitigation.bases=[imp-70]", "mends.bases=[imp-70]"]
+    profile = load_profile("smoke", settings)
+    run = profile.run("doses", "micro_nli", 0).model_copy(update={"profile": "smoke"})
+    make.model(run, micro.iloc[:-1], "dense", make.Extras(predict_train=True))
+    monkeypatch.setattr(requests, "ROOT", tiny_run.outputs.parents[1])
+    every = requests.wanted(profile)
+    done = every[requests.finished(profile, every) & (every["section"] == "doses")]
+    assert done["model"].tolist() == ["dense"], "one of three doses that take as many rows"
+
+
 def test_this_machine_is_measured_with_the_runs_settings(tiny_run):
     found = speeds.calibrate(tiny_run, tokens=8, seconds=0.05)
     assert (found.kind, found.dtype, found.threads) == ("cpu", "fp32", 1)

@@ -1,4 +1,6 @@
 """The attack on every model of a run: kept as it is found, released without texts, replayed where a model was right."""
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,16 +56,24 @@ def asked(monkeypatch):
     return names
 
 
-def test_what_takes_weights_is_computed_once(run, finished):
-    asked = []
+def test_what_takes_weights_is_computed_once(run, finished, chosen, tmp_path):
+    asked, vectors = [], tmp_path / "vectors.txt"
+    vectors.write_text("a 1")
 
     def compute():
         asked.append(1)
         return pd.DataFrame({"model": ["dense"], "bytes": [7]})
-    of, other = run.model_copy(update={"profile": "once"}), run.model_copy(update={"profile": "once", "cost_runs": 9})
-    tables = [robustness.kept(one, name, finished, compute) for one, name in ((of, "sizes"), (of, "sizes"), (of, "speed"), (other, "sizes"))]
+    of = run.model_copy(update={"profile": "once", "vectors": str(vectors)})
+    other = of.model_copy(update={"cost_runs": 9})
+    tables = [robustness.kept(one, name, finished, chosen, compute)
+              for one, name in ((of, "sizes"), (of, "sizes"), (of, "speed"), (other, "sizes"))]
     assert len(asked) == 3 and all(table.equals(tables[0]) for table in tables)
-    assert len(robustness.kept(of, "sizes", {"dense": finished["dense"]}, compute)) == 1 and len(asked) == 4
+    robustness.kept(of, "sizes", {"dense": finished["dense"]}, chosen, compute)
+    robustness.kept(of, "sizes", finished, chosen.iloc[1:], compute)
+    assert len(asked) == 5, "other models, other rows under attack"
+    os.utime(vectors, ns=(1, 1))
+    robustness.kept(of, "sizes", finished, chosen, compute)
+    assert len(asked) == 6, "another file of word vectors"
 
 
 def test_models_whose_weights_were_not_kept_are_not_asked(run, finished, micro):

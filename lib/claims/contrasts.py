@@ -112,7 +112,7 @@ def number(measure: str, split: str, place: Place, model: str, baseline: str) ->
         return None if value is None else Number(value, reason=reason)
     if measure in OF_ROWS:
         return _of_variance(measure, [place.rows(name) for name in model.split(", ")])
-    a, b, dense = place.rows(model), place.rows(baseline), place.rows("dense")
+    a, b = place.rows(model), place.rows(baseline)
     if measure.startswith("matched"):
         return matching.against_short(measure, place, a)
     if measure.startswith("lost_fails"):
@@ -125,12 +125,13 @@ def number(measure: str, split: str, place: Place, model: str, baseline: str) ->
         other = place.other()
         if other is None:
             return None
-        own, null = (_hidden(rows, place.split_weights(dense, split)) for rows in (a, other))
+        weights = place.split_weights(a, split)
+        own, null = (_hidden(rows, weights) for rows in (a, other))
         return Number((own - null).sum(), own - null)
     if measure == "attack_success":
         return _attacked(a, b)
     if measure in ("f_bias", "skill_kept"):
-        return _ratio(measure, place, a, b, dense)
+        return _ratio(measure, place, a, b, place.rows("dense"))
     return _linear(measure, split, place, a, b)
 
 

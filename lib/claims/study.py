@@ -1,7 +1,7 @@
 """A study's numbers for its claims: every contrast on every seed, the groups of its rows, its gates."""
 
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ class Study:
 
     runs: GatheredRuns
     _numbers: dict = field(default_factory=dict)
-    _learned: dict = field(default_factory=dict)
+    _places: dict = field(default_factory=dict)
 
     @property
     def tasks(self) -> list[str]:
@@ -83,6 +83,11 @@ class Study:
         return self._numbers[key]
 
     def _place(self, task: str, seed: int) -> Place:
+        if (task, seed) not in self._places:
+            self._places[task, seed] = self._new_place(task, seed)
+        return self._places[task, seed]
+
+    def _new_place(self, task: str, seed: int) -> Place:
         rows, other, sets = partial(self.runs.rows_of, task, seed), self.runs.other_seed(task, seed), self._sets(task)
         return Place(
             registry.get(task), sets, rows, self.runs.by_place[task, seed].__contains__,
@@ -90,7 +95,8 @@ class Study:
             population=self._population(task, seed),
             rows_at=lambda at, model: (self.runs.rows_of(task, at, model) if model in self.runs.by_place[task, at]
                                        else None),
-            learned_at=lambda: self._learned_at(task, seed), rarity=lambda: self._rarity(task, seed),
+            learned_at=cache(lambda: learned.learned_at(self.runs.along(task, seed))),
+            rarity=cache(lambda: self._rarity(task, seed)),
             table=lambda measure, model: self.runs.number_of(task, seed, measure, model, sets))
 
     def _population(self, task: str, seed: int) -> tuple[list[int], list[int]] | None:
@@ -120,11 +126,6 @@ class Study:
         return {task: gates.skill(registry.get(task), {
             seed: self.runs.rows_of(task, seed, "dense") for seed in self.runs.dense_seeds(task)}).assign(task=task)
             for task in self.tasks}
-
-    def _learned_at(self, task: str, seed: int) -> pd.Series:
-        if (task, seed) not in self._learned:
-            self._learned[task, seed] = learned.learned_at(self.runs.along(task, seed))
-        return self._learned[task, seed]
 
     def _rarity(self, task: str, seed: int) -> pd.Series:
         """Minus log of 1 + the train rows of each subcase of the OOD score on which the shortcut fails; empty where

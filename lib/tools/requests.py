@@ -237,14 +237,13 @@ def finished(profile: Profile, every: pd.DataFrame) -> pd.Series:
         fields = make.RUN_FIELDS + make.FIELDS_OF_FAMILY.get(recipe.quantization or recipe.family, ())
         settings = {field: getattr(run, field) for field in fields} | {"source": source_hash(*make.key_modules(recipe))}
         candidates = left.get((row.task, row.seed, row.model, row.steps, row.n_train), [])
-        if run.keep_weights:
-            candidates = [record for record in candidates if (made / record["key"] / store.WEIGHTS).exists()]
         place = (row.task, row.seed, row.dose)
         first = row.model in ("untrained", "dense") or row.dose[:1] == ("more",)  # of its rows; the others share them
         match = next((r for r in candidates if {r["teacher"], r["start"]} <= keys
                       and r["data"] == data.get(place, r["data"] if first else None)
                       and bool(r["checkpoints"] or r["run_levels"]) == bool(row.along)
-                      and all(r.get(key) == value for key, value in settings.items())), None)
+                      and all(r.get(key) == value for key, value in settings.items())
+                      and (not run.keep_weights or (made / r["key"] / store.WEIGHTS).exists())), None)
         done.append(match is not None)
         if match:
             candidates.remove(match)

@@ -52,12 +52,10 @@ def attacks(finished: dict[str, store.Model], run, rows: pd.DataFrame, source: c
     with progress.bar(len(rows) * len(finished), "attack") as bar:
         for name, model in finished.items():
             bar.set_postfix_str(name, refresh=False)
-            path = run.folder(run.stage) / "attacks" / f"{_key(model, run, rows)}.parquet"
-            if path.exists() and not files.fault(path.parent, path.name):
-                bar.update(len(rows))
-            else:
-                store.write_items(path, _attacked(victim(model, run), run, rows, source, bar))
-            parts.append(pd.read_parquet(path).assign(model=name))
+            path, before = run.folder(run.stage) / "attacks" / f"{_key(model, run, rows)}.parquet", bar.n
+            found = _once(path, lambda: _attacked(victim(model, run), run, rows, source, bar))
+            bar.update(len(rows) - (bar.n - before))
+            parts.append(found.assign(model=name))
     table = pd.concat(parts, ignore_index=True)
     return table[["model", *table.columns.drop("model")]]
 
@@ -76,16 +74,19 @@ def _key(model: store.Model, run, rows: pd.DataFrame) -> str:
         "source": code.source_hash("trials.attack", "trials.candidates", "tasks.grammar")})
 
 
-def kept(run, name: str, models: dict[str, store.Model], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def kept(run, name: str, models: dict[str, store.Model], rows: pd.DataFrame,
+         compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """A table of the stage that takes the weights of models, which may be gone when the notebook runs again: computed
-    once, and read while the models, the run's settings and the code stay."""
-    settings = {key: value for key, value in run.model_dump().items()
-                if key.startswith(("attack_", "cost_", "n_attack"))}
-    key = store.key(settings | {
-        "models": [model.record["key"] for model in models.values()], "threads": run.threads, "device": run.device,
-        "source": code.source_hash(*(f"trials.{module}" for module in (
-            "attack", "candidates", "costs", "robustness", "runtimes")))})
-    path = run.folder(run.stage) / "kept" / f"{name}-{key}.parquet"
+    once, and read while the models, the rows under attack, the run's settings and the code stay."""
+    key = store.key({
+        "attacks": [_key(model, run, rows) for model in models.values()], "paths": run.cost_paths,
+        "runs": run.cost_runs, "threads": run.threads, "device": run.device,
+        "source": code.source_hash("trials.costs", "trials.robustness", "trials.runtimes")})
+    return _once(run.folder(run.stage) / "kept" / f"{name}-{key}.parquet", compute)
+
+
+def _once(path: Path, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table that lies there sound, or is computed and put there."""
     if not path.exists() or files.fault(path.parent, path.name):
         store.write_items(path, compute())
     return pd.read_parquet(path)
