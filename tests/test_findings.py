@@ -103,17 +103,22 @@ def test_tasks_put_together_are_no_task_of_their_own_in_the_counts(reference):
     assert "these tasks" not in statement("micro words", reference)
 
 
-def test_the_answer_is_three_sentences_from_losses_and_ledger(reference):
-    pd.DataFrame({"task": "micro_nli", "gate": "", "model": ["imp-70", "imp-70 + rmc", "truncated-3"], "id_loss": [2.0, 9.0, 0.5],
-                  "ood_loss": [8.0, 9.0, 30.0], "learned": [True, True, False]}).to_csv(
-        reference / "micro" / "09_claims" / "losses.csv", index=False)
-    with open(reference / "micro" / "09_claims" / "ledger.csv", "a") as ledger:
-        ledger.write("T2,micro_nli,Late is lost.,holds,,\nT4,micro_nli,More so.,open,,\nT5,micro_nli,No more.,not measured,,\n")
+def test_the_answer_is_told_from_a_runs_tables_and_of_chosen_tasks(reference):
+    folder = reference / "micro" / "09_claims"
+    ledger = pd.read_csv(folder / "ledger.csv").assign(ours=1.5, interval="[1.0, 2.0]")
+    ledger.to_csv(folder / "ledger.csv", index=False)
+    pd.DataFrame({"task": ["micro_nli"], "gate": [""], "model": ["imp-70"], "id_loss": [2.0], "id_loss_low": [1.0], "id_loss_high": [3.0],
+                  "ood_loss": [8.0], "ood_loss_low": [7.0], "ood_loss_high": [9.0], "seeds": [5], "learned": [True]}).to_csv(
+        folder / "losses.csv", index=False)
+    pd.DataFrame(columns=["task", "split", "learned_at", "model", "value", "low", "high"]).to_csv(folder / "lost_by_time.csv", index=False)
+    pd.DataFrame(columns=["task", "base", "mend", "kind", "value", "low", "high", "seeds", "cost"]).to_csv(folder / "mends.csv", index=False)
     made = statement("micro answer", reference)
-    assert made.count("\n") == 2 and "`T2`: micro_nli *holds*" in made
-    assert "2.0 points ID and 8.0 OOD in micro_nli (mean of the 1 of 2 that learned it; IMP 70 % most: 2.0 and 8.0)" in made
-    text = PROSE.format("<!-- found: micro answer -->\n<!-- end -->")
+    assert made.startswith("- **What it costs.** Points lost ID and OOD. In micro_nli: IMP 70 % 2.0 [1.0, 3.0] and 8.0 [7.0, 9.0].")
+    assert "micro_facts" in made and "micro_facts" not in statement("micro answer tasks=micro_nli", reference)
+    text = PROSE.format("<!-- found: micro answer tasks=micro_nli -->\n<!-- end -->")
     assert findings.faults(findings.rewrite(text, reference), reference) == []
+    with pytest.raises(StudyError, match="no task 'micro_nil'; did you mean 'micro_nli'"):
+        statement("micro answer tasks=micro_nil", reference)
 
 
 def test_a_table_has_intervals_units_and_only_the_keys_that_differ(reference):

@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lib.analysis import forecast
-from lib.analysis.forecast import ALL, BEYOND, CHURN, COMBINED, EXCESS
+from lib.analysis import forecast, risk
+from lib.analysis.forecast import ALL, BEYOND, CHURN, COMBINED, ELSEWHERE, EXCESS
 from lib.errors import StudyError
 from lib.models import batches, last_layer, loop, make, pretrained
 from lib.names import OTHER_DENSE
@@ -35,7 +35,7 @@ def test_predictors_are_those_of_their_formulas_after_the_collapse():
     table = along((2, [0.2, 0.2, 0.6], [0.5, 0.1, 0.4]), (6, [0.1, 0.5, 0.4], [0.2, 0.2, 0.6]),
                   (8, [0.1, 0.2, 0.7], [0.4, 0.35, 0.25]))
     shortcut = ITEMS[["guid", "split", "label"]].assign(logits=[np.log([0.3, 0.6, 0.1])] * 5)
-    got = forecast.predictors(table, ITEMS, TASK, shortcut, pd.Series({"a": 2.0, "b": 3.0})).set_index("guid")
+    got = risk.predictors(table, ITEMS, TASK, shortcut, pd.Series({"a": 2.0, "b": 3.0})).set_index("guid")
     assert got["right"].tolist() == [True, False]  # the argmax comes before the collapse
     assert got["loss"].tolist() == pytest.approx([-np.log(0.7), -np.log(0.6)])
     assert got["margin"].tolist() == pytest.approx([np.log(0.2 / 0.7), np.log(0.4 / 0.6)])
@@ -44,20 +44,21 @@ def test_predictors_are_those_of_their_formulas_after_the_collapse():
     assert got["variability"].tolist() == pytest.approx([np.std([0.6, 0.4, 0.7]), np.std([0.5, 0.8, 0.6])])
     assert got["gradient_norm"].tolist() == pytest.approx([2 * np.sqrt(0.01 + 0.04 + 0.09), 3 * np.sqrt(2) * 0.4])
     assert got["shortcut_wrong"].tolist() == pytest.approx([0.9, 0.3])
+    assert got["learned_at"]["a"] == 1 and np.isnan(got["learned_at"]["b"])  # b ends wrong
     assert got["rarity"].tolist() == pytest.approx([-np.log(2), 0])
 
 
 def test_what_cannot_be_known_has_no_column():
     table = along((2, [0.2, 0.2, 0.6], [0.5, 0.1, 0.4]), (8, [0.1, 0.2, 0.7], [0.4, 0.35, 0.25]))
     bare = ITEMS.drop(columns=["text_a", "text_b"]).assign(is_shortcut=pd.array([pd.NA] * 5, dtype="boolean"))
-    got = forecast.predictors(table, bare, TASK)
+    got = risk.predictors(table, bare, TASK)
     assert not {"rarity", "bigram_rarity", "gradient_norm", "shortcut_wrong"} & set(got) and "el2n" in got
     with pytest.raises(StudyError, match="first half"):
-        forecast.predictors(table[table["step"] == 8], ITEMS, TASK)
+        risk.predictors(table[table["step"] == 8], ITEMS, TASK)
 
 
 def test_rare_word_pairs_are_counted_in_train_within_each_text():
-    got = forecast.bigram_rarity(ITEMS)
+    got = risk.bigram_rarity(ITEMS)
     held = {"the cat": 2, "cat ran": 1, "cat sat": 4, "a bird": 0, "bird flew": 0}
 
     def rare(*pairs: str) -> float:
@@ -74,7 +75,7 @@ def test_the_gradient_norm_is_that_of_the_last_layer(tiny_run, micro):
     tokens = {"ood": batches.encode(pretrained.load_tokenizer(str(model.path)), micro[micro["split"] == "ood"], 48)}
     in_bf16 = last_layer.input_norms(make.load(model), tokens, micro, "bf16", "cpu").set_index("guid")["norm"]
     assert in_bf16.to_numpy() == pytest.approx(norms[in_bf16.index].to_numpy(), rel=0.02)
-    got = forecast.predictors(model.checkpoints(), micro, registry.get(tiny_run.task), norms=norms).set_index("guid")
+    got = risk.predictors(model.checkpoints(), micro, registry.get(tiny_run.task), norms=norms).set_index("guid")
     network, few = make.load(model), evaluated.iloc[[0, 5, -1]]
     encoded = batches.encode(pretrained.load_tokenizer(str(model.path)), few, 48)
     for row, guid in enumerate(few["guid"]):
@@ -159,6 +160,43 @@ def test_the_combination_has_seen_neither_the_kind_nor_the_seed():
     at_risk[0][["loss", "el2n"]] *= -1  # a seed by its own rows would see this
     got = forecast.aucs(alike, at_risk)
     assert value_of(got, "imp-70", COMBINED, 0) < 0.3 < 0.7 < value_of(got, "imp-70", "loss", 1)
+
+
+def test_another_task_foretells_where_the_same_predictors_matter_and_misleads_where_others_do():
+    def one(r):
+        return r["loss"]
+    runs, at_risk = study({"imp-70": one, "truncated-3": one})
+    alike = with_null(*study({"imp-40": one, "ffn-50": one}, n=300), one)
+    contrary = with_null(*study({"imp-40": lambda r: -one(r), "ffn-50": lambda r: -one(r)}), lambda r: -one(r))
+    for other, good in ((alike, True), (contrary, False)):
+        of_other = {s: side(len(other[s]["dense"]), s) for s in range(3)}
+        got = forecast.aucs(runs, at_risk, elsewhere=[(other, of_other)])
+        for predictor in (COMBINED + ELSEWHERE, CHURN + ELSEWHERE):
+            assert (value_of(got, ALL, predictor) > 0.7) is good and (value_of(got, ALL, predictor) < 0.3) is not good
+        assert value_of(got, "imp-70", COMBINED) > 0.7, "its own task's other seeds are not touched by it"
+        assert value_of(got, "imp-70", "loss") == value_of(forecast.aucs(runs, at_risk), "imp-70", "loss")
+
+
+def test_a_predictor_that_another_task_lacks_is_in_no_combination_across():
+    runs, at_risk = study({"imp-70": lambda r: r["loss"], "truncated-3": lambda r: r["loss"]})
+    other, of_other = study({"imp-40": lambda r: r["loss"], "ffn-50": lambda r: r["loss"]})
+    got = forecast.aucs(runs, at_risk, elsewhere=[(other, {s: f.drop(columns="el2n") for s, f in of_other.items()})])
+    assert value_of(got, "imp-70", COMBINED + ELSEWHERE) == pytest.approx(value_of(got, "imp-70", "loss"))
+
+
+def test_of_ood_rows_the_ood_rows_of_another_task_tell_and_not_its_id_rows():
+    def both(r):
+        return np.where(r["split"] == "test", r["loss"], -r["loss"])
+
+    def two(n):
+        return {s: pd.concat([side(n, s), side(n, s + 10).assign(split="ood")], ignore_index=True)
+                .assign(guid=lambda f: [f"g{i}" for i in range(len(f))]) for s in range(2)}
+    at_risk = two(300)
+    runs = {s: {"dense": pd.DataFrame({"guid": r["guid"], "correct": True}), "imp-70": losing(r, both(r), s),
+                "truncated-3": losing(r, both(r), 10 + s)} for s, r in at_risk.items()}
+    got = forecast.aucs(runs, at_risk, elsewhere=[(runs, at_risk)])
+    across = got[(got["predictor"] == COMBINED + ELSEWHERE) & (got["model"] == ALL)].set_index(["split", "seed"])["value"]
+    assert (across > 0.7).all() and len(across) == 4
 
 
 def test_the_combination_beats_each_of_its_parts_where_both_matter():

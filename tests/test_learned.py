@@ -68,10 +68,7 @@ def test_within_times_forgets_what_time_alone_explains_however_it_bends():
     assert learned.within_times(at, of_both, by) > 0.65
 
 
-def test_what_is_lost_by_time_has_the_null_and_its_excess_beside_it():
+def test_what_is_lost_by_time_is_of_the_rows_that_dense_gets_right():
     at = pd.Series([0.5] * 4 + [1.0] * 4 + [np.nan], index=[f"r{i}" for i in range(9)])
-    own, other = rows([1, 1, 1, 0, 0, 0, 1, 1, 0]), rows([1, 1, 1, 1, 0, 1, 1, 1, 0])
-    table = learned.lost_by_time(at, own.astype({"correct": bool}), other.astype({"correct": bool})).set_index("learned_at")
-    assert table["n"].tolist() == [4, 4] and table["lost"].tolist() == [0.25, 0.5] and table["null"].tolist() == [0, 0.25]
-    assert table["excess"].tolist() == [0.25, 0.25]
-    assert learned.lost_by_time(at, own.astype({"correct": bool}), None)["null"].isna().all()
+    table = learned.lost_by_time(at, rows([1, 1, 1, 0, 0, 0, 1, 1, 0]).astype({"correct": bool}))
+    assert table.to_dict("list") == {"learned_at": [0.5, 1.0], "n": [4, 4], "value": [0.25, 0.5]}

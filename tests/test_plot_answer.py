@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from lib.analysis.forecast import ALL, EXCESS
 from lib.claims import gates, ledger, rule
 from lib.errors import StudyError
-from lib.figures import plot_answer, sentences
+from lib.figures import plot_answer
+from lib.names import OTHER_DENSE
 
 MODELS = ["imp-20", "imp-85", "truncated-3", "truncated-3 + distil", "dense + ptq8", "dense-0.25x", "scratch-3", "imp-70-2x"]
 
@@ -63,17 +65,22 @@ def test_the_ledgers_picture_has_a_field_for_each_claim_and_task_and_frames_the_
     assert len(fields) == 4 and [patch.get_linewidth() > 1 for patch in fields] == [False, True, False, False]
 
 
-def test_what_is_lost_by_time_has_its_null_beside_it():
-    rows = [("micro_nli", split, at, measure, value, value - 0.05, value + 0.05, 5) for split in ("test", "ood")
-            for at in (0.25, 1.0) for measure, value in (("lost", at / 2), ("null", at / 4), ("excess", at / 4))]
-    table = pd.DataFrame(rows, columns=["task", "split", "learned_at", "measure", "value", "low", "high", "seeds"])
-    ax = plot_answer.lost_by_time(table).axes[0]
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[12.5, 50.0]] * 2 + [[6.25, 25.0]] * 2
+def by_time(models, task="micro_nli"):
+    rows = [(task, split, at, model, at * share, at * share - 0.05, at * share + 0.05, 5, 100) for split in ("test", "ood")
+            for at in (0.25, 1.0) for model, share in models.items()]
+    return pd.DataFrame(rows, columns=["task", "split", "learned_at", "model", "value", "low", "high", "seeds", "n"])
 
 
-def test_the_answer_says_where_nothing_can_be_told():
-    words = pd.DataFrame({"id": ["T2", "T4", "T5"], "task": "mnli", "word": ["holds", "open", "not measured"]})
-    said = sentences.answer(losses(["imp-20"], task="mnli", gate=gates.NO_SKILL), words)
-    assert "nothing that can be told in mnli (no skill to lose)" in said
-    said = sentences.answer(losses(["imp-20"], task="mnli", learned=False), words)
-    assert "no compressed model learned it" in said and "`T4`): mnli *open*" in said
+def test_each_compression_has_a_line_over_the_null_in_both_panels_and_a_row_a_task():
+    shares = {"imp-70": 0.5, OTHER_DENSE: 0.25, ALL: 0.5, EXCESS: 0.25}
+    fig = plot_answer.lost_by_time(pd.concat([by_time(shares), by_time(shares, "fever")]))
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["micro_nli: ID", "micro_nli: OOD", "fever: ID", "fever: OOD"]
+    for ax in fig.axes:
+        assert [line.get_ydata().tolist() for line in ax.lines] == [[6.25, 25.0], [12.5, 50.0]]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["IMP 70 %", "another dense model"]
+
+
+def test_of_many_compressions_those_that_lose_most_are_drawn():
+    many = {f"imp-{n}": n / 100 for n in range(10, 90, 10)} | {OTHER_DENSE: 0.9}
+    names = [text.get_text() for text in plot_answer.lost_by_time(by_time(many)).legends[0].get_texts()]
+    assert len(names) == plot_answer.LINES + 1 and "IMP 10 %" not in names and "IMP 80 %" in names

@@ -1,5 +1,7 @@
 """The committed reference: as much as notebook 09 needs, no texts, the same bytes each time."""
 
+import shutil
+
 import nbformat
 import numpy as np
 import pandas as pd
@@ -148,6 +150,22 @@ def test_of_a_notebook_that_did_not_come_to_its_end_the_earlier_copy_stays(grid,
     nbformat.write(anew, grid.outputs / PLACE / "02_teacher.ipynb")
     reference.collect("smoke", root)
     assert ("anew" in (kept.folder / "02_teacher.ipynb").read_text()) is comes
+
+
+def test_of_one_seed_a_task_notebooks_and_figures_are_kept_and_the_tables_of_all(grid, root):
+    figures = grid.folder("04_pruning", "micro_nli", 0) / "figures"
+    figures.mkdir()
+    (figures / "curve.svg").write_text("<svg/>")
+    for other in ("seed2", "seed3"):
+        shutil.copytree(grid.outputs / PLACE, grid.outputs / "micro_nli" / other)
+    nbformat.write(nbformat.v4.new_notebook(), grid.outputs / "micro_nli" / "seed1" / "02_teacher.ipynb")
+    reference.collect("smoke", root)
+    kept = root / "outputs" / "reference" / "smoke" / "micro_nli"
+    assert {path.relative_to(kept).parts[0] for pattern in ("*.ipynb", "*.svg") for path in kept.rglob(pattern)} == {"seed0"}
+    assert len(list(kept.glob("seed*/predictions.parquet"))) == 4 == 1 + len(list(kept.glob("seed*/*/plane.csv")))
+    shutil.rmtree(grid.outputs / PLACE)
+    reference.collect("smoke", root)
+    assert (kept / "seed0" / "02_teacher.ipynb").exists() and not list(kept.glob("seed2/*.ipynb")), "what is kept is not kept twice"
 
 
 def test_a_run_that_is_half_done_counts_as_far_as_it_is_there(grid, root):

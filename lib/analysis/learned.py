@@ -65,11 +65,8 @@ def within_times(at: pd.Series, rows: pd.DataFrame, by: np.ndarray) -> float:
     return float(above / sum(n_lost * n_kept for n_lost, n_kept in counts))
 
 
-def lost_by_time(at: pd.Series, rows: pd.DataFrame, other: pd.DataFrame | None) -> pd.DataFrame:
-    """What is lost of the rows that were learned at each time: learned_at | n | lost | null | excess (shares; null:
-    what `other`, the rows of another dense model, loses, missing without one). rows, other: guid and correct."""
-    null = np.nan if other is None else ~other.set_index("guid")["correct"].reindex(rows["guid"]).to_numpy(bool)
-    frame = pd.DataFrame({"learned_at": at.reindex(rows["guid"]).to_numpy(), "null": null,
-                          "lost": ~rows["correct"].to_numpy(bool)}).dropna(subset="learned_at")
-    table = frame.groupby("learned_at").agg(n=("lost", "size"), lost=("lost", "mean"), null=("null", "mean"))
-    return table.assign(excess=table["lost"] - table["null"]).reset_index()
+def lost_by_time(at: pd.Series, rows: pd.DataFrame) -> pd.DataFrame:
+    """What a model loses of the rows that were learned at each time: learned_at | n (rows) | value (share lost). rows:
+    guid and correct of the model, or of another dense one for the null."""
+    frame = pd.DataFrame({"learned_at": at.reindex(rows["guid"]).to_numpy(), "lost": ~rows["correct"].to_numpy(bool)})
+    return frame.dropna().groupby("learned_at").agg(n=("lost", "size"), value=("lost", "mean")).reset_index()

@@ -178,8 +178,8 @@ def with_interval(value: float, low: float, high: float, digits: int = 1, scale:
     """`84.2 [83.1, 85.3]`, in percent unless `scale` says otherwise; `undefined` for a missing value."""
     if pd.isna(value):
         return "undefined"
-    text = f"{scale * value:.{digits}f}"
-    return text if pd.isna(low) else f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+    text = f"{scale * value:z.{digits}f}"
+    return text if pd.isna(low) else f"{text} [{scale * low:z.{digits}f}, {scale * high:z.{digits}f}]"
 
 
 def case_name(subcase: str, count: float) -> str:

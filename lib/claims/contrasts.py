@@ -34,8 +34,8 @@ that is linear in the rows comes with each row's part in it.
 Four numbers come from the tables of other notebooks and have no baseline: rank_agreement (Spearman's rho, on train, of
 the difficulty from one pruning run and from a run per level), alpha_regret (OOD score of RMC at the alpha chosen
 without OOD data minus that at the oracle's, of all sets, in points), bias_slope (change of the gap, the dense model's
-taken off, per 10 points of shortcut_rate; in points), foretold (AUC of the rows that a model forgets by the best
-predictor from the dense model alone, less the same for another dense model's).
+taken off, per 10 points of shortcut_rate; in points), foretold (AUC of the rows that a model forgets by all that
+the dense run tells of a row, combined; less the same for another dense model's).
 """
 
 import re

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib import names, store
-from lib.analysis import forecast, loyalty, measures, seeds, tables
+from lib.analysis import forecast, learned, loyalty, measures, seeds, tables
 from lib.claims.runs import OutputRun, ReferenceModel, ReferenceRun
 from lib.errors import StudyError
 from lib.params import schema
@@ -198,16 +198,26 @@ class GatheredRuns:
         return self._once(("foretold",), self._foretold).copy()
 
     def _foretold(self) -> pd.DataFrame:
-        frames = []
-        for task in self.run.tasks:
-            paths = {seed: run.find("06_shortcut_samples", "risk.parquet")
-                     for (of, seed), run in self.runs.items() if of == task}
-            known = {seed: pd.read_parquet(path) for seed, path in paths.items() if path and self.is_full(task, seed)}
-            risk = {seed: table.drop(columns="rarity", errors="ignore") for seed, table in known.items()}
-            runs = {seed: self.of_run(task, seed) for seed in paths if seed in risk or not self.is_full(task, seed)}
-            if risk and any(len(models) > 1 for models in runs.values()):
-                frames.append(forecast.aucs(runs, risk).assign(task=task))
+        known = {task: self._at_risk(task) for task in self.run.tasks}
+        known = {task: (runs, risk) for task, (runs, risk) in known.items()
+                 if risk and any(len(models) > 1 for models in runs.values())}
+        frames = [forecast.aucs(*own, elsewhere=[other for name, other in known.items() if name != task])
+                  .assign(task=task) for task, own in known.items()]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["task"])
+
+    def _at_risk(self, task: str) -> tuple[forecast.Runs, dict[int, pd.DataFrame]]:
+        """What `forecast.aucs` is told of a task. `rarity` is left out, which the micro-world alone knows; learned_at
+        is taken from the checkpoints, for what notebook 06 wrote of earlier runs lacks it."""
+        paths = {seed: run.find("06_shortcut_samples", "risk.parquet")
+                 for (of, seed), run in self.runs.items() if of == task}
+        at_risk = {}
+        for seed, path in paths.items():
+            if path and self.is_full(task, seed):
+                table = pd.read_parquet(path).drop(columns="rarity", errors="ignore")
+                when = learned.learned_at(self.along(task, seed))
+                at_risk[seed] = table.assign(learned_at=table["guid"].map(when))
+        runs = {seed: self.of_run(task, seed) for seed in paths if seed in at_risk or not self.is_full(task, seed)}
+        return runs, at_risk
 
     def foretold_over_seeds(self) -> pd.DataFrame:
         """`forecast.summary` of every task, with the task in front."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib import names
-from lib.analysis import learned, tables
+from lib.analysis import forecast, learned, tables
 from lib.claims import contrasts, gates, rule
 from lib.claims.evidence import GatheredRuns
 from lib.claims.losing import POPULATION
@@ -198,33 +198,43 @@ class Study:
         return pd.DataFrame(result, columns=LOSSES)
 
     def lost_by_time(self, models: list[str]) -> pd.DataFrame:
-        """What is lost of the rows that the dense run learned at each time, the mean over these models: task | split |
-        learned_at (share of its steps) | measure (lost, null: what another dense model loses, excess) | value | low |
-        high (t interval over the seeds) | seeds. Shares; models that did not learn their task are left out, and times
-        at which some seed learned no row."""
+        """What is lost of the rows that the dense run learned at each time: task | split | learned_at (share of its
+        steps) | model | value (share lost) | low | high (t interval over the seeds) | seeds | n (rows, their mean).
+
+        model: each of `models` that learned its task, their mean `forecast.ALL`, the null `names.OTHER_DENSE` and ALL
+        less it. Times at which some seed learned no row are left out.
+        """
         low = self.gates[(self.gates["gate"] == "floor") & ~self.gates["passed"]]
-        result = []
+        keys, result = ["task", "split", "learned_at", "model"], []
         for task in self.tasks:
-            told = set(models) & set(self.models(task)) - set(low.loc[low["task"] == task, "of"])
+            told = [name for name in self.models(task) if name in models]
+            told = [name for name in told if name not in set(low.loc[low["task"] == task, "of"])]
             for seed in self.seeds(task):
                 place = self._place(task, seed)
-                at, other = place.learned_at(), place.other()
-                for name, splits in (("test", ["test"]), ("ood", place.sets)):
-                    for model in sorted(told & set(self.runs.by_place[task, seed])):
-                        rows = place.rows(model)
-                        rows = rows[rows["split"].isin(splits)]
-                        table = learned.lost_by_time(at, rows, other)
-                        result.append(table.assign(task=task, seed=seed, split=name, model=model))
-        keys = ["task", "split", "learned_at", "measure"]
+                known = {name: place.rows(name) for name in told if place.has(name)}
+                if (other := place.other()) is not None:
+                    known[names.OTHER_DENSE] = other
+                for split, of_split in (("test", ["test"]), ("ood", place.sets)):
+                    for name, rows in known.items():
+                        table = learned.lost_by_time(place.learned_at(), rows[rows["split"].isin(of_split)])
+                        result.append(table.assign(task=task, seed=seed, split=split, model=name))
         if not result:
-            return tables.over_seeds(pd.DataFrame(), keys)
-        long = pd.concat(result).melt(["task", "seed", "split", "model", "learned_at"], ["lost", "null", "excess"],
-                                      var_name="measure")
+            return tables.over_seeds(pd.DataFrame(), keys, ("n",))
+        long = pd.concat(result, ignore_index=True)
         long["learned_at"] = long["learned_at"].round(3)
-        of_seed = long.groupby(["task", "seed", *keys[1:]], sort=False)["value"].mean().reset_index()
-        found = tables.over_seeds(of_seed, keys)
+        found = tables.over_seeds(pd.concat([long, *_means(long)], ignore_index=True), keys, ("n",))
         return found[found["seeds"] == found.groupby("task")["seeds"].transform("max")].reset_index(drop=True)
 
     def _on_test(self, task: str, seed: int, model: str) -> float:
         rows = self.runs.rows_of(task, seed, model)
         return float(rows.loc[rows["split"] == "test", "correct"].mean())
+
+
+def _means(long: pd.DataFrame) -> list[pd.DataFrame]:
+    """`forecast.ALL` and `forecast.EXCESS` of each seed, as further rows of what `lost_by_time` begins with."""
+    keys = ["task", "seed", "split", "learned_at"]
+    is_null = long["model"] == names.OTHER_DENSE
+    mean = long[~is_null].groupby(keys, sort=False)[["value", "n"]].mean()
+    null = long[is_null].set_index(keys)["value"]
+    beyond = mean.assign(value=mean["value"] - null).dropna()
+    return [mean.reset_index().assign(model=forecast.ALL), beyond.reset_index().assign(model=forecast.EXCESS)]

@@ -5,11 +5,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from lib.analysis.forecast import ALL, EXCESS
 from lib.figures import theme
-from lib.figures.theme import GREY, LABELS, PALETTE, check, label_of, style_of, themed
-from lib.names import parse
+from lib.figures.theme import GREY, LABELS, check, label_of, style_of, themed
+from lib.names import OTHER_DENSE, parse
 
 MOST = 12
+NULL = "#b0b0b0"
+LINES = 6  # of one panel, beside the null
 KINDS = {  # what words a colour stands for, in the order of the key
     "holds": ("#1b6e3c", ("holds",)),
     "holds, size open or small": ("#8cc79f", ("holds, size open", "holds, but small")),
@@ -93,28 +96,48 @@ def _point(ax, row: pd.Series, style: dict) -> None:
 
 @themed
 def lost_by_time(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
-    """What compressed models lose of the rows that the dense run learned at each time, a panel a task.
+    """What each compression loses of the rows that the dense run learned at each time, a row a task, ID and OOD.
 
-    table: `claims.study.Study.lost_by_time`. Full lines OOD, dashed ID; grey: what another dense model loses.
+    table: `claims.study.Study.lost_by_time`; grey: what another dense model loses. Of more than `LINES` compressions
+    of a task those are drawn that lose most of the OOD rows learned last.
     """
-    check(table, "lost_by_time", ["task", "split", "learned_at", "measure"], [])
-    tasks = list(table["task"].unique())
-    fig, axes = theme.panels("Last learned, first lost?", smoke, 3.4, len(tasks))
-    theme.notes(fig, smoke, "rows that the dense model gets right at its end; 95 % intervals over seeds")
-    for ax, task in zip(axes, tasks):
-        kinds = ("lost", "compressed models", PALETTE["imp"]), ("null", "another dense model", GREY)
-        for measure, name, color in kinds:
-            for split, dashes in (("ood", "-"), ("test", (0, (4, 1.5)))):
-                here = table[(table["task"] == task) & (table["split"] == split) & (table["measure"] == measure)]
-                here = here.sort_values("learned_at")
-                label = f"{name}, {'OOD' if split == 'ood' else 'ID'}"
-                theme.band(ax, here["learned_at"] * 100, here, color=color, linestyle=dashes, marker="o", label=label)
-        theme.panel(ax, LABELS.get(task, task), "learned after this share\nof the dense run, %", 4)
-        ax.set_ylim(max(ax.get_ylim()[0], -2), min(ax.get_ylim()[1], 102))
-    axes[0].set_ylabel("lost, % (lower is better)")
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    check(table, "lost_by_time", ["task", "split", "learned_at", "model"], [])
+    tasks, used = list(table["task"].unique()), {}
+    fig, axes = theme.panels("Last learned, first lost?", smoke, 1.6 + 2.1 * len(tasks), 2, len(tasks), sharey="row")
+    theme.notes(fig, smoke, "of the rows that the dense model gets right: share lost, by when its run had learned them",
+                "grey: what another dense model loses; 95 % intervals over seeds")
+    for task, pair in zip(tasks, axes.reshape(-1, 2)):
+        of_task = table[table["task"] == task]
+        drawn = _most_lost(of_task)
+        for ax, (split, name) in zip(pair, (("test", "ID"), ("ood", "OOD"))):
+            here = of_task[of_task["split"] == split].sort_values("learned_at")
+            null = here[here["model"] == OTHER_DENSE]
+            theme.band(ax, null["learned_at"] * 100, null, 0.3, color=NULL, linewidth=3)
+            for i, model in enumerate(drawn):
+                line = here[here["model"] == model]
+                x = line["learned_at"] * 100 + 1.2 * (i - (len(drawn) - 1) / 2)
+                used[model] = style = style_of(model)
+                ax.vlines(x, line["low"] * 100, line["high"] * 100, color=style["color"], linewidth=1, alpha=0.45)
+                ax.plot(x, line["value"] * 100, **style)
+            theme.panel(ax, f"{LABELS.get(task, task)}: {name}", "", 5)
+            ax.set_xlim(0, 107)
+        top = of_task.loc[of_task["model"].isin([*drawn, OTHER_DENSE]), "value"].max() * 100
+        pair[0].set_ylim(-2, min(1.25 * top, 102) if top > 0 else 10)
+        pair[0].set_ylabel("lost, %\n(lower is better)")
+    for ax in axes[-2:]:
+        ax.set_xlabel("learned by, % of the dense run")
+    handles = [Line2D([], [], **style, label=label_of(model)) for model, style in used.items()]
+    handles.append(Line2D([], [], color=NULL, linewidth=3, label="another dense model"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return fig
+
+
+def _most_lost(table: pd.DataFrame) -> list[str]:
+    """The compressions of a task that are drawn, in the order in which they stand in the table."""
+    own = table[(table["split"] == "ood") & ~table["model"].isin([OTHER_DENSE, ALL, EXCESS])]
+    last = own.sort_values("learned_at").groupby("model", sort=False)["value"].last()
+    shown = set(last.nlargest(LINES).index)
+    return [model for model in own["model"].unique() if model in shown]
 
 
 @themed

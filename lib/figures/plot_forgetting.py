@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.analysis.forecast import ALL, BEYOND, CHURN, COMBINED, EXCESS, OTHER_DENSE
+from lib.analysis.forecast import ALL, BEYOND, CHURN, COMBINED, ELSEWHERE, EXCESS, OTHER_DENSE
 from lib.analysis.tables import case_name
 from lib.errors import StudyError
 from lib.figures import theme
@@ -18,9 +18,11 @@ SCORES = {"test": ("ID", -0.17), "ood": ("OOD", 0.17)}
 CHANGED = "rows changed, %\n(lower is better)"
 PREDICTORS = {
     "loss": "dense loss", "margin": "dense margin", "el2n": "early error (EL2N)", "loss_variance": "loss variance",
-    "variability": "variability", "gradient_norm": "gradient norm", "rarity": "rarity of its kind",
-    "bigram_rarity": "rarity of word pairs", "shortcut_wrong": "shortcut says wrong", COMBINED: "all combined",
-    CHURN: "all, fitted on churn",
+    "variability": "variability", "gradient_norm": "gradient norm", "learned_at": "when it was learned",
+    "rarity": "rarity of its kind", "bigram_rarity": "rarity of word pairs", "shortcut_wrong": "shortcut says wrong",
+    CHURN: "dense run combined,\nfitted on dense pairs", COMBINED: "dense run combined,\nfitted on compressions",
+    CHURN + ELSEWHERE: "the same, dense pairs\nof other tasks",
+    COMBINED + ELSEWHERE: "the same, compressions\nof other tasks",
 }  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def foretold_figure(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     if not models:
         raise StudyError("foretold_figure: no AUC of the table has an interval; give one seed, or two and more")
     names = [name for name in PREDICTORS if name in set(table["predictor"])]
-    height = 2.1 + (0.16 + 0.08 * len(models)) * len(names)
+    height = 2.1 + max(0.16 + 0.08 * len(models), 0.3) * len(names)
     fig, axes = theme.panels("What foretells the rows that are lost?", smoke, height, len(splits))
     theme.notes(fig, smoke, f"of the rows that the dense model gets right (95 % over {_over(table)}); dotted: a coin")
     special = {OTHER_DENSE: ("dense, other seed (null)", (NULL, "D")),

@@ -4,9 +4,7 @@ import pandas as pd
 
 from lib.analysis import rmc
 from lib.analysis.tables import with_interval
-from lib.figures.plot_answer import plain, removing
 from lib.figures.report import say
-from lib.figures.theme import label_of
 from lib.tasks import microworld
 
 
@@ -120,37 +118,3 @@ def regret(regret: pd.DataFrame) -> str:
     lines = [f"- {row.task}, {row.base}, rule {row.rule}: {with_interval(row.value, row.low, row.high)} OOD points "
              f"lost to the oracle's alpha over {row.seeds} seed{'s' * (row.seeds > 1)}" for row in regret.itertuples()]
     return "\n".join(lines) or "This profile tries one alpha: nothing to choose."
-
-
-def answer(losses: pd.DataFrame, ledger: pd.DataFrame) -> str:
-    """The title's question in three sentences: what is lost, which rows, and whether that is compression.
-
-    losses: `Study.losses`, of which the `plot_answer.plain` models are told; ledger: `ledger.judged`.
-    """
-    lost = []
-    for task, of_task in losses[losses["model"].isin(plain(losses["model"]))].groupby("task", sort=False):
-        removed = of_task[of_task["model"].isin(removing(of_task["model"]))]
-        gate = of_task["gate"].fillna("").iloc[0]
-        part = removed[removed["learned"]]
-        if part.empty or gate:
-            lost.append(f"nothing that can be told in {task} ({gate or 'no compressed model learned it'})")
-            continue
-        worst = part.loc[part["ood_loss"].idxmax()]
-        lost.append(f"{part['id_loss'].mean():.1f} points ID and {part['ood_loss'].mean():.1f} OOD in {task} (mean of "
-                    f"the {len(part)} of {len(removed)} that learned it; {label_of(worst['model'])} most: "
-                    f"{worst['id_loss']:.1f} and {worst['ood_loss']:.1f})")
-    told = "; ".join(lost) or "nothing that was measured"
-    said = f"- **What is lost.** Removing weights, layers, heads or width costs {told}."
-    rounded = losses[losses["model"] == "dense + ptq8"]
-    if len(rounded):
-        said += " Rounding to eight bits costs " + "; ".join(
-            f"{row.id_loss:z.1f} and {row.ood_loss:z.1f} in {row.task}" for row in rounded.itertuples()) + "."
-    words = {claim: "; ".join(f"{row.task} *{row.word}*" for row in ledger.itertuples() if row.id == claim and row.task)
-             for claim in ("T2", "T4", "T5")}
-    if words["T2"] and words["T4"]:
-        said += (f"\n- **Which rows.** Those that the dense run learned last (`T2`: {words['T2']}); that this is more "
-                 f"than another dense model's losses show (`T4`): {words['T4']}.")
-    if words["T5"]:
-        said += ("\n- **Is it compression?** That no more is lost than by a dense model trained shorter, at the same "
-                 f"ID score (`T5`): {words['T5']}.")
-    return said

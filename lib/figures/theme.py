@@ -83,7 +83,7 @@ def themed(draw):
     return wrapper
 
 
-def panels(title: str, smoke: bool, height: float = 3.8, columns: int = 1, rows: int = 1, sharey: bool = True) -> tuple:
+def panels(title: str, smoke: bool, height: float = 3.8, columns: int = 1, rows: int = 1, sharey=True) -> tuple:
     """A figure 6 inches wide and its axes [rows x columns], titled and, for a smoke run, marked."""
     fig, axes = plt.subplots(rows, columns, sharey=sharey, squeeze=False, figsize=(6, height), layout="constrained")
     fig.suptitle(title, x=0.012, ha="left", weight="bold", fontsize=11)

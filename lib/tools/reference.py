@@ -1,7 +1,7 @@
 """The committed reference: what a full run found, small enough for git, enough to rebuild every table of notebook 09.
 
-`outputs/reference/<profile>/` mirrors `outputs/<profile>/`: executed notebooks, tables, figures and model records. In
-place of models and texts each task and seed has
+`outputs/reference/<profile>/` mirrors `outputs/<profile>/`: tables and model records, and of one seed a task, the first
+that was collected, executed notebooks and figures. In place of models and texts each task and seed has
 
 - items.parquet: the evaluation rows (all but train) without their texts, which the real sets' terms forbid, and `easy`:
   the shortcut-only model is right
@@ -36,7 +36,8 @@ from lib.files import ROOT
 from lib.params.stages import STAGES
 from lib.tools import executed
 
-COPIED = ("*.csv", "attacks.parquet", "risk.parquet", "figures/*.svg", "figures/*.csv", "models.json")
+COPIED = ("*.csv", "attacks.parquet", "risk.parquet", "models.json")
+FIGURES = ("figures/*.svg", "figures/*.csv")
 
 
 def collect(profile: str, root: Path = ROOT) -> Path:
@@ -76,10 +77,12 @@ def _collect_run(folder: Path, place: Path) -> None:
         writers["checkpoints.parquet"] = lambda path: _write_wide(path, guids[guids.isin(seen)], along)
     if (dense := models["dense"].folder / store.FP32).exists():
         writers[store.FP32] = lambda path: _write_wide(path, guids, {"dense": store.read_predictions(dense)})
-    ran = list(folder.glob("*.ipynb"))
+    shown = len(run.finished) > 1 and not any(other.parent != place for other in place.parent.glob("seed*/*.ipynb"))
+    ran = list(folder.glob("*.ipynb")) if shown else []
     for notebook in filter(executed.finished, ran):
         writers[notebook.name] = lambda path, notebook=notebook: executed.tidy_copy(notebook, path)
-    for path in (path for stage in STAGES.values() for pattern in COPIED for path in (folder / stage).glob(pattern)):
+    for path in (path for stage in STAGES.values() for pattern in (*COPIED, *(FIGURES if shown else ()))
+                 for path in (folder / stage).glob(pattern)):
         writers[str(path.relative_to(folder))] = lambda target, path=path: shutil.copyfile(path, target)
     for name, write in writers.items():
         _put(place / name, write)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib.claims.ledger import NOT_MEASURED, POOLED
 from lib.errors import StudyError, nearest
-from lib.figures import sentences
+from lib.figures import story
 from lib.files import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -27,7 +27,8 @@ def statement(asked: str, reference: Path = REFERENCE) -> str:
     profile, kind, rest = [*asked.split(None, 2), "", "", ""][:3]
     if not kind:
         raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE claims CLAIM; ... tasks=..., "
-                         "PROFILE answer, PROFILE words, PROFILE notebooks or PROFILE csv FILE ...")
+                         "PROFILE answer [PROFILE ...] [tasks=TASK; ...], PROFILE words, PROFILE notebooks or "
+                         "PROFILE csv FILE ...")
     if kind in TABLES:
         return TABLES[kind](profile, rest, reference)
     return _claim(profile, kind, rest.split(), reference)
@@ -72,7 +73,7 @@ def _claim(profile: str, claim: str, places: list[str], reference: Path) -> str:
 
 def _claims(profile: str, rest: str, reference: Path) -> str:
     ids, _, tasks = rest.partition(" tasks=")
-    asked, places = ([text.strip() for text in part.split(";") if text.strip()] for part in (ids, tasks))
+    asked, places = _list(ids), _list(tasks)
     if not asked or not places:
         raise StudyError(f"'{profile} claims {rest}' must read PROFILE claims CLAIM; CLAIM tasks=TASK; TASK")
     rows = []
@@ -90,9 +91,19 @@ def _told(row: NamedTuple) -> str:
     return f"**{row.word}** {number[0]}" if number else row.word
 
 
-def _answer(profile: str, _: str, reference: Path) -> str:
-    losses = pd.read_csv(reference / profile / "09_claims" / "losses.csv")
-    return sentences.answer(losses, _ledger(profile, reference))
+def _answer(profile: str, rest: str, reference: Path) -> str:
+    others, _, tasks = rest.partition("tasks=")
+    runs, wanted = {name: _ledger(name, reference) for name in (profile, *others.split())}, _list(tasks)
+    known = {task for ledger in runs.values() for task in ledger["task"]}
+    for task in wanted:
+        if task not in known:
+            raise StudyError(f"{', '.join(runs)}: no task '{task}'{nearest(task, filter(None, known))}")
+    told = [story.read(reference / name / "09_claims") for name in runs]
+    return story.tell([run.of(wanted) for run in told] if wanted else told)
+
+
+def _list(text: str) -> list[str]:
+    return [one.strip() for one in text.split(";") if one.strip()]
 
 
 def _words(profile: str, _: str, reference: Path) -> str:

@@ -1,0 +1,197 @@
+"""The answer to the study's title in plain sentences, every number and word read from a run's tables."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lib.analysis.forecast import ALL
+from lib.analysis.tables import with_interval
+from lib.figures.plot_answer import kind_of
+from lib.figures.theme import label_of
+from lib.names import OTHER_DENSE
+
+TOLD = (("half the layers", r"truncated-\d+"), ("IMP 70 %", "imp-70"), ("IMP 40 %", "imp-40"),
+        ("eight bits", r"dense \+ ptq8"))
+SEEDS = 5  # training runs below which nothing is more than an indication
+POOLED = "these tasks"  # of a ledger: no task of its own
+PAPERS = {"A": "Du et al.", "B": "Xu et al."}
+COUNTED = {"holds": "hold", "holds, size open or small": "hold but may be small",
+           "no such effect, or not of that size": "are surely smaller than asked", "fails, reversed": "fail"}
+
+
+class Run(NamedTuple):
+    """The tables of notebook 09 that a story is told from. losses: `Study.losses`; ledger: `ledger.judged`; by_time:
+    `Study.lost_by_time`; mends: mends.csv of 07b over the seeds, empty where it did not run."""
+
+    losses: pd.DataFrame
+    ledger: pd.DataFrame
+    by_time: pd.DataFrame
+    mends: pd.DataFrame
+
+    def of(self, tasks: Iterable[str]) -> "Run":
+        """The same of some tasks alone."""
+        return Run(*(table[table["task"].isin(list(tasks))] for table in self))
+
+
+def read(folder: Path) -> Run:
+    """The tables of a finished notebook 09 from its folder."""
+    losses, by_time, mends = (pd.read_csv(folder / f"{name}.csv", dtype={"gate": str})
+                              for name in ("losses", "lost_by_time", "mends"))
+    ledger = pd.read_csv(folder / "ledger.csv", keep_default_na=False).replace({"ours": {"": np.nan}})
+    return Run(losses, ledger.astype({"ours": float}), by_time, mends)
+
+
+def tell(runs: list[Run]) -> str:
+    """Six sentences, each about every task of the runs: what compression costs, where the loss lies, what remains at an
+    equal ID score, what the papers' claims come to, what mends it, what stays open. What the runs do not tell is left
+    out, or named."""
+    told = Run(*(pd.concat(tables, ignore_index=True) for tables in zip(*runs)))
+    parts = (("What it costs", _costs(told.losses)), ("Where the loss lies", _where(told)),
+             ("At an equal ID score", _equal(told.ledger)), ("The papers' claims", _papers(told.ledger)),
+             ("What mends it", _mends(told)), ("What stays open", _open(told.ledger)))
+    return "\n".join(f"- **{head}.** {said}" for head, said in parts if said)
+
+
+def _costs(losses: pd.DataFrame) -> str:
+    said = []
+    for task, rows in losses.groupby("task", sort=False):
+        if gate := rows["gate"].fillna("").iloc[0]:
+            said.append(f"In {task}: {gate}")
+            continue
+        costs = []
+        for name, pattern in TOLD:
+            for row in rows[rows["model"].str.fullmatch(pattern)].itertuples():
+                lost = f"{_points(row, 'id_loss')} and {_points(row, 'ood_loss')}"
+                costs.append(f"{name} {lost}" if row.learned else f"{name} did not learn it")
+        said += [f"In {task}: {'; '.join(costs)}"] if costs else []
+    return f"Points lost ID and OOD. {'. '.join(said)}." if said else ""
+
+
+def _points(row: NamedTuple, name: str, suffix: str = "") -> str:
+    return with_interval(*(getattr(row, f"{name}{end}{suffix}") for end in ("", "_low", "_high")), scale=1)
+
+
+def _where(told: Run) -> str:
+    said = []
+    for task, table in told.by_time[told.by_time["split"] == "ood"].groupby("task", sort=False):
+        ends = []
+        for name, at in (("those learned last", table["learned_at"].max()), ("those learned first",
+                                                                            table["learned_at"].min())):
+            here = table[table["learned_at"] == at].set_index("model")
+            if ALL in here.index:
+                null = f" ({_share(here.loc[OTHER_DENSE])})" if OTHER_DENSE in here.index else ""
+                ends.append(f"{_share(here.loc[ALL])}{null} of {name}")
+        said += [f"{' and '.join(ends)} in {task}"] if ends else []
+    words = _ledger(told.ledger, ("T2", "that lost rows were learned late"),
+                    ("T4", "later than those that another dense model loses"),
+                    ("T6", "that the loss lies where the shortcut fails"))
+    return ("Of the OOD rows that the dense model gets right, by when it had learned them, compressions lose (in "
+            f"brackets: another dense model) {'; '.join(said)}.{words}") if said else ""
+
+
+def _share(row: pd.Series) -> str:
+    return with_interval(row["value"], row["low"], row["high"], digits=0) + " %"
+
+
+def _equal(ledger: pd.DataFrame) -> str:
+    rows = _measured(ledger, "T5")
+    said = [f"{row.ours:+.1f} {row.interval}".strip() + f" in {row.task} (*{row.word}*)" if pd.notna(row.ours)
+            else f"{row.task}: {row.word}" for row in rows.itertuples()]
+    return ("OOD points beside dense models that were trained shorter, to the same ID score (`T5`, that nothing more "
+            f"is lost): {'; '.join(said) or 'not measured'}.")
+
+
+def _papers(ledger: pd.DataFrame) -> str:
+    said = []
+    for letter, paper in PAPERS.items():
+        for task, rows in ledger[ledger["id"].str.startswith(letter) & _own(ledger)].groupby("task", sort=False):
+            kinds, words = rows["word"].map(kind_of), rows["word"]
+            counts = {short: (kinds == kind).sum() for kind, short in COUNTED.items()}
+            counts |= {"are open": words.isin(["open", "undefined"]).sum(),
+                       "are no more than an indication": words.eq("indication").sum()}
+            if asked := sum(counts.values()):
+                said.append(f"of {asked} of {paper} in {task} " + ", ".join(f"{n} {t}" for t, n in counts.items() if n))
+    return f"Of those that could be asked: {'; '.join(said)}." if said else ""
+
+
+def _mends(told: Run) -> str:
+    said = []
+    for (task, base), rows in told.mends.groupby(["task", "base"], sort=False):
+        sure = rows[rows["low"] > 0].sort_values(["cost", "value"], ascending=[True, False])
+        row = sure.iloc[0] if len(sure) else rows.loc[rows["value"].idxmax()]
+        gain = with_interval(row["value"], row["low"], row["high"])
+        name = str(row["mend"]) if row["kind"] == "rows" else f"`{row['mend']}`"
+        cheapest = f"the cheapest sure mend of {label_of(base)} is {name}, {gain} OOD points for {row['cost']:.2g} "
+        none = f"no mend of {label_of(base)} is sure to help, {name} gave most: {gain}"
+        few = f" (an indication: {row['seeds']} runs)" if row["seeds"] < SEEDS else ""
+        said.append(f"In {task} {cheapest + 'dense trainings' if len(sure) else none}{few}")
+    return (". ".join(said) + "." * bool(said) + _ledger(
+        told.ledger, ("A20", "that RMC makes a compressed model less biased"), ("O4", "that it takes the right rows"),
+        ("C6", "that with twice the steps it still stays behind a dense model of as many"))).strip()
+
+
+def _open(ledger: pd.DataFrame) -> str:
+    said = []
+    for task, rows in ledger[_own(ledger)].groupby("task", sort=False):
+        counts = {word: int(rows["word"].eq(word).sum()) for word in ("open", "indication", "not measured")}
+        told = ", ".join(f"{n} {word}{'s' * (word == 'indication' and n > 1)}" for word, n in counts.items() if n)
+        said.append(f"{told or 'none'} of {len(rows)} in {task}")
+    return f"Claims without a verdict: {'; '.join(said)}." if said else ""
+
+
+def _own(ledger: pd.DataFrame) -> pd.Series:
+    """Which rows are about one task."""
+    return ~ledger["task"].isin(["", POOLED])
+
+
+def _measured(ledger: pd.DataFrame, claim: str) -> pd.DataFrame:
+    return ledger[(ledger["id"] == claim) & _own(ledger) & (ledger["word"] != "not measured")]
+
+
+def _ledger(ledger: pd.DataFrame, *claims: tuple[str, str]) -> str:
+    """A sentence of what the ledger says to some claims, with a blank before it; "" where it says nothing."""
+    said = [f"{what} (`{claim}`), {', '.join(f'*{row.word}* in {row.task}' for row in rows.itertuples())}"
+            for claim, what in claims if len(rows := _measured(ledger, claim))]
+    return f" The ledger: {'; '.join(said)}." * bool(said)
+
+
+def few_seeds(losses: pd.DataFrame, others: dict[str, pd.DataFrame]) -> str:
+    """What a run of fewer than `SEEDS` seeds can and cannot tell, beside the same models of a run of more; "" for a run
+    that has as many on every task.
+
+    losses: `Study.losses` of the run; others: those of finished runs by name, of which each task's largest is taken.
+    """
+    lines = []
+    for task, here in losses[losses["seeds"] < SEEDS].groupby("task", sort=False):
+        known = {name: table[(table["task"] == task) & (table["seeds"] >= SEEDS)] for name, table in others.items()}
+        sizes = {name: table["seeds"].max() for name, table in known.items() if len(table)}
+        n, name = int(here["seeds"].max()), max(sizes, key=sizes.get, default="")
+        lines.append(f"**{task}** has {n} training run{'s' * (n > 1)} here: enough to see that the chain works and "
+                     "where to look, not to tell a compression from another seed.")
+        if name:
+            lines.append(_beside(here, known[name], name))
+    return "\n\n".join(lines)
+
+
+def _beside(here: pd.DataFrame, there: pd.DataFrame, name: str) -> str:
+    """A table of the models that both have, and how far a single run of the larger one strays."""
+    both = here.merge(there, on="model", suffixes=("", "_there"))
+    both = both[both["model"].map(lambda model: any(re.fullmatch(pattern, model) for _, pattern in TOLD))]
+    if both.empty:
+        return f"`{name}` has none of its models."
+    k = both["seeds_there"].max()
+    heads = ["model", "ID loss here", "OOD loss here", f"ID loss, {k} runs of `{name}`", f"OOD loss, {k} runs",
+             "one run's OOD loss strays by"]
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in both.itertuples():
+        strays = (row.ood_loss_high_there - row.ood_loss_low_there) / 2 * np.sqrt(row.seeds_there)
+        strays *= stats.norm.ppf(0.975) / stats.t.ppf(0.975, row.seeds_there - 1)
+        cells = [_points(row, "id_loss"), _points(row, "ood_loss"), _points(row, "id_loss", "_there"),
+                 _points(row, "ood_loss", "_there"), f"±{strays:.1f}"]
+        lines.append(f"| {label_of(row.model)} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""The answer in sentences: every number and word comes from the tables, and what they do not hold is left out or named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.analysis.forecast import ALL
+from lib.figures import story
+from lib.names import OTHER_DENSE
+
+WORDS = {"A3": "holds", "A4": "holds, size open", "A7": "open", "A20": "reversed", "B1": "no such effect", "T2": "holds", "T4": "open",
+         "T5": "holds", "O4": "open", "C6": "fails", "T6": "not measured"}
+
+
+def losses(task="micro_nli", gate="", learned=True, seeds=5):
+    models = ["dense-0.25x", "truncated-3", "imp-40", "imp-70", "imp-70 + rmc", "dense + ptq8"]
+    n = np.arange(6.0)
+    return pd.DataFrame({"task": task, "gate": gate, "model": models, "id_loss": n, "id_loss_low": n - 1, "id_loss_high": n + 1,
+                         "ood_loss": 10 * n, "ood_loss_low": 9 * n, "ood_loss_high": 11 * n, "seeds": seeds, "learned": learned})
+
+
+def ledger(task="micro_nli", words=None):
+    words = WORDS if words is None else words
+    return pd.DataFrame({"id": list(words), "task": task, "word": list(words.values()), "interval": "[-0.5, 1.5]",
+                         "ours": 0.5})
+
+
+def by_time(task="micro_nli", null=True):
+    rows = [(task, "ood", at, model, value, value - 0.1, value + 0.1) for at, model, value in (
+        (0.25, ALL, 0.1), (1.0, ALL, 0.5), *(((0.25, OTHER_DENSE, 0.1), (1.0, OTHER_DENSE, 0.3)) if null else ()))]
+    return pd.DataFrame(rows, columns=["task", "split", "learned_at", "model", "value", "low", "high"])
+
+
+def mends(lows=(-0.01, 0.02, 0.05), seeds=16):
+    return pd.DataFrame({"task": "micro_nli", "base": "imp-70", "mend": ["20 more rows", "imp-60", "imp-70-2x"],
+                         "kind": ["rows", "weights", "steps"], "rows": [20, 0, 0], "value": [0.01, 0.06, 0.09], "low": lows,
+                         "high": 0.2, "seeds": seeds, "cost": [1.0, 1.0, 2.0]})
+
+
+def told(*runs) -> dict[str, str]:
+    """What the story says under each head."""
+    said = story.tell(list(runs))
+    return {line.split("**")[1].rstrip("."): line.split("** ")[1] for line in said.splitlines()}
+
+
+def run(**changes) -> story.Run:
+    return story.Run(**{"losses": losses(), "ledger": ledger(), "by_time": by_time(), "mends": mends()} | changes)
+
+
+def test_the_cost_of_each_kind_has_its_interval_and_controls_are_not_told():
+    said = told(run())["What it costs"]
+    assert "half the layers 1.0 [0.0, 2.0] and 10.0 [9.0, 11.0]" in said and "IMP 70 % 3.0 [2.0, 4.0] and 30.0" in said
+    assert "eight bits 5.0" in said and "40.0" not in said and "0.25" not in said
+
+
+def test_where_nothing_was_to_lose_or_nothing_learned_no_number_stands():
+    said = told(run(losses=pd.concat([losses(gate="no skill to lose"), losses("fever", learned=False)])))["What it costs"]
+    assert "In micro_nli: no skill to lose" in said and "half the layers did not learn it" in said and "[" not in said
+
+
+def test_the_loss_lies_where_the_dense_run_learned_late_beside_its_null():
+    said = told(run())["Where the loss lies"]
+    assert "50 [40, 60] % (30 [20, 40] %) of those learned last and 10 [0, 20] % (10 [0, 20] %) of those learned first" in said
+    assert "(`T2`), *holds* in micro_nli" in said and "`T6`" not in said, "what was not measured has no word"
+    alone = told(run(by_time=by_time(null=False)))["Where the loss lies"]
+    assert "50 [40, 60] % of those learned last" in alone
+    assert "Where the loss lies" not in told(run(by_time=by_time().iloc[:0]))
+
+
+def test_at_an_equal_score_the_number_or_the_gate_stands():
+    assert "+0.5 [-0.5, 1.5] in micro_nli (*holds*)" in told(run())["At an equal ID score"]
+    gated = ledger(words={"T5": "no skill to lose"}).assign(ours=np.nan)
+    assert "micro_nli: no skill to lose" in told(run(ledger=gated))["At an equal ID score"]
+    assert "not measured" in told(run(ledger=ledger(words={"T5": "not measured"})))["At an equal ID score"]
+
+
+def test_the_papers_claims_are_counted_by_kind_of_word_and_pooled_ones_never():
+    said = told(run(ledger=pd.concat([ledger(), ledger("these tasks")])))["The papers' claims"]
+    assert "of 4 of Du et al. in micro_nli 1 hold, 1 hold but may be small, 1 fail, 1 are open" in said
+    assert "of 1 of Xu et al. in micro_nli 1 are surely smaller" in said and "these tasks" not in said
+
+
+def test_the_cheapest_sure_mend_is_named_and_without_one_that_is_said():
+    said = told(run())["What mends it"]
+    assert "the cheapest sure mend of IMP 70 % is `imp-60`, 6.0 [2.0, 20.0] OOD points for 1 dense trainings" in said
+    assert "indication" not in said and "(`A20`), *reversed*" in said
+    assert "no mend of IMP 70 % is sure to help, `imp-70-2x` gave most: 9.0" in told(run(mends=mends([-1, -1, -1])))["What mends it"]
+    assert "(an indication: 3 runs)" in told(run(mends=mends(seeds=3)))["What mends it"]
+
+
+def test_several_runs_stand_beside_each_other_and_tasks_can_be_chosen():
+    other = run(losses=losses("fever"), ledger=ledger("fever"), by_time=by_time("fever"), mends=mends().iloc[:0])
+    both = told(run(), other)
+    assert all("micro_nli" in said and "fever" in said for head, said in both.items() if head != "What mends it")
+    assert "micro_nli" not in story.tell([run().of(["fever"]), other.of(["fever"])])
+
+
+def test_what_stays_open_counts_what_has_no_verdict():
+    assert told(run())["What stays open"] == "Claims without a verdict: 3 open, 1 not measured of 11 in micro_nli."
+
+
+def test_a_run_of_few_seeds_stands_beside_the_largest_that_has_its_task():
+    said = story.few_seeds(losses(seeds=1), {"small": losses(seeds=5), "large": losses(seeds=16), "other": losses("fever", seeds=30)})
+    assert "1 training run here" in said and "16 runs of `large`" in said and "small" not in said
+    row = next(line for line in said.splitlines() if line.startswith("| IMP 70 %"))
+    sd = 3 * np.sqrt(16) / 2.13145  # half the interval 27..33, by t of 15 degrees of freedom
+    assert row.endswith(f"±{1.95996 * sd:.1f} |") and "3.0 [2.0, 4.0]" in row
+    assert "| from" not in said and "RMC" not in said
+
+
+@pytest.mark.parametrize("others", [{}, {"other": losses("fever")}, {"few": losses(seeds=3)}])
+def test_without_a_larger_run_only_the_warning_stands(others):
+    said = story.few_seeds(losses(seeds=2), others)
+    assert "2 training runs here" in said and "|" not in said
+
+
+def test_a_run_of_enough_seeds_needs_no_warning():
+    assert story.few_seeds(losses(seeds=5), {"large": losses(seeds=16)}) == ""
