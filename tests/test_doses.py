@@ -150,6 +150,7 @@ def test_mends_of_a_base_are_told_from_others():
     ("doses.models=[truncated-2 + rmc_one_run]", "pruning run"), ("doses.models=[heads-20]", "heads-20"),
     ("doses.shortcut_rates=[0.3]", "shortcut_rates"), ("mends.bases=[imp-70 + rmc]", "without a loss"),
     ("grid.dose_seeds=[7]", "grid.seeds"), ("grid.dose_tasks=[mnli]", "dose_tasks"),
+    ("grid.mend_seeds=[7]", "grid.seeds"), ("grid.mend_tasks=[mnli]", "mend_tasks"),
     ("pruning.controls=[imp-70]", "-after"), ("pruning.controls=[truncated-1-after]", "truncated-*-2x"),
     ("mitigation.losses=[rmc_onerun]", "did you mean 'rmc_one_run'"), ("mitigation.losses=[rmc-200]", "rmc-200")])
 def test_a_bad_parameter_is_named(override, says):

@@ -154,6 +154,7 @@ def test_new_tasks_or_seeds_take_along_the_part_of_06b_and_07b(tmp_path):
     assert (grid.dose_tasks, grid.dose_seeds) == (["micro_nli"], [0])
     grid = load_profile("smoke", [f"grid.tasks=[{own}]", "grid.seeds=[3]"]).grid
     assert (grid.tasks, grid.dose_tasks, grid.dose_seeds) == ([str(own)], [], [])
+    assert (grid.mend_tasks, grid.mend_seeds) == ([], [])
     (profile := tmp_path / "mine.yaml").write_text(f"grid: {{tasks: [{own}]}}\ncommon: {{profile: mine}}\n")
     assert load_profile(profile).grid.dose_tasks == []
     with pytest.raises(StudyError, match="'micro_nli' is not among grid.tasks"):

@@ -259,11 +259,12 @@ def test_a_stage_reads_earlier_ones_and_its_notebook_no_others():
 
 def test_the_grid_places_each_stage():
     grid = load_profile("micro", ["grid.tasks=[micro_facts, micro_nli]", "grid.seeds=[0, 1]", "grid.dense_seeds=[3, 0]",
-                                  "grid.dose_tasks=[micro_nli]", "grid.dose_seeds=[1]"]).grid
+                                  "grid.dose_tasks=[micro_nli]", "grid.dose_seeds=[1]", "grid.mend_seeds=[0]"]).grid
     both = [(task, seed) for task in ("micro_facts", "micro_nli") for seed in (0, 1)]
     assert grid.places(CHAIN["teacher"]) == [("micro_facts", 0), ("micro_facts", 1), ("micro_facts", 3), *(
         ("micro_nli", seed) for seed in (0, 1, 3))]
     assert grid.places(CHAIN["pruning"]) == both and grid.places(CHAIN["doses"]) == [("micro_nli", 1)]
+    assert grid.places(CHAIN["mends"]) == [("micro_nli", 0)]
     assert grid.places(CHAIN["claims"]) == []
 
 

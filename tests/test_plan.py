@@ -259,7 +259,7 @@ def test_finished_models_are_those_of_these_settings_and_this_code(tiny_run, mic
         "encoder", "encoder_layers", "epochs", "batch_size", "learning_rate", "dropout", "max_length", "dtype", "device",
         "threads")]
     settings += ["data.n_train=64", "data.n_eval=20", "data.n_ood=4",
-                 "distillation.students=[truncated-1, truncated-1 + distil]", "grid.dose_tasks=[]", "pruning.controls=[]", "quantization.recipes=[dense + ptq8]", "mitigation.bases=[imp-70]"]
+                 "distillation.students=[truncated-1, truncated-1 + distil]", "grid.dose_tasks=[]", "grid.mend_tasks=[]", "pruning.controls=[]", "quantization.recipes=[dense + ptq8]", "mitigation.bases=[imp-70]"]
     profile = load_profile("smoke", settings)
     run = profile.run("teacher", "micro_nli", 0)
     extras = make.Extras(checkpoints=(0.5,), checkpoint_splits=("test",), predict_train=True)

@@ -59,8 +59,8 @@ class Study:
             shutil.copy(ROOT / name, folder)
         shutil.copytree(ROOT / "params", folder / "params")
         mini = folder / "params" / "mini.yaml"
-        dosed = mini.read_text().replace("dose_tasks: []", "dose_tasks: [micro_nli]")
-        mini.write_text(dosed.replace("dose_seeds: []", "dose_seeds: [0]"))
+        mini.write_text(mini.read_text().replace("_tasks: []", "_tasks: [micro_nli]").replace("dose_seeds: []", "dose_seeds: [0]")
+                        .replace("mend_seeds: []", "mend_seeds: [0]"))
         shutil.copytree(ROOT / "lib", folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "lib" / "looks.py").write_text('"""Looks."""\nWIDTH = 3\n')
         (folder / "lib" / "plots.py").write_text("from lib import looks\n")
@@ -147,6 +147,7 @@ def test_a_second_run_does_nothing(study):
     ("data.subcase_counts={a: 3}", sorted(["all", *CHAIN, "data", "teacher"])),
     ("doses.alpha=0.4", ["all", "claims", "doses"]),
     ("grid.dose_tasks=[] grid.dose_seeds=[]", ["all", "claims"]),
+    ("grid.mend_tasks=[] grid.mend_seeds=[]", ["all", "claims"]),
 ])
 def test_a_changed_parameter_reruns_what_reads_it(study, overrides, reruns):
     assert study.rules(overrides) == reruns

@@ -133,12 +133,12 @@ def for_task(per_task: Mapping[str, Mapping[str, Any]], task: str, section: str)
 
 
 def _laid_over(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A section with changes. Of new grid.tasks or grid.seeds, dose_tasks and dose_seeds keep what is still there."""
+    """A section with changes. Of new grid.tasks or grid.seeds, those of doses and mends keep what is still there."""
     merged = {**section, **changes}
     for whole in {"tasks", "seeds"} & set(changes):
-        part = merged.get(f"dose_{whole}")
-        if f"dose_{whole}" not in changes and isinstance(part, list) and isinstance(merged[whole], list):
-            merged[f"dose_{whole}"] = [one for one in part if one in merged[whole]]
+        for key in (f"dose_{whole}", f"mend_{whole}"):
+            if key not in changes and isinstance(merged.get(key), list) and isinstance(merged[whole], list):
+                merged[key] = [one for one in merged[key] if one in merged[whole]]
     return merged
 
 

@@ -83,14 +83,17 @@ class Strict(BaseModel):
 
 class Grid(Strict):
     """Which tasks and seeds Snakemake runs; `dense_seeds` run notebooks 01 and 02 only, `dose_tasks` and `dose_seeds`,
-    parts of the two, notebooks 06b and 07b too. Seeds are one list for all tasks, or a list for each. `pilot`: seeds
-    whose results were seen before the claims and the number of seeds were fixed, of which 09 makes no verdict."""
+    parts of the two, notebook 06b too, `mend_tasks` and `mend_seeds` 07b. Seeds are one list for all tasks, or a list
+    for each. `pilot`: seeds whose results were seen before the claims and the number of seeds were fixed, of which 09
+    makes no verdict."""
 
     tasks: list[str] = Field(min_length=1)
     seeds: SeedsByTask
     dense_seeds: SeedsByTask
     dose_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
     dose_seeds: Seeds
+    mend_tasks: Annotated[list[Literal[MICRO_TASKS]], Once]
+    mend_seeds: Seeds
     pilot: Seeds
 
     @field_validator("tasks")
@@ -119,15 +122,16 @@ class Grid(Strict):
                 raise ValueError(f"no seed of {task} is named; give one here or in grid.seeds")
         return value
 
-    @field_validator("dose_tasks")
+    @field_validator("dose_tasks", "mend_tasks")
     @classmethod
-    def _dose_tasks(cls, value: list[str], info: ValidationInfo) -> list[str]:
+    def _some_tasks(cls, value: list[str], info: ValidationInfo) -> list[str]:
         return _part_of(value, info.data.get("tasks", value), "grid.tasks")
 
-    @field_validator("dose_seeds")
+    @field_validator("dose_seeds", "mend_seeds")
     @classmethod
-    def _dose_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
-        for task in info.data.get("dose_tasks") or info.data.get("tasks", ()) if "seeds" in info.data else ():
+    def _some_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        some = info.data.get(info.field_name.replace("seeds", "tasks"))
+        for task in some or info.data.get("tasks", ()) if "seeds" in info.data else ():
             _part_of(value, seeds_for(task, info.data["seeds"]), "grid.seeds")
         return value
 
@@ -143,7 +147,8 @@ class Grid(Strict):
         """(task, seed) of each run of a stage's notebook; none of one that runs once a profile."""
         tasks, seeds = {"dense": (self.tasks, self.dense_of), "profile": ([], self.seeds_of),
                         "seeds": (self.tasks, self.seeds_of),
-                        "doses": (self.dose_tasks, lambda _: self.dose_seeds)}[stage.runs]
+                        "doses": (self.dose_tasks, lambda _: self.dose_seeds),
+                        "mends": (self.mend_tasks, lambda _: self.mend_seeds)}[stage.runs]
         return [(task, seed) for task in tasks for seed in seeds(task)]
 
 

@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     notebook: str
     done: str
     reads: tuple[str, ...] = ()
-    runs: Literal["dense", "seeds", "doses", "profile"] = "seeds"
+    runs: Literal["dense", "seeds", "doses", "mends", "profile"] = "seeds"
     every_dense: bool = False
     floors: bool = False
 
@@ -40,7 +40,7 @@ CHAIN = {stage.section: stage for stage in (
           every_dense=True, floors=True),
     Stage("doses", "06b_dose_and_response", "responses.csv", ("data",), runs="doses"),
     Stage("mitigation", "07_mitigation", MODELS, (*_TO_PRUNING, "shortcut_samples"), floors=True),
-    Stage("mends", "07b_what_mends_it", "mends.csv", (*_TO_PRUNING, "mitigation"), runs="doses"),
+    Stage("mends", "07b_what_mends_it", "mends.csv", (*_TO_PRUNING, "mitigation"), runs="mends"),
     Stage("loyalty", "08_loyalty_and_attacks", "attacks.parquet", (*_TO_PRUNING, "quantization", "mitigation"),
           every_dense=True),
     Stage("claims", "09_claims", "ledger.csv", ("teacher", "distillation", "pruning", "quantization",
