@@ -318,6 +318,10 @@ def study(tmp_path):
             target = tmp_path / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+    for name in ("answer", "lost_by_time"):  # figures that the written pages show
+        figure = tmp_path / "outputs" / "reference" / "micro" / "09_claims" / "figures" / f"{name}.svg"
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        figure.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><title>{name}</title></svg>')
     (tmp_path / "notebooks" / "solutions").mkdir()
     for name in ("00_question", "06b_doses", "10_your_model", "solutions/04_pruning"):
         text = f"# {name}\n\n[Question](../00_question.ipynb)." if "/" in name else f"# {name}"
@@ -367,6 +371,19 @@ def test_what_sphinx_warns_about_fails_and_keeps_the_old_book(study, capsys):
     with pytest.raises(StudyError, match="not built"):
         build.build_book("toy", study / "html", root=study)
     assert "guide.md" in capsys.readouterr().err and (study / "html" / "index.html").read_text() == "old"
+
+
+@needs_sphinx
+def test_the_first_page_shows_the_answers_figure_from_the_committed_run(study):
+    build.build_book("toy", study / "html", root=study)
+    shown = re.findall(r'<img[^>]+src="(_images/[^"]+\.svg)"', (study / "html" / "index.html").read_text())
+    assert [re.search(r"<title>(.+)</title>", (study / "html" / name).read_text())[1] for name in shown] == ["answer", "lost_by_time"]
+
+
+def test_a_figure_that_a_page_shows_and_no_run_has_is_named(study):
+    (study / "outputs" / "reference" / "micro" / "09_claims" / "figures" / "answer.svg").unlink()
+    with pytest.raises(StudyError, match="answer.svg is not there"):
+        build.lay_out(study / "source", build.run_of("toy", study), study)
 
 
 def test_a_profile_that_has_not_run_is_named(study):

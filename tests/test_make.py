@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from lib import code, names, store
 from lib.errors import StudyError
-from lib.models import batches, encoders, loop, magnitude, make, pretrained
+from lib.models import batches, encoders, loop, magnitude, make, pretrained, processor
 
 LAYERS, WIDTH, STEPS = 2, 32, 12  # of the fixtures tiny_encoder and tiny_run
 
@@ -90,6 +90,7 @@ def test_a_model_is_whole_and_its_tables_are_valid(run, dense, items):
     assert {name: record[name] for name in expected} == expected
     assert record["sparsity_encoder"] < 0.001 and record["sparsity_target"] == 0
     assert len(pd.read_csv(dense.folder / "log.csv")) == STEPS and dense.cost["predicted_rows"] == len(items)
+    assert dense.cost["processor"] == processor.name("cpu") != ""
 
 
 def test_train_is_predicted_only_where_asked(run, pruned, items):

@@ -16,13 +16,13 @@ def losses(task="micro_nli", gate="", learned=True, seeds=5):
     models = ["dense-0.25x", "truncated-3", "imp-40", "imp-70", "imp-70 + rmc", "dense + ptq8"]
     n = np.arange(6.0)
     return pd.DataFrame({"task": task, "gate": gate, "model": models, "id_loss": n, "id_loss_low": n - 1, "id_loss_high": n + 1,
-                         "ood_loss": 10 * n, "ood_loss_low": 9 * n, "ood_loss_high": 11 * n, "seeds": seeds, "learned": learned})
+                         "ood_loss": 10 * n, "ood_loss_low": 9 * n, "ood_loss_high": 11 * n, "seeds": seeds, "planned": 16, "learned": learned})
 
 
 def ledger(task="micro_nli", words=None):
     words = WORDS if words is None else words
     return pd.DataFrame({"id": list(words), "task": task, "word": list(words.values()), "interval": "[-0.5, 1.5]",
-                         "ours": 0.5})
+                         "ours": 0.5, "pilot": ""})
 
 
 def by_time(task="micro_nli", null=True):
@@ -45,6 +45,13 @@ def told(*runs) -> dict[str, str]:
 
 def run(**changes) -> story.Run:
     return story.Run(**{"losses": losses(), "ledger": ledger(), "by_time": by_time(), "mends": mends()} | changes)
+
+
+def test_what_it_rests_on_names_runs_that_are_missing_and_pilots():
+    assert told(run(losses=losses(seeds=16)))["What it rests on"] == "Training runs of each model: 16 in micro_nli."
+    assert "6 in micro_nli (of 16 planned: its words are interim)" in told(run(losses=losses(seeds=6)))["What it rests on"]
+    pilot = run(losses=losses(seeds=16), ledger=ledger().assign(pilot="pilot"))
+    assert "16 in micro_nli (a pilot)" in told(pilot)["What it rests on"]
 
 
 def test_the_cost_of_each_kind_has_its_interval_and_controls_are_not_told():

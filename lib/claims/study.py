@@ -15,7 +15,7 @@ from lib.claims.place import Number, Place
 from lib.tasks import registry
 
 LOSSES = ["task", "gate", "model", "id_loss", "id_loss_low", "id_loss_high", "ood_loss", "ood_loss_low",
-          "ood_loss_high", "seeds", "learned"]
+          "ood_loss_high", "seeds", "planned", "learned"]
 
 
 @dataclass
@@ -184,9 +184,11 @@ class Study:
     def losses(self) -> pd.DataFrame:
         """What each model loses beside the dense one of its seed, in points: task | gate (the word of the task's skill
         gate) | model | id_loss and ood_loss, each with _low and _high (t interval over the seeds; NaN with one) |
-        seeds | learned: whether it passed that gate."""
+        seeds | planned: seeds that the grid has | learned: whether it passed that gate."""
         result, table = [], self.gates.set_index(["gate", "task", "of"])
         for task in self.tasks:
+            planned = self.runs.run.seeds_of(task)
+            planned = len(set(planned) - set(self.runs.run.pilot) or planned)
             for model in [name for name in self.models(task) if name != "dense"]:
                 has = self._having(task, model)
                 row = {"task": task, "gate": self.skill(task)[0], "model": model}
@@ -194,7 +196,8 @@ class Study:
                     values = np.array([-self._number("score", split, task, seed, model, "dense").value for seed in has])
                     mean, low, high = map(float, rule.over_seeds(values))
                     row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-                result.append(row | {"seeds": len(has), "learned": bool(table.loc[("floor", task, model), "passed"])})
+                result.append(row | {"seeds": len(has), "planned": planned,
+                                     "learned": bool(table.loc[("floor", task, model), "passed"])})
         return pd.DataFrame(result, columns=LOSSES)
 
     def lost_by_time(self, models: list[str]) -> pd.DataFrame:

@@ -47,14 +47,25 @@ def read(folder: Path) -> Run:
 
 
 def tell(runs: list[Run]) -> str:
-    """Six sentences, each about every task of the runs: what compression costs, where the loss lies, what remains at an
-    equal ID score, what the papers' claims come to, what mends it, what stays open. What the runs do not tell is left
-    out, or named."""
+    """A sentence each, about every task of the runs: what it rests on, what compression costs, where the loss lies,
+    what remains at an equal ID score, what the papers' claims come to, what mends it, what stays open. What the runs
+    do not tell is left out, or named."""
     told = Run(*(pd.concat(tables, ignore_index=True) for tables in zip(*runs)))
-    parts = (("What it costs", _costs(told.losses)), ("Where the loss lies", _where(told)),
-             ("At an equal ID score", _equal(told.ledger)), ("The papers' claims", _papers(told.ledger)),
-             ("What mends it", _mends(told)), ("What stays open", _open(told.ledger)))
+    parts = (("What it rests on", _rests(told)), ("What it costs", _costs(told.losses)),
+             ("Where the loss lies", _where(told)), ("At an equal ID score", _equal(told.ledger)),
+             ("The papers' claims", _papers(told.ledger)), ("What mends it", _mends(told)),
+             ("What stays open", _open(told.ledger)))
     return "\n".join(f"- **{head}.** {said}" for head, said in parts if said)
+
+
+def _rests(told: Run) -> str:
+    pilots = set(told.ledger.loc[told.ledger["pilot"] == "pilot", "task"])
+    said = []
+    for task, rows in told.losses.groupby("task", sort=False):
+        n, planned = int(rows["seeds"].max()), int(rows["planned"].max())
+        notes = [f"of {planned} planned: its words are interim"] * (n < planned) + ["a pilot"] * (task in pilots)
+        said.append(f"{n} in {task}" + f" ({'; '.join(notes)})" * bool(notes))
+    return f"Training runs of each model: {', '.join(said)}."
 
 
 def _costs(losses: pd.DataFrame) -> str:

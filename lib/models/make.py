@@ -29,6 +29,7 @@ from lib.models import (
     losses,
     magnitude,
     pretrained,
+    processor,
     quantization,
     structured,
     theseus,
@@ -223,8 +224,9 @@ def train(run, items: pd.DataFrame, record: dict, extras: Extras, folder: Path) 
     if is_magnitude:
         store.write_csv(folder / "sparsity_per_layer.csv", change.per_layer())
     (quantization if recipe.quantization else pretrained).save(model, tokenizer, folder / "model")
-    store.write_json(folder / "cost.json", {"peak_memory_bytes": devices.peak_memory(device)} | cost
-                     | {"wall_seconds": time.perf_counter() - began})
+    store.write_json(folder / "cost.json", cost | {
+        "peak_memory_bytes": devices.peak_memory(device), "processor": processor.name(device),
+        "wall_seconds": time.perf_counter() - began})
     store.write_json(folder / "record.json", record | counted | {
         "bytes": (folder / store.WEIGHTS).stat().st_size,
         "n_train": len(train_rows.labels), "epochs": steps * run.batch_size / len(train_rows.labels),

@@ -1,4 +1,4 @@
-"""The numbers of README and of the book's page of findings, read from the committed reference: they cannot drift.
+"""The numbers of README and of the book's written pages, read from the committed reference: they cannot drift.
 
 A block is a pair of HTML comments, which a reader never sees, with the text made from `outputs/reference` between them:
 
@@ -20,7 +20,7 @@ A block is a pair of HTML comments, which a reader never sees, with the text mad
                                 several KEYs each combination), with the measures x and y, in percent or megabytes
                                 where the block says so, and intervals where the file has x_low and x_high (low, high)
 
-`python -m lib.tools.findings` writes the blocks of both anew. With `--check` it writes nothing and exits with 1, naming
+`python -m lib.tools.findings` writes the blocks of all anew. With `--check` it writes nothing and exits with 1, naming
 each block that differs and each digit in the section `What was found` outside a block. Allowed there are digits in a
 link's address, in `code`, and in the names that NAMES lists.
 """
@@ -34,7 +34,7 @@ from lib.errors import StudyError
 from lib.files import ROOT
 from lib.tools.statements import REFERENCE, statement
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "notebooks" / "book" / "found.md")
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "notebooks" / "book" / name for name in ("index.md", "found.md")))
 SECTION = "What was found"
 OPENING, CLOSING = r"<!--\s*found:[ \t]*(?P<asked>[^\n]*?)\s*-->", r"<!--\s*end\s*-->"
 MARK = re.compile(f"{OPENING}|{CLOSING}")

@@ -18,6 +18,7 @@ from lib.files import ROOT
 from lib.tools.book.pages import NOTE, Page, citations, with_outputs
 
 SMOKE = NOTE.format("The run of this book does not hold this notebook. What is shown is of `smoke`, and no result.")
+IMAGE = re.compile(r"(!\[[^\]]*\]\()(\.\./\.\./outputs/[^)\s]+)(?=\))")
 OF_TASK = "```{{toctree}}\n:hidden:\n:titlesonly:\n:glob:\n:caption: {task}\n\n{task}-0*\n```\n"
 
 
@@ -73,7 +74,8 @@ def lay_out(source: Path, run: Path, root: Path) -> int:
     works = citations(source / "references.bib")
     others = "\n".join(OF_TASK.format(task=task) for task in sorted({name.rpartition("-")[0] for name in pages} - {""}))
     for path in source.glob("*.md"):
-        text = Page(path.stem, path, list(pages), works).prose(path.read_text(encoding="utf-8"))
+        text = IMAGE.sub(lambda image: image[1] + _copied(image[2], source, root), path.read_text(encoding="utf-8"))
+        text = Page(path.stem, path, list(pages), works).prose(text)
         path.write_text(text.replace("% RUN", run.name).replace("% TASKS", others), encoding="utf-8")
     for name, path in pages.items():
         target = source / f"{name}.ipynb"
@@ -83,6 +85,17 @@ def lay_out(source: Path, run: Path, root: Path) -> int:
             (source / "tables" / name).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(table, source / "tables" / name / table.name)
     return len(pages)
+
+
+def _copied(image: str, source: Path, root: Path) -> str:
+    """The place in the tree of a figure that a written page takes from `outputs`."""
+    path = (root / "notebooks" / "book" / image).resolve()
+    if not path.is_file():
+        raise StudyError(f"{path} is not there: a page of notebooks/book shows it as {image}")
+    name = "-".join(path.relative_to(root.resolve()).parts[1:])
+    (source / "shown").mkdir(exist_ok=True)
+    shutil.copyfile(path, source / "shown" / name)
+    return f"shown/{name}"
 
 
 def _read(path: Path, root: Path) -> nbformat.NotebookNode:
