@@ -1,5 +1,7 @@
 """README's blocks: made from the ledger, and whatever is stale, unknown or typed by hand is told with its line."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -77,6 +79,22 @@ def test_claims_stand_beside_each_other_task_by_task(reference):
     assert statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
     assert statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
         "| It is biased. (A8) | not claimed | not measured |")
+
+
+def test_of_two_runs_the_claims_whose_word_differs_are_set_side_by_side(reference):
+    shutil.copytree(reference / "micro", reference / "pilot")
+    change(reference, "OOD falls.,holds,", "OOD falls.,open,")
+    change(reference, "It is biased.,not measured", "It is biased.,holds")
+    change(reference, "-5.3 points", "OOD score -5.3 points [-7.0, 3.1] over 5 seeds")
+    assert statement("micro against pilot", reference).splitlines() == [
+        "| claim | task | `pilot` | `micro` |",
+        "| --- | --- | --- | --- |",
+        "| OOD falls. (A3) | micro_nli | holds | **open** -5.3 points [-7.0, 3.1] |",
+        "| the other 4 |  | the same word | the same word |"]
+    assert statement("micro against pilot tasks=micro_facts", reference).splitlines()[2:] == [
+        "| the other 1 |  | the same word | the same word |"]
+    with pytest.raises(StudyError, match="micro and pilot have measured no claim"):
+        statement("micro against pilot tasks=fever", reference)
 
 
 def test_words_are_counted_by_paper_and_task(reference):

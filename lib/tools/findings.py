@@ -11,6 +11,8 @@ A block is a pair of HTML comments, which a reader never sees, with the text mad
                                 named); PROFILE/TASK takes that task from another profile's ledger
     PROFILE claims CLAIM; CLAIM tasks=TASK; PROFILE/TASK
                                 a table: a row for each claim, with word, number and interval on each task
+    PROFILE against OTHER [tasks=TASK; TASK]
+                                a table: the claims that both runs measured and whose words differ, OTHER's first
     PROFILE answer [PROFILE ...] [tasks=TASK; TASK]
                                 the answer to the title in six sentences (`lib.figures.story`), of one run or of several
     PROFILE words               a table: how many claims of each paper and of ours got which word, task by task

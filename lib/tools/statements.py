@@ -27,8 +27,8 @@ def statement(asked: str, reference: Path = REFERENCE) -> str:
     profile, kind, rest = [*asked.split(None, 2), "", "", ""][:3]
     if not kind:
         raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE claims CLAIM; ... tasks=..., "
-                         "PROFILE answer [PROFILE ...] [tasks=TASK; ...], PROFILE words, PROFILE notebooks or "
-                         "PROFILE csv FILE ...")
+                         "PROFILE against PROFILE [tasks=TASK; ...], PROFILE answer [PROFILE ...] [tasks=TASK; ...], "
+                         "PROFILE words, PROFILE notebooks or PROFILE csv FILE ...")
     if kind in TABLES:
         return TABLES[kind](profile, rest, reference)
     return _claim(profile, kind, rest.split(), reference)
@@ -82,13 +82,13 @@ def _claims(profile: str, rest: str, reference: Path) -> str:
         if not any(answers):
             raise StudyError(f"claim {claim} is about none of {', '.join(places)}; take it out")
         said = next(filter(None, answers)).claim
-        rows.append([f"{said} ({claim})", *(_told(row) if row else "not claimed" for row in answers)])
+        rows.append([f"{said} ({claim})", *(_told(row.word, row.finding) if row else "not claimed" for row in answers)])
     return _markdown(["claim", *(place.rpartition("/")[2] for place in places)], rows)
 
 
-def _told(row: NamedTuple) -> str:
-    number = CONTRAST.search(row.finding)
-    return f"**{row.word}** {number[0]}" if number else row.word
+def _told(word: str, finding: str) -> str:
+    number = CONTRAST.search(finding)
+    return f"**{word}** {number[0]}" if number else word
 
 
 def _answer(profile: str, rest: str, reference: Path) -> str:
@@ -118,6 +118,24 @@ def _words(profile: str, _: str, reference: Path) -> str:
     rows = [[paper, task or "none of its own here", *map(str, counts.loc[paper, task])]
             for task, paper in places if (paper, task) in counts.index]
     return _markdown(["claims of", "task", *columns], rows)
+
+
+def _against(profile: str, rest: str, reference: Path) -> str:
+    """A table of the claims whose word in one run is another than in a second, on the tasks of both; those that one of
+    them did not measure are left out."""
+    other, _, tasks = rest.partition("tasks=")
+    wanted, keys = _list(tasks), ["id", "task"]
+    both = [_ledger(name, reference) for name in (profile, other.strip())]
+    both = [ledger[(ledger["word"] != NOT_MEASURED) & (ledger["task"] != POOLED)] for ledger in both]
+    table = both[0].merge(both[1], on=keys, suffixes=("", "_other"))
+    table = table[table["task"].isin(wanted)] if wanted else table
+    if table.empty:
+        raise StudyError(f"{profile} and {other.strip()} have measured no claim on one task; name two runs that have")
+    changed = table[table["word"] != table["word_other"]]
+    rows = [[f"{row.claim} ({row.id})", row.task, _told(row.word_other, row.finding_other),
+             _told(row.word, row.finding)] for row in changed.itertuples()]
+    rows.append([f"the other {len(table) - len(changed)}", "", "the same word", "the same word"])
+    return _markdown(["claim", "task", f"`{other.strip()}`", f"`{profile}`"], rows)
 
 
 def _notebooks(profile: str, _: str, reference: Path) -> str:
@@ -160,7 +178,8 @@ def _table(profile: str, rest: str, reference: Path) -> str:
     return _markdown([*shown, *headings], rows)
 
 
-TABLES = {"claims": _claims, "answer": _answer, "words": _words, "notebooks": _notebooks, "csv": _table}
+TABLES = {"claims": _claims, "against": _against, "answer": _answer, "words": _words, "notebooks": _notebooks,
+          "csv": _table}
 
 
 def _measure(column: str) -> tuple[str, str]:
