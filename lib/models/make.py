@@ -36,8 +36,8 @@ from lib.models import (
 )
 from lib.tasks import dataset, registry
 
-TRAINING_SIDE = tuple(f"models.{module}" for module in (
-    "batches", "devices", "encoders", "families", "last_layer", "loop", "losses", "make", "pretrained"))
+TRAINING_SIDE = ("tasks.pairs", *(f"models.{module}" for module in (
+    "batches", "devices", "encoders", "families", "last_layer", "loop", "losses", "make", "pretrained")))
 OF_FAMILY = {"imp": ("models.magnitude",), "heads": ("models.magnitude", "models.structured"),
              "ffn": ("models.structured",), "theseus": ("models.theseus",)}
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
