@@ -11,7 +11,7 @@ from lib.analysis import difficulty, floors, forecast, measures
 from lib.errors import StudyError
 from lib.models import batches, pretrained
 from lib.tasks import dataset, forms, lengths, registry, sources
-from lib.tasks import own as own_tasks
+from lib.tasks.own import doubts, overview, taken
 from lib.trials import attack
 
 PAIR = {"text_a": "premise", "text_b": "hypothesis", "label": "label"}
@@ -142,7 +142,7 @@ def test_rows_without_a_gold_label_are_left_out_counted_and_said(own, tmp_path):
                             caveats="Few rows."))
     items = dataset.load(task, **WHOLE)
     assert items.loc[items["split"] == "test", "guid"].tolist() == ["mine-test-0", "mine-test-2", "mine-test-3"]
-    assert own_tasks.taken(items, task) == ["2 of 5 rows of test.csv are left out: their label is '-'."]
+    assert taken(items, task) == ["2 of 5 rows of test.csv are left out: their label is '-'."]
     assert task.caveats == "Few rows. Rows whose label is '-' are left out."
 
 
@@ -156,7 +156,7 @@ def test_what_quotation_marks_are_is_said(own, tmp_path):  # noqa: F811
     content = "premise\thypothesis\tgold\ttopic\n" + '"Say ""a""."\tb\tyes\tt1\nc\td\tno\tt2\n'
     (tmp_path / "test.tsv").write_text(content)
     task = registry.get(own(files={"train": "train.csv", "test": "test.tsv"}))
-    assert own_tasks.taken(dataset.load(task, **WHOLE), task) == ["Quotation marks in test.tsv are read as quotes."]
+    assert taken(dataset.load(task, **WHOLE), task) == ["Quotation marks in test.tsv are read as quotes."]
 
 
 def test_a_separator_of_the_task_and_of_one_set(own, tmp_path):  # noqa: F811
@@ -226,10 +226,10 @@ def test_all_that_reads_texts_reads_single_ones(single):
              for name, table in floors.predictions(items, task, 0).items()}
     assert right["shortcut only"]["test"] == right["bag of words"]["test"] == 1 and right["shortcut only"]["hard"] == 0
     assert forecast.bigram_rarity(items).notna().all()
-    assert own_tasks.overview(items, task)["repeated"].eq(0).all()
+    assert overview(items, task)["repeated"].eq(0).all()
     first = items[items["split"] == "test"].head(1)
     again = pd.concat([items, first.assign(guid="again", label=1 - first["label"])], ignore_index=True)
-    assert [one.partition(":")[0] for one in own_tasks.doubts(again, task)][:2] == [
+    assert [one.partition(":")[0] for one in doubts(again, task)][:2] == [
         "1 of 21 rows of test repeat an earlier text", "2 rows of test hold a text that has two labels"]
     assert set(lengths.cut(items, pretrained.load_tokenizer("offline"), 64)["cut"]) == {0}
 

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import StudyError
-from lib.tasks import pairs
+from lib.tasks import tokenised
 
 POOL = 16  # batches sorted together: MNLI pads 11 % of its tokens, and rows of a batch still vary
 # rows whose mixed batches pad less than this stay mixed: where length goes with the kind of a sentence, as in the
@@ -39,7 +39,7 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: int) -> Encoded:
-    """Tokenise the pairs (`text_a`, `text_b`) or single texts of items, see `pairs.tokens`.
+    """Tokenise the pairs (`text_a`, `text_b`) or single texts of items, see `tokenised.tokens`.
 
     StudyError: a tokenizer without a padding token, a max_length beyond what the encoder has positions for.
     """
@@ -53,7 +53,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
     if not len(items):
         return Encoded([], None, labels, np.zeros(0, np.int64), tokenizer.pad_token_id)
     columns = {name: [np.asarray(row, np.int32) for row in rows]
-               for name, rows in pairs.tokens(tokenizer, items, max_length).items()}
+               for name, rows in tokenised.tokens(tokenizer, items, max_length).items()}
     ids = columns["input_ids"]
     lengths = np.array([len(row) for row in ids])
     return Encoded(ids, columns.get("token_type_ids"), labels, lengths, tokenizer.pad_token_id,

@@ -36,7 +36,7 @@ from lib.models import (
 )
 from lib.tasks import dataset, registry
 
-TRAINING_SIDE = ("tasks.pairs", *(f"models.{module}" for module in (
+TRAINING_SIDE = ("tasks.tokenised", *(f"models.{module}" for module in (
     "batches", "devices", "encoders", "families", "last_layer", "loop", "losses", "make", "pretrained")))
 OF_FAMILY = {"imp": ("models.magnitude",), "heads": ("models.magnitude", "models.structured"),
              "ffn": ("models.structured",), "theseus": ("models.theseus",)}
