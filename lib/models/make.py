@@ -118,6 +118,7 @@ def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> sto
     if finished and (finished.has_weights or not run.keep_weights):
         return finished
     check(run, name)
+    loop.check_stops(extras.checkpoints, ingredients["steps"], extras.epochs or run.epochs, run.batch_size / n_train)
     record = ingredients | {"key": model_key, "compression": recipe.structure, "loss": recipe.loss,
                             "quantization": recipe.quantization, "profile": run.profile}
     return store.add(run.outputs / "store", model_key, lambda folder: train(run, items, record, extras, folder))
