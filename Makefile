@@ -22,7 +22,8 @@ FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-RESULTS = outputs/$(basename $(notdir $(PROFILE)))
+NAME = $$(basename "$$(basename "$(PROFILE)" .yaml)" .yml)
+RESULTS = outputs/$(NAME)
 
 export SET
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -40,7 +41,7 @@ study: $(READY)
 	@python -m lib.tools.integrity "$(PROFILE)"
 	@snakemake $(if $(CLUSTER),--profile params/cluster/$(CLUSTER),--cores all --resources training=$(JOBS)) $(FLAGS) --nolock --quiet host --rerun-incomplete --keep-going \
 		--rerun-triggers mtime params input code --config study_profile="$(PROFILE)" overrides="$$SET"
-	@printf '%s\n' "" "Done. Read the claims in $(RESULTS)/09_claims/ledger.csv" \
+	@$(if $(filter -n% --dry%,$(FLAGS)),exit 0;) printf '%s\n' "" "Done. Read the claims in $(RESULTS)/09_claims/ledger.csv" \
 		"  figures, each beside its table:  $(RESULTS)/**/*.svg" \
 		"  executed notebooks:              $(RESULTS)/<task>/seed<k>/*.ipynb and $(RESULTS)/09_claims.ipynb" \
 		"  look at them with:               make lab"
@@ -58,7 +59,7 @@ bench: $(READY)
 	@python -m tests.benchmarks
 
 book: $(READY)
-	@python -m lib.tools.book "$(basename $(notdir $(PROFILE)))"
+	@python -m lib.tools.book "$(NAME)"
 
 class: $(READY)
 	@python -m lib.tools.classroom

@@ -107,7 +107,7 @@ def test_cross_fitting_never_sees_the_text_it_judges():
 
 def test_shortcut_only_names_what_is_wrong():
     with pytest.raises(StudyError, match="overlap"):
-        difficulty.shortcut_only(pairs(20), "a_only", 2, 5, 0)
+        difficulty.shortcut_only(pairs(20), "c_only", 2, 5, 0)
     with pytest.raises(StudyError, match="folds"):
         difficulty.shortcut_only(pairs(20).assign(text_b="one"), "b_only", 2, 5, 0)
 

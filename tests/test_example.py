@@ -5,11 +5,15 @@ import json
 
 import pandas as pd
 import pytest
+import tiny
 from test_params import injection, session
+from transformers import GPT2Config
 
+from lib import store
 from lib.analysis import floors, measures
 from lib.errors import StudyError
 from lib.files import ROOT
+from lib.models import make, recipes
 from lib.params import notebook
 from lib.params.profile import load_profile
 from lib.params.schema import EXAMPLE_TASK
@@ -145,6 +149,31 @@ def test_a_wrong_parameter_stops_it_in_one_line(injected, says):
 def test_every_kind_of_compression_that_it_makes_is_taken():
     for name in ("truncated-2 + tinybert", "scratch-1", "imp-40 + distil", "dense + ptq8", "distilbert-base-uncased"):
         assert checked(f"compressed = {name!r}").compressed == name
+
+
+@pytest.mark.parametrize("family, compressed, says", [
+    ("albert", "truncated-2", "ALBERT shares its layers, so there is no truncated-2 of it"),
+    ("albert", "imp-70 + tinybert", "ALBERT shares its layers"),
+    ("gpt2", "imp-70", "type 'gpt2' cannot be trained or compressed here"),
+    ("gpt2", "dense + ptq8", "type 'gpt2' cannot be trained or compressed here"),
+    ("bert", "{gpt2}", "type 'gpt2' cannot be trained or compressed here")])
+def test_an_encoder_that_it_cannot_compress_is_refused_with_the_parameters(tmp_path, family, compressed, says):
+    GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=40).save_pretrained(tmp_path / "gpt2")
+    for name in ("albert", "bert"):
+        tiny.config(name, 3, 16, 24, 2, 0.0, vocab_size=40).save_pretrained(tmp_path / name)
+    compressed = compressed.format(gpt2=tmp_path / "gpt2")
+    run = checked(f"encoder = {str(tmp_path / family)!r}\nencoder_layers = 0\ncompressed = {compressed!r}")
+    with pytest.raises(StudyError, match=says) as error:
+        recipes.check(run, ["dense", run.compressed])
+    assert "\n" not in str(error.value)
+
+
+def test_too_few_epochs_are_told_by_their_name_and_nothing_is_made(task_file, monkeypatch):
+    run = checked(f"task = {str(task_file)!r}\nepochs = 0.05")
+    items = dataset.load(registry.get(task_file), seed=0, n_train=run.n_train, n_eval=20, n_ood=0)
+    monkeypatch.setattr(store, "add", lambda *_: pytest.fail("a model is made"))
+    with pytest.raises(StudyError, match=r"epochs = 0.05 makes too few steps \(1\).*give epochs = [0-9.]+ or more"):
+        make.model(run, items, "dense", recipes.teacher(run, ["mixed"]))
 
 
 # ---------------------------------------------------------------- the chain on a task of one's own

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from transformers import (
 
 from lib import progress
 from lib.errors import StudyError
-from lib.models import batches, devices, loop, losses, pretrained
+from lib.models import batches, devices, loop, losses, make, pretrained
 
 CLASSES, PAD = 2, 0
 PLAN = loop.Plan(steps=40, batch_size=16, learning_rate=2e-3, warmup=0.1, weight_decay=0.01, dtype="fp32",
@@ -228,6 +230,19 @@ def test_a_checkpoint_outside_the_run_is_refused(encoded):
         trained(encoded, SHORT, checkpoints={9: lambda: None})
 
 
+@pytest.mark.parametrize("n_rows", [256, 5000])
+def test_too_few_epochs_for_the_checkpoints_are_named_with_enough_of_them(n_rows):
+    def check(epochs):
+        loop.check_stops([0.5, 0.125], make.steps_of(epochs, n_rows, 32), epochs, 32 / n_rows)
+    with pytest.raises(StudyError, match=r"epochs = 0.005 makes too few steps \(1\) .* after 12.5%") as error:
+        check(0.005)
+    enough = float(re.search("give epochs = ([0-9.]+) or more", str(error.value))[1])
+    check(enough)
+    with pytest.raises(StudyError):
+        check(enough * 0.5)
+    loop.check_stops([], 1, 0.005, 1)
+
+
 @pytest.mark.parametrize("family", ["roberta", "distilbert"])
 def test_models_without_token_types_train_on_rows_that_have_them(encoded, family):
     model = tiny(family)
@@ -299,6 +314,21 @@ def test_device_and_dtype_are_checked():
     if not torch.cuda.is_available():
         with pytest.raises(StudyError, match="none; write auto or cpu"):
             devices.device("cuda")
+
+
+def test_cublas_is_told_to_repeat_before_a_card_is_taken_and_only_then(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    devices.deterministic(0, torch.get_num_threads())
+    devices.device("cpu")
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    told = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(devices, "take_card", lambda n: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda card: told.append(os.environ["CUBLAS_WORKSPACE_CONFIG"]))
+    assert devices.device("cuda") == "cuda" and told == [":4096:8"]
+    torch.use_deterministic_algorithms(False)
 
 
 def test_deterministic_seeds_every_source():

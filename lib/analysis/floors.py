@@ -33,7 +33,7 @@ def bag_of_words(items: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def shortcut_only(items: pd.DataFrame, task: Task, folds: int, seed: int) -> pd.DataFrame:
-    """The task's shortcut-only model (text_b alone, or word overlap alone), cross-fitted on train."""
+    """The task's shortcut-only model (one text alone, or word overlap alone), cross-fitted on train."""
     train, other = items[items["split"] == "train"], items[items["split"] != "train"]
     on_train, on_other = difficulty.shortcut_only(train, task.shortcut, len(task.labels), folds, seed, items_eval=other)
     return store.predictions_table(pd.concat([train, other]), np.log(np.concatenate([on_train, on_other]) + 1e-9))

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import StudyError
+from lib.tasks import tokenised
 
 POOL = 16  # batches sorted together: MNLI pads 11 % of its tokens, and rows of a batch still vary
 # rows whose mixed batches pad less than this stay mixed: where length goes with the kind of a sentence, as in the
@@ -38,7 +39,7 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: int) -> Encoded:
-    """Tokenise the pairs (`text_a`, `text_b`) of items; of a pair above `max_length` tokens the longer text is cut.
+    """Tokenise the pairs (`text_a`, `text_b`) or single texts of items, see `tokenised.tokens`.
 
     StudyError: a tokenizer without a padding token, a max_length beyond what the encoder has positions for.
     """
@@ -51,9 +52,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, items: pd.DataFrame, max_length: 
     labels = items["label"].to_numpy(dtype=np.int64, copy=True)  # a frame's own column is read-only
     if not len(items):
         return Encoded([], None, labels, np.zeros(0, np.int64), tokenizer.pad_token_id)
-    tokens = tokenizer(items["text_a"].tolist(), items["text_b"].tolist(), truncation=True, max_length=max_length,
-                       return_attention_mask=False)
-    columns = {name: [np.asarray(row, np.int32) for row in rows] for name, rows in tokens.items()}
+    columns = {name: [np.asarray(row, np.int32) for row in rows]
+               for name, rows in tokenised.tokens(tokenizer, items, max_length).items()}
     ids = columns["input_ids"]
     lengths = np.array([len(row) for row in ids])
     return Encoded(ids, columns.get("token_type_ids"), labels, lengths, tokenizer.pad_token_id,

@@ -46,6 +46,8 @@ def device(name: str) -> str:
     this process's (`take_card`). StudyError: an unknown or absent one."""
     kind = _kind(name)
     if kind == "cuda":
+        # cuBLAS repeats with a workspace of fixed size only, and looks for it at its first product
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(take_card(torch.cuda.device_count()))
     return kind
 
@@ -75,7 +77,6 @@ def dtype(name: str, device: str) -> str:
 
 def deterministic(seed: int, threads: int) -> None:
     """Seed every random source and choose repeatable kernels: same machine, same threads, same bytes."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats with a workspace of fixed size only
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,6 +37,16 @@ class Plan:
     dtype: str
     device: str
     seed: int
+
+
+def check_stops(fractions: Sequence[float], steps: int, epochs: float, of_step: float) -> None:
+    """StudyError, before anything is trained, where the first of these fractions of the steps comes before the first
+    step. of_step: the epochs that one step makes."""
+    if fractions and not round(min(fractions) * steps):
+        least = of_step * (math.floor(0.5 / min(fractions)) + 1)
+        raise StudyError(f"epochs = {epochs:g} makes too few steps ({steps}) to predict the run after "
+                         f"{min(fractions):.1%} of them (checkpoints): give epochs = {math.ceil(100 * least) / 100:g} "
+                         "or more, or more rows (n_train)")
 
 
 def fit(model: PreTrainedModel, encoded: Encoded, objective: Callable[[Tensor, Tensor], Tensor], plan: Plan, *,

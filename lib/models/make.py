@@ -37,8 +37,8 @@ from lib.models import (
 )
 from lib.tasks import dataset, registry
 
-TRAINING_SIDE = tuple(f"models.{module}" for module in (
-    "batches", "devices", "encoders", "families", "last_layer", "loop", "losses", "make", "pretrained"))
+TRAINING_SIDE = ("tasks.tokenised", *(f"models.{module}" for module in (
+    "batches", "devices", "encoders", "families", "last_layer", "loop", "losses", "make", "pretrained")))
 OF_FAMILY = {"imp": ("models.magnitude",), "heads": ("models.magnitude", "models.structured"),
              "ffn": ("models.structured",), "theseus": ("models.theseus",)}
 RUN_FIELDS = ("encoder", "encoder_revision", "encoder_layers", "freeze_embeddings", "dropout", "max_length",
@@ -119,6 +119,7 @@ def model(run, items: pd.DataFrame, name: str, extras: Extras = Extras()) -> sto
     if finished and (finished.has_weights or not run.keep_weights):
         return finished
     check(run, name)
+    loop.check_stops(extras.checkpoints, ingredients["steps"], extras.epochs or run.epochs, run.batch_size / n_train)
     record = ingredients | {"key": model_key, "compression": recipe.structure, "loss": recipe.loss,
                             "quantization": recipe.quantization, "profile": run.profile}
     return store.add(run.outputs / "store", model_key, lambda folder: train(run, items, record, extras, folder))

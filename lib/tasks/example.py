@@ -37,7 +37,7 @@ files:                                    # .tsv .csv .jsonl .parquet; paths cou
   test: test.tsv                          # as train is: the ID score
 ood:                                      # one set or several, where the easy way to the label fails
   mixed: {{file: mixed.tsv}}
-shortcut: b_only                          # the easy way: text_b alone; or overlap, of the words of both
+shortcut: b_only                          # the easy way: text_b alone; or a_only; or overlap, of the words of both
 licence: that of this project
 source: made by lib.tasks.example
 caveats: >-

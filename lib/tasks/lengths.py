@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from lib.tasks import tokenised
+
 
 def cut(items: pd.DataFrame, tokenizer: Callable, max_length: int) -> pd.DataFrame:
     """What of each split (the index) an encoder reads: rows | tokens | cut | share.
@@ -12,8 +14,7 @@ def cut(items: pd.DataFrame, tokenizer: Callable, max_length: int) -> pd.DataFra
     tokenizer: a transformers tokenizer. tokens: mean over the rows, after the cut; cut: rows of more than `max_length`
     tokens, whose longer text loses its end; share: of the rows.
     """
-    ids = tokenizer(items["text_a"].tolist(), items["text_b"].tolist(), truncation=True, max_length=max_length + 1,
-                    return_attention_mask=False)["input_ids"]
+    ids = tokenised.tokens(tokenizer, items, max_length + 1)["input_ids"]
     lengths = pd.Series(np.fromiter(map(len, ids), np.int64, len(items)), items.index)
     splits = items["split"]
     read, is_cut = (one.groupby(splits, sort=False) for one in (lengths.clip(upper=max_length), lengths > max_length))

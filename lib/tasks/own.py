@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lib import safe_yaml
 from lib.errors import StudyError, fault, nearest
 from lib.tasks.sources import Table, normalise
-from lib.tasks.task import Ood, Task
+from lib.tasks.task import Ood, Shortcut, Task
 
 FEW = 100  # rows of an OOD set below which its score is hardly known
 LARGEST = 0.6  # share of one label in an OOD set from which plain accuracy flatters
@@ -31,7 +31,22 @@ def _label_map(value: Any) -> dict[str, str]:
     return {str(key): str(name) for key, name in pairs}
 
 
+def _dropped(value: Any) -> tuple[str, ...]:
+    """The values of a list, as text."""
+    if not isinstance(value, list):
+        raise ValueError("give a list of the labels whose rows are left out, such as ['-']")
+    return tuple(_label_map(value)) if value else ()
+
+
+def _separator(value: Any) -> str:
+    if not isinstance(value, str) or len(value) != 1 or value.isalnum() or value in "\"\r\n":
+        raise ValueError(f"is {value!r}; give the one character that separates the columns, such as ';', or \"\\t\" in "
+                         "double quotes for a tab")
+    return value
+
+
 LabelMap = Annotated[dict[str, str], BeforeValidator(_label_map)]
+Separator = Annotated[str, BeforeValidator(_separator)]
 
 
 class _Section(BaseModel):
@@ -40,7 +55,7 @@ class _Section(BaseModel):
 
 class _Columns(_Section):
     text_a: str
-    text_b: str
+    text_b: str | None = None
     label: str
     guid: str | None = None
     heuristic: str | None = None
@@ -61,6 +76,7 @@ class _OodFile(_Section):
     score: Literal["accuracy", "balanced"] = "accuracy"
     role: Literal["scored", "panel"] = "scored"
     columns: _Columns | None = None
+    separator: Separator | None = None
 
 
 class _TaskFile(_Section):
@@ -69,7 +85,9 @@ class _TaskFile(_Section):
     columns: _Columns
     files: _Files
     ood: Annotated[dict[str, _OodFile], Field(min_length=1)]
-    shortcut: Literal["overlap", "b_only"]
+    shortcut: Shortcut
+    drop: Annotated[tuple[str, ...], BeforeValidator(_dropped)] = ()
+    separator: Separator | None = None
     licence: str
     source: str = ""
     caveats: str = ""
@@ -78,8 +96,8 @@ class _TaskFile(_Section):
 def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
     """The task that a YAML file declares; file paths in it are relative to it.
 
-    CSV is read with the usual quoting, TSV with none, both as text; `name` is the file's own name and none of `taken`.
-    Raises StudyError naming the file, the key and the mend.
+    CSV is read with the usual quoting, TSV with that or none (`lib.tasks.forms`), both as text; `name` is the file's
+    own name and none of `taken`. Raises StudyError naming the file, the key and the mend.
     """
     spec = _parse(path)
     if spec.name != path.stem or spec.name in taken or not re.fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
@@ -88,15 +106,17 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
     labels = tuple(dict.fromkeys(spec.labels.values()))
     if len(labels) < 2:
         raise StudyError(f"{path}: labels: only one class '{labels[0]}'; a task needs two or more")
-    if len({spec.columns.text_a, spec.columns.text_b, spec.columns.label}) < 3:
-        raise StudyError(f"{path}: columns: text_a, text_b and label must be three columns, not {spec.columns.text_a}, "
-                         f"{spec.columns.text_b}, {spec.columns.label}")
+    _check_texts(path, spec)
 
-    def table(file: str, columns: _Columns, names: tuple[str, ...], values: dict[str, str]) -> Table:
+    def table(file: str, columns: _Columns, names: tuple[str, ...], values: dict[str, str], separator: str | None
+              ) -> Table:
+        if twice := [value for value in spec.drop if value in values]:
+            raise StudyError(f"{path}: drop: '{twice[0]}' is a label too; take it out here or there")
         ids = {value: names.index(name) for value, name in values.items()}
-        return Table(str((path.parent / file).resolve()), columns.model_dump(exclude_none=True), ids)
+        return Table(str((path.parent / file).resolve()), columns.model_dump(exclude_none=True), ids, drop=spec.drop,
+                     quoted=None, separator=separator or "")
 
-    tables = {split: table(file, spec.columns, labels, spec.labels)
+    tables = {split: table(file, spec.columns, labels, spec.labels, spec.separator)
               for split, file in spec.files.model_dump(exclude_none=True).items()}
     ood = {}
     for split, part in spec.ood.items():
@@ -110,19 +130,34 @@ def read_task(path: Path, taken: Iterable[str] = ()) -> Task:
             raise StudyError(f"{path}: ood.{split}.labels: only one class '{next(iter(values.values()))}'; an OOD set "
                              "needs two or more")
         ood[split] = Ood(*_collapse(f"{path}: ood.{split}", part, labels, values), part.score, part.role)
-        tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values)
+        tables[split] = table(part.file, part.columns or spec.columns, ood[split].labels, values,
+                              part.separator or spec.separator)
     if all(of.role == "panel" for of in ood.values()):
         raise StudyError(f"{path}: ood: every set has the role panel, which leaves no OOD score; give one the role "
                          "scored")
     _check_apart(path, tables)
-    return Task(spec.name, labels, spec.columns.text_a, spec.columns.text_b, ood, spec.shortcut, spec.licence,
-                spec.source or path.name, spec.caveats, tables)
+    left_out = f"Rows whose label is {_listed(spec.drop)} are left out." if spec.drop else ""
+    return Task(spec.name, labels, spec.columns.text_a, spec.columns.text_b or "", ood, spec.shortcut, spec.licence,
+                spec.source or path.name, f"{spec.caveats.strip()} {left_out}".strip(), tables)
+
+
+def taken(items: pd.DataFrame, task: Task) -> list[str]:
+    """What was taken of the files of a task, a sentence each: the rows left out for their label, and what quotation
+    marks are where a file may mean both. items: as `dataset.load` gives them."""
+    said = []
+    for source in items.attrs.get("sources", ()):
+        if source["left_out"]:
+            said.append(f"{source['left_out']} of {source['left_out'] + source['rows']} rows of {source['file']} are "
+                        f"left out: their label is {_listed(task.tables[source['split']].drop)}.")
+        if source["marks"]:
+            said.append(f"Quotation marks in {source['file']} are {source['marks']}.")
+    return said
 
 
 def overview(items: pd.DataFrame, task: Task) -> pd.DataFrame:
     """What each split (the index) holds: rows | groups | labels (with their rows) | repeated | at_odds | in_train.
 
-    Two rows hold the same pair where the letters and digits of both texts agree. repeated: rows whose pair stands
+    Two rows hold the same pair (or single text) where its letters and digits agree. repeated: rows whose pair stands
     earlier in the split; at_odds: rows whose pair has another label there too; in_train: rows whose pair is in train.
     """
     pair = items["text_a"].map(normalise) + "|" + items["text_b"].map(normalise)
@@ -141,15 +176,15 @@ def overview(items: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 def doubts(items: pd.DataFrame, task: Task) -> list[str]:
     """What in the rows makes scores mean less than they seem to, a sentence each; nothing that stops a run."""
-    said = []
+    said, pair = [], "pair of texts" if task.text_b else "text"
     for split, row in overview(items, task).iterrows():
         share = items.loc[items["split"] == split, "label"].value_counts(normalize=True)
         if row["repeated"]:
-            said.append(f"{row['repeated']} of {row['rows']} rows of {split} repeat an earlier pair of texts: take "
+            said.append(f"{row['repeated']} of {row['rows']} rows of {split} repeat an earlier {pair}: take "
                         "them out, or give them one group.")
         if row["at_odds"]:
-            said.append(f"{row['at_odds']} rows of {split} hold a pair of texts that has two labels: no model can have "
-                        "all of them right.")
+            said.append(f"{row['at_odds']} rows of {split} hold a {pair} that has two labels: no model can have all of "
+                        "them right.")
         if row["in_train"]:
             said.append(f"{row['in_train']} rows of {split} stand in train too: its score is partly memory. Take them "
                         "out of train.")
@@ -159,6 +194,29 @@ def doubts(items: pd.DataFrame, task: Task) -> list[str]:
             said.append(f"{share.iloc[0]:.0%} of {split} is {task.classes(split)[share.index[0]]}: always to say so "
                         f"scores as much. Set ood.{split}.score to balanced.")
     return said
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " or ".join(f"'{value}'" for value in values)
+
+
+def _check_texts(path: Path, spec: _TaskFile) -> None:
+    """Raise StudyError for columns that are one, for a set that has other texts than the task, and for a shortcut of
+    two texts where there is one."""
+    for where, columns in [("", spec.columns), *((f"ood.{name}.", of.columns) for name, of in spec.ood.items())]:
+        if columns is None:
+            continue
+        named = {key: column for key, column in columns.model_dump().items() if key in ("text_a", "text_b", "label")}
+        given = {key: column for key, column in named.items() if column is not None}
+        if len(set(given.values())) < len(given):
+            raise StudyError(f"{path}: {where}columns: {', '.join(given)} must be columns of their own, not "
+                             f"{', '.join(given.values())}")
+        if (columns.text_b is None) != (spec.columns.text_b is None):
+            raise StudyError(f"{path}: {where}columns: a task has one text in every file or two; "
+                             + ("take text_b out" if columns.text_b else "add text_b"))
+    if spec.columns.text_b is None and spec.shortcut != "a_only":
+        raise StudyError(f"{path}: shortcut: '{spec.shortcut}' is of two texts, and columns.text_b is missing; add it, "
+                         "or, for single texts, take a_only")
 
 
 def _check_apart(path: Path, tables: dict[str, Table]) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
 from lib.tasks import microworld
 from lib.tasks.sources import Hub, Table
-from lib.tasks.task import Ood, Task
+from lib.tasks.task import Ood, Shortcut, Task
 
 GLUE, GLUE_REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 PAWS, PAWS_REVISION = "google-research-datasets/paws", "161ece9501cf0a11f3e48bd356eaa82de46d6a09"
@@ -30,7 +30,7 @@ MNLI_IDS, FEVER_IDS, QQP_IDS = {"0": 0, "1": 1, "2": 2}, {"SUPPORTS": 0, "REFUTE
 NLI = ("entailment", "neutral", "contradiction")
 
 
-def _micro(name: str, text_a: str, text_b: str, shortcut: Literal["overlap", "b_only"]) -> Task:
+def _micro(name: str, text_a: str, text_b: str, shortcut: Shortcut) -> Task:
     labels, caveats = microworld.TASKS[name], (
         "English from templates: `ood` is a subpopulation shift with known counts; HANS and PAWS are nearer to "
         "`unseen`. Dev and test spread their failing rows evenly over the subcases, whose counts in train rotate from "

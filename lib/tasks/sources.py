@@ -27,6 +27,8 @@ from lib import files, progress
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
 from lib.tasks.download import digest, fetch
+from lib.tasks.forms import Form, form_of
+from lib.tasks.labels import as_text, known_as
 
 datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else each file that is read, a local one too, asks a server first
 OPTIONAL = ("guid", "heuristic", "subcase", "group")
@@ -58,8 +60,10 @@ class Table:
     `url_digest` "" means: recorded at the first download and held to from then on. `drop` lists label values that are
     left out. `hash_group` groups rows by the normalised text of the group column, as a hash, since no text of a real
     set may travel into tables that are committed. `group_rows` makes a group of every so many rows, as they follow one
-    another; `linked` one of the rows that share a text, by way of other rows too. `quoted`: a tab-separated file that
-    quotes as CSV does. `case` is the heuristic and subcase of all rows. `also`: further files of the same split.
+    another; `linked` one of the rows that share a text, by way of other rows too. `quoted`: whether a tab-separated
+    file quotes as CSV does; None finds it out (`lib.tasks.forms`). `separator` of a text file's columns; "" is its
+    format's. `case` is the heuristic and subcase of all rows. `also`: further files of the same split. Without a column
+    text_b every row is a single text, and its text_b "".
     """
 
     path: str
@@ -74,7 +78,8 @@ class Table:
     hash_group: bool = False
     group_rows: int = 0
     linked: bool = False
-    quoted: bool = False
+    quoted: bool | None = False
+    separator: str = ""
     case: str = ""
     also: tuple["Table", ...] = ()
 
@@ -88,18 +93,20 @@ def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame
     """Rows of one table and a record of where they came from.
 
     The rows: text_a, text_b, label (class id), guid, heuristic, subcase, group ("" where none), row (1-based data row)
-    and file; the record: file, origin, digest, copy and rows. Looks in `data_dir`, else in the folder that STUDY_DATA
+    and file; the record: file, origin, digest, copy, marks (what quotation marks are where a file may mean both, else
+    ""), left_out (rows whose label is one of `drop`) and rows. Looks in `data_dir`, else in the folder that STUDY_DATA
     names, else upstream. A relative folder counts from the project's root. StudyError names file, row, column and mend.
     """
     named = str(data_dir or os.environ.get("STUDY_DATA") or "")
-    folder = ROOT / Path(named).expanduser()
+    folder, form = ROOT / Path(named).expanduser(), None
     if named and not folder.is_dir():
         raise StudyError(f"STUDY_DATA (or data_dir) names '{named}', which is no folder; give the folder that holds "
                          f"{table.path}")
     local = folder / table.path
     if (named or Path(table.path).is_absolute()) and local.is_file():
         where, record = str(local), {"origin": "local", **_verify(local, table)}
-        data = load_file(local, table.columns.values(), table.quoted)
+        form = _form(local, table)
+        data = load_file(local, table.columns.values(), form)
     elif table.hub or table.url:
         where, (data, record) = str(table.hub or table.url), _upstream(table)
     elif Path(table.path).is_absolute():
@@ -108,6 +115,7 @@ def read(table: Table, data_dir: str | Path | None = None) -> tuple[pd.DataFrame
     else:
         raise StudyError(f"{table.path}: {_both_ways(table)}")
     frame = _rows(data, table, where)
+    record |= {"marks": form.told if form else "", "left_out": data.num_rows - len(frame)}
     # the record goes into tables that may be committed: no folder of this machine in it
     name = Path(table.path).name if Path(table.path).is_absolute() else table.path
     return frame.assign(file=where), {"file": name, **record, "rows": len(frame)}
@@ -136,8 +144,14 @@ def _upstream(table: Table) -> tuple[datasets.Dataset, dict]:
     except Exception as error:  # the hub client, datasets and urllib share no base class
         told = str(error) if isinstance(error, datasets.exceptions.DatasetNotFoundError) else _first_line(error)
         raise StudyError(f"{table.path}: {_both_ways(table)}; the download failed with: {told}") from error
-    data = load_file(path, table.columns.values(), table.quoted)
+    data = load_file(path, table.columns.values(), _form(path, table))
     return data, {"origin": table.url, "digest": digest(path), "copy": "official"}
+
+
+def _form(path: Path, table: Table) -> Form | None:
+    if table.quoted is None:
+        return form_of(path, table.columns.values(), table.separator)
+    return Form("\t", True) if table.quoted else None
 
 
 def _from_hub(hub: Hub) -> datasets.Dataset:
@@ -171,11 +185,11 @@ def _quiet() -> AbstractContextManager:
                            datasets.disable_progress_bars, datasets.enable_progress_bars)
 
 
-def load_file(path: Path, texts: Iterable[str], quoted: bool = False) -> datasets.Dataset:
+def load_file(path: Path, texts: Iterable[str], form: Form | None = None) -> datasets.Dataset:
     """One local file through the builder of its format; its Arrow cache is thrown away.
 
-    texts: columns that a CSV or TSV file holds as they stand there; quoted: a TSV file quotes as CSV does. Raises
-    StudyError naming the file.
+    texts: columns that a CSV or TSV file holds as they stand there; form: how such a file is written, None: CSV with
+    commas and quotes, TSV with neither. Raises StudyError naming the file.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
@@ -186,7 +200,8 @@ def load_file(path: Path, texts: Iterable[str], quoted: bool = False) -> dataset
         raise StudyError(f"{path}: there is no row in the file; put at least one there")
     if builder == "csv":  # as text: "NA", "007" and "1" stay what the file says
         options = {**options, "keep_default_na": False, "converters": dict.fromkeys(texts, str)}
-        options |= {"quoting": csv.QUOTE_MINIMAL} if quoted else {}
+        if form:
+            options |= {"sep": form.separator, "quoting": csv.QUOTE_MINIMAL if form.quoted else csv.QUOTE_NONE}
     try:
         with _quiet(), tempfile.TemporaryDirectory() as cache:
             return datasets.load_dataset(builder, data_files=escape(str(path)), split="train", cache_dir=cache,
@@ -222,7 +237,8 @@ def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
             raise StudyError(f"{file}: column '{column}' is missing{nearest(column, data.column_names)}")
     frame = pd.DataFrame({name: pd.Series(data[column][:], dtype=object) for name, column in table.columns.items()})
     frame["row"] = range(1, len(frame) + 1)
-    frame["label"] = frame["label"].map(_as_text)
+    texts, known = [name for name in ("text_a", "text_b") if name in table.columns], {*table.labels, *table.drop}
+    frame["label"] = frame["label"].map(lambda value: known_as(value, known))
     frame = frame[~frame["label"].isin(table.drop)].reset_index(drop=True)
     if frame.empty:
         raise StudyError(f"{file}: every row is one of those left out; put at least one other there")
@@ -233,20 +249,21 @@ def _rows(data: datasets.Dataset, table: Table, file: str) -> pd.DataFrame:
             what = what.replace("{value}", str(at[name]))
             raise StudyError(f"{file}: row {at['row']}, column '{table.columns[name]}': {what}")
 
-    for name in ("text_a", "text_b"):
+    for name in texts:
         is_text = frame[name].map(lambda text: isinstance(text, str))
         blank = frame[name].isna() | is_text & (frame[name].astype(str).str.strip() == "")
         fail_where(blank, name, "the text is missing; fill it in or take the row out")
         fail_where(~is_text, name, "{value} is not text; write it as a string")
-    fail_where(frame["label"] == "", "label", "the label is missing; fill it in or take the row out")
-    known = ", ".join(f"'{value}'" for value in table.labels)
+    fail_where(frame["label"] == "", "label",
+               "the label is missing; fill it in, or leave such rows out: drop: [''] in the task file")
     fail_where(~frame["label"].isin(table.labels), "label",
-               "unknown label '{value}'; known are " + known + "; mend the row or the label map")
-    frame = frame.astype({"text_a": "str", "text_b": "str"})
+               "unknown label '{value}'; known are " + ", ".join(f"'{value}'" for value in table.labels)
+               + "; mend the row or the label map, or leave such rows out: drop: ['{value}'] in the task file")
+    frame = frame.assign(**{"text_b": ""} | {name: frame[name].astype("str") for name in texts})
     frame["label"] = frame["label"].map(table.labels).astype("int64")
     for name in OPTIONAL:
         blank = table.case if name in ("heuristic", "subcase") else ""
-        values = frame[name].map(_as_text) if name in frame else pd.Series(blank, index=frame.index)
+        values = frame[name].map(as_text) if name in frame else pd.Series(blank, index=frame.index)
         frame[name] = values.astype("str")
     if "guid" in table.columns:
         fail_where(frame["guid"] == "", "guid", "the guid is missing; give every row one of its own")
@@ -264,12 +281,3 @@ def _linked(frame: pd.DataFrame) -> np.ndarray:
     ends = pd.factorize(pd.concat([frame["text_a"], frame["text_b"]]))[0].reshape(2, -1)
     n = ends.max() + 1
     return connected_components(coo_array((np.ones(len(frame)), tuple(ends)), shape=(n, n)), directed=False)[1][ends[0]]
-
-
-def _as_text(value: object) -> str:
-    """A label or name as text, the same for 1, 1.0 and "1"; "" for a missing one."""
-    if value is None or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()

@@ -5,6 +5,8 @@ from typing import Literal
 
 from lib.tasks.sources import Table
 
+Shortcut = Literal["overlap", "b_only", "a_only"]
+
 
 @dataclass(frozen=True)
 class Ood:
@@ -24,6 +26,8 @@ class Ood:
 class Task:
     """What a task is; `text_a` and `text_b` are the field's words for the two texts, `caveats` what its data are not.
 
+    A task of single texts has no word for the second, "", and its rows hold "" there. `shortcut`: what the
+    shortcut-only model sees, the words that the two texts share, text_b alone, or text_a alone.
     `tables` names the file of each split (none for the micro-world, which is made, not read);
     train rows whose group occurs in a split of `train_without` are dropped.
     """
@@ -33,7 +37,7 @@ class Task:
     text_a: str
     text_b: str
     ood: dict[str, Ood]
-    shortcut: Literal["overlap", "b_only"]
+    shortcut: Shortcut
     licence: str
     source: str
     caveats: str

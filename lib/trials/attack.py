@@ -1,13 +1,14 @@
 """Greedy importance-ranked word substitution: which words of the second text does a model's answer hang on?
 
-Words of `text_b` (hypothesis, claim, second question) are ranked by how much the true class loses when they are taken
-out, and replaced in that order, each by the best of its candidates (`lib.trials.candidates`), until the answer turns or
-the budget is spent. The recipe is that of Jin et al. (2020, arXiv 1907.11932) without its sentence similarity and
-tagger. All rows advance in lock step, so that each round asks the model once.
+Words of `text_b` (hypothesis, claim, second question; of a single text, whose text_b is "", those of text_a) are ranked
+by how much the true class loses when they are taken out, and replaced in that order, each by the best of its candidates
+(`lib.trials.candidates`), until the answer turns or the budget is spent. The recipe is that of Jin et al. (2020, arXiv
+1907.11932) without its sentence similarity and tagger. All rows advance in lock step, so that each round asks the model
+once.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,9 +64,12 @@ class Victim:
 
 @dataclass
 class _Row:
-    """One row under attack: its text as words and what stands between them, and how far it has come."""
+    """One row under attack: its text as words and what stands between them, and how far it has come.
 
-    text_a: str
+    text_a: what the text stands beside; None where it is the only one.
+    """
+
+    text_a: str | None
     label: int
     gaps: list[str]
     words: list[str]
@@ -77,12 +81,12 @@ class _Row:
     success: bool = False
 
     def text(self, at: int | None = None, word: str = "") -> str:
-        """text_b, with the word at `at` replaced."""
+        """The attacked text, with the word at `at` replaced."""
         words = self.words if at is None else [*self.words[:at], word, *self.words[at + 1:]]
         return "".join(part for pair in zip(self.gaps, [*words, ""]) for part in pair)
 
     def without(self, at: int) -> str:
-        """text_b without the word at `at`."""
+        """The attacked text without the word at `at`."""
         return re.sub(r"\s+", " ", self.text(at)).strip()
 
 
@@ -91,10 +95,10 @@ def run(victim: Victim, items: pd.DataFrame, source: Source, *, max_changed: flo
     """Attack the rows of items (guid, text_a, text_b, label), one row each in the result, in their order.
 
     source: candidates of a word, see `lib.trials.candidates.source`; the first `max_candidates` are tried. max_changed:
-    share of text_b's words that may be replaced, at least one word. stop_words: leave `candidates.STOP_WORDS` as they
-    are. victim: anything with `logits(text_a, text_b)`. progress: a bar that is moved on by len(items) rows.
+    share of the words that may be replaced, at least one word. stop_words: leave `candidates.STOP_WORDS` as they are.
+    victim: anything with `logits(text_a, text_b)`. progress: a bar that is moved on by len(items) rows.
 
-    guid | label | correct (before) | success | queries | words (of text_b) | changed | text_b | adversarial ("" unless
+    guid | label | correct (before) | success | queries | words | changed | text_b | adversarial ("" unless
     success). queries: texts asked about the row (itself, without each word, its candidates), whether remembered or
     not; 0 of a row that was wrong before, which is not attacked. Of one word's candidates the one that lowers the
     label's probability most is taken, if any does; one that turns the answer goes first and ends the search. Texts of
@@ -105,7 +109,7 @@ def run(victim: Victim, items: pd.DataFrame, source: Source, *, max_changed: flo
         raise StudyError(f"attack_changed is {max_changed}; give a share of the words from 0 to 1")
     if max_candidates < 1:
         raise StudyError(f"attack_candidates is {max_candidates}; give 1 or more")
-    rows = [_Row(a, int(y), WORD.split(b), WORD.findall(b))
+    rows = [_Row(a if b else None, int(y), WORD.split(b or a), WORD.findall(b or a))
             for a, b, y in zip(items["text_a"], items["text_b"], items["label"])]
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
@@ -135,7 +139,7 @@ def summary(attacked: pd.DataFrame, items: pd.DataFrame, n_boot: int = 1000, see
     """An attack in five numbers: measure | value | low | high | n (rows), intervals as `lib.analysis.bootstrap`.
 
     clean_accuracy and after_attack_accuracy (a row wrong before is a failure) of all rows; success_rate and queries
-    (mean) of the rows right before; words_changed: mean share of text_b's words replaced where the attack succeeded.
+    (mean) of the rows right before; words_changed: mean share of the words replaced where the attack succeeded.
     attacked: of one model (with a column `seed`: of one model per seed). items: their splits, subcases and groups.
     """
     rows = attacked.merge(items[["guid", "split", "subcase", "group"]], on="guid", how="left", validate="many_to_one")
@@ -155,15 +159,22 @@ def summary(attacked: pd.DataFrame, items: pd.DataFrame, n_boot: int = 1000, see
 def replay(victim: Victim, attacked: pd.DataFrame, items: pd.DataFrame) -> pd.Series:
     """Whether the victim is right on the adversarial texts found on another model: guid -> bool, successes only."""
     pairs = attacked.loc[attacked["success"], ["guid", "label", "adversarial"]].merge(
-        items[["guid", "text_a"]], on="guid", how="left", validate="one_to_one")
-    logits = victim.logits(pairs["text_a"].tolist(), pairs["adversarial"].tolist())
+        items[["guid", "text_a", "text_b"]], on="guid", how="left", validate="one_to_one")
+    beside = [a if b else None for a, b in zip(pairs["text_a"], pairs["text_b"])]
+    logits = _logits(victim, beside, pairs["adversarial"])
     return pd.Series(logits.argmax(axis=1) == pairs["label"].to_numpy(), index=pd.Index(pairs["guid"], name="guid"),
                      name="correct", dtype=bool)
 
 
+def _logits(victim: Victim, beside: Iterable[str | None], texts: Iterable[str]) -> np.ndarray:
+    """Logits of texts, each beside a first one, or by itself where there is none."""
+    pairs = [(text, "") if first is None else (first, text) for first, text in zip(beside, texts, strict=True)]
+    return victim.logits([a for a, _ in pairs], [b for _, b in pairs])
+
+
 def _ask(victim: Victim, texts: list[tuple[_Row, str]]) -> tuple[np.ndarray, np.ndarray]:
     """Probability of each text's row's label and the predicted class, [n] both; one call of the victim."""
-    logits = victim.logits([row.text_a for row, _ in texts], [text for _, text in texts])
+    logits = _logits(victim, [row.text_a for row, _ in texts], [text for _, text in texts])
     label = np.array([row.label for row, _ in texts], dtype=int)
     if len(label) and label.max() >= logits.shape[1]:
         raise StudyError(f"attack: label {label.max()} is beyond the model's {logits.shape[1]} classes; attack rows of "
