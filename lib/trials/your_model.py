@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lib import progress, store
 from lib.analysis import loyalty, measures, tables
 from lib.errors import StudyError, nearest
-from lib.models import batches, finished, loop
+from lib.models import batches, classifiers, loop
 from lib.tasks import sources
 from lib.tasks.task import Task
 from lib.trials import attack
@@ -46,10 +46,10 @@ def load(place: str, task: Task, labels: list[str] | None = None, revision: str 
 
     labels: the task's class names in the model's order, needed where its config does not name them. dtype: of
     predictions, "fp32" or "bf16"; a model and its parent should have one, and a quantised model takes fp32. name: what
-    it is called in bars and texts. Raises StudyError for what `finished.load` refuses, another number of classes,
+    it is called in bars and texts. Raises StudyError for what `classifiers.load` refuses, another number of classes,
     classes that cannot be told apart.
     """
-    loaded = finished.load(place, revision)
+    loaded = classifiers.load(place, revision)
     model, notes = loaded.model, loaded.notes
     theirs = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     if labels and len(labels) != len(theirs):

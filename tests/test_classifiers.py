@@ -25,7 +25,7 @@ from transformers import (
 
 from lib import store
 from lib.errors import StudyError
-from lib.models import batches, encoders, finished, inspection, pretrained, quantization
+from lib.models import batches, classifiers, encoders, inspection, pretrained, quantization
 from lib.tasks import registry
 from lib.trials import noise, your_model
 
@@ -39,6 +39,8 @@ CONFIGS = {
     "gpt2": GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2),
     "llama": LlamaConfig(**SMALL, max_position_embeddings=64, bos_token_id=1, eos_token_id=2),
     "t5": T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, eos_token_id=2, decoder_start_token_id=0),
+    "fnet": FNetConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=64, max_position_embeddings=64,
+                       tpu_short_seq_length=64),
     "xlnet": XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=64),
 }
 JUDGE = "judge its predictions: python -m lib.tools.judge --task TASK --parent P.csv --model M.csv"
@@ -96,11 +98,10 @@ def alone(subject, rows):
 
 # --- any architecture, padded on any side
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta", "gpt2", "llama", "t5", "xlnet"])
+@pytest.mark.parametrize("kind, side", [  # XLNet answers at its last token, so its own tokenizer pads on the left
+    (kind, side) for kind in ("bert", "modernbert", "deberta", "gpt2", "llama", "t5") for side in ("left", "right")]
+    + [("xlnet", "left")])
 def test_any_architecture_is_judged_by_folder_and_answers_as_it_does_alone(written, micro, kind, side):
-    if kind == "xlnet" and side == "right":
-        pytest.skip("XLNet answers at its last token, so its tokenizer pads on the left")
     subject = your_model.load(str(written(kind, side=side)), TASK)
     rows = micro[micro["split"] == "test"].head(12)
     table = your_model.predict(subject, rows, 48)
@@ -112,19 +113,17 @@ def test_any_architecture_is_judged_by_folder_and_answers_as_it_does_alone(writt
 
 
 def test_positions_of_a_left_padded_gpt2_are_kept_by_padding_right_and_said(written):
-    left, right = finished.load(str(written("gpt2", side="left"))), finished.load(str(written("gpt2", "other")))
+    left, right = classifiers.load(str(written("gpt2", side="left"))), classifiers.load(str(written("gpt2", "other")))
     assert left.tokenizer.padding_side == right.tokenizer.padding_side == "right" and right.notes == ()
     assert left.notes == ("It pads on the right, not the left as its tokenizer has it: only so is each row answered as alone.",)
     left.tokenizer.padding_side = "left"
-    assert finished.padding_drift(left.model, left.tokenizer) > 5 * finished.DRIFT
-    llama = finished.load(str(written("llama", "llama", side="left")))
+    assert classifiers.padding_drift(left.model, left.tokenizer) > 5 * classifiers.DRIFT
+    llama = classifiers.load(str(written("llama", "llama", side="left")))
     assert llama.tokenizer.padding_side == "left" and llama.notes == ()
 
 
 def test_a_model_that_sees_its_padding_is_said_to(written):
-    CONFIGS["fnet"] = FNetConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=64, max_position_embeddings=64,
-                                 tpu_short_seq_length=64)
-    assert "What it answers depends on the padding beside a row" in finished.load(str(written("fnet"))).notes[-1]
+    assert "What it answers depends on the padding beside a row" in classifiers.load(str(written("fnet"))).notes[-1]
 
 
 @pytest.mark.parametrize("told, tokens, pads, says", [
@@ -188,14 +187,14 @@ REFUSED = {
     "bitsandbytes": (quantised("bitsandbytes", load_in_8bit=True), f"was made by bitsandbytes, .*{JUDGE}"),
     "bitsandbytes of old": (lambda f: settings(f, quantization_config={"load_in_4bit": True}), "was made by bitsandbytes"),
     "compressed-tensors": (quantised("compressed-tensors"), f"was made by compressed-tensors, .*{JUDGE}"),
-    "integers": (lambda f: weights(f, lambda key, t: {key: t.char()}), "holds integers .* as no quantisation that it names"),
-    "own integers": (lambda f: quantised("mine")(weights(f, lambda key, t: {key: t.char()})), "holds integers .* as mine made"),
-    "gguf": (foreign("model-q4_k_m.gguf"), f"made for llama.cpp \\(GGUF\\) .*{JUDGE}"),
-    "onnx": (foreign("model.onnx"), f"made for ONNX .*{JUDGE}"),
-    "engine": (foreign("model.engine"), f"made for TensorRT .*{JUDGE}"),
-    "gguf file": (as_file("m.gguf"), f"made for llama.cpp \\(GGUF\\) .*{JUDGE}"),
-    "onnx file": (as_file("m.onnx"), f"made for ONNX .*{JUDGE}"),
-    "plan file": (as_file("m.plan"), f"made for TensorRT .*{JUDGE}"),
+    "integers": (lambda f: weights(f, lambda key, t: {key: t.char()}), "holds integers .* that a quantiser it does not name made"),
+    "own integers": (lambda f: quantised("mine")(weights(f, lambda key, t: {key: t.char()})), "holds integers .* that mine made"),
+    "gguf": (foreign("model-q4_k_m.gguf"), f"was made for llama.cpp \\(GGUF\\), .*{JUDGE}"),
+    "onnx": (foreign("model.onnx"), f"was made for ONNX, .*{JUDGE}"),
+    "engine": (foreign("model.engine"), f"was made for TensorRT, .*{JUDGE}"),
+    "gguf file": (as_file("m.gguf"), f"was made for llama.cpp \\(GGUF\\), .*{JUDGE}"),
+    "onnx file": (as_file("m.onnx"), f"was made for ONNX, .*{JUDGE}"),
+    "plan file": (as_file("m.plan"), f"was made for TensorRT, .*{JUDGE}"),
     "pickle": (foreign("pytorch_model.bin"), "in pytorch_model.bin, a pickle, .*from_pretrained.*save_pretrained"),
     "other name": (foreign("weights.safetensors"), "holds no model.safetensors"),
     "adapter": (lambda f: foreign("adapter_model.safetensors")(settings_of_adapter(f)), "an adapter .*merge_and_unload"),
@@ -205,8 +204,8 @@ REFUSED = {
               "bert.encoder.layer.1.intermediate.dense.weight is 48 x 32 in its file, 64 x 32 by its config.json"),
     "base model": (only("bert."), "is no finished classifier: its file lacks 'classifier.bias'"),
     "another model": (renamed(lambda key: key.replace("query", "q")), "its file lacks 'bert.*query.*it holds 'bert.*q.bias'"),
-    "kind unknown": (lambda f: settings(f, model_type="mine"), "cannot be loaded .*model type `mine`"),
-    "no head": (lambda f: settings(f, model_type="mamba"), "cannot be|tokenizer has"),
+    "kind unknown": (lambda f: settings(f, model_type="mine"), f"of type 'mine', which transformers .* does not know, and code .*{JUDGE}"),
+    "no head": (lambda f: settings(f, model_type="mamba"), f"of type 'mamba', of which transformers .* has no classifier: {JUDGE}"),
     "damaged": (lambda f: (f / "model.safetensors").write_bytes(b"12345678") and f, "cannot be loaded"),
     "one class": (lambda f: settings(f, id2label={"0": "entailment"}, label2id={"entailment": 0}), "classifier.* by its config"),
     "no pad": (lambda f: settings(f, "tokenizer_config.json", pad_token=None) and settings(f, pad_token_id=99999),
@@ -224,7 +223,6 @@ def test_what_cannot_be_run_is_refused_in_one_line(written, make, says):
     place = make(written("bert"))
     with pytest.raises(StudyError, match=f"(?s)^(encoder ')?{place}.*{says}") as error:
         your_model.load(str(place), TASK)
-    print(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -241,8 +239,8 @@ def test_a_causal_model_is_no_classifier(written, vocabulary):
     (lambda key: f"_orig_mod.module.{key}", "torch.compile"), (lambda key: f"module._orig_mod.{key}", "torch.compile"),
     (lambda key: key.replace("layer.0.", "layer.0._orig_mod."), "torch.compile")])
 def test_a_wrappers_names_are_taken_off_and_said(written, wrap, why):
-    plain = finished.load(str(written("bert")))
-    found = finished.load(str(renamed(wrap)(written("bert", "wrapped"))))
+    plain = classifiers.load(str(written("bert")))
+    found = classifiers.load(str(renamed(wrap)(written("bert", "wrapped"))))
     assert len(found.notes) == 1 and why in found.notes[0] and plain.notes == ()
     for name, weight in plain.model.state_dict().items():
         assert torch.equal(weight, found.model.state_dict()[name]), name
@@ -259,7 +257,7 @@ def test_floats_under_an_unknown_quantisation_run_and_are_called_fp32(written, m
 def test_weights_without_a_place_are_said(written):
     more = weights(written("bert"), lambda key, t: {key: t} | {key.replace("layer.1", "layer.2"): t.clone()})
     assert "Its file holds 16 weights that the model of its config.json has no place for, such as bert.encoder.layer.2" \
-        in finished.load(str(more)).notes[0]
+        in classifiers.load(str(more)).notes[0]
 
 
 def test_classes_named_for_another_number_are_told_as_such(written):
@@ -296,7 +294,7 @@ WIDE = dict(hidden_size=384, intermediate_size=512)
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta"])
 def test_sparsity_is_that_of_the_studys_encoder_weights(written, kind):
-    found = finished.load(str(written(kind, change=pruned(0.7))))
+    found = classifiers.load(str(written(kind, change=pruned(0.7))))
     size = encoders.sizes(found.model)
     seen = inspection.inspect(found.model, found.stored)
     assert seen.sparsity == pytest.approx(1 - size["nonzero_encoder_parameters"] / size["encoder_parameters"]) and seen.sparsity > 0.69
@@ -316,7 +314,7 @@ def test_the_maps_that_are_looked_at_are_those_that_the_study_prunes(family):
     (rounded(7), {}, 4), (rounded(127), {}, None), (None, {}, 32), (lambda m: m.half(), WIDE, 16),
     (lambda m: m.bfloat16(), WIDE, 16), (pruned(0.95), WIDE, 32), (pruned(1.0), WIDE, None)])
 def test_bits_are_told_by_the_values_of_a_row_or_not_known(written, change, size, bits):
-    found = finished.load(str(written("bert", change=change, **size)))
+    found = classifiers.load(str(written("bert", change=change, **size)))
     assert inspection.inspect(found.model, found.stored).bits == bits
 
 
@@ -327,16 +325,16 @@ def test_bits_and_zeros_of_a_decoder_are_those_of_its_rows(written):
             scale = w.abs().amax(0, keepdim=True) / 7
             w.copy_((w / scale).round() * scale)
             block.attn.c_attn.weight.data[:16] = 0
-    seen = inspection.inspect(finished.load(str(written("gpt2", change=change, n_embd=64))).model, "F32")
+    seen = inspection.inspect(classifiers.load(str(written("gpt2", change=change, n_embd=64))).model, "F32")
     assert seen.bits is None and seen.bits_of["mlp.c_fc"] == 4 and seen.bits_of["attn.c_proj"] == 32
     assert seen.sparsity_of["attn.c_attn"] == 0.25 and "attn.c_attn 25%" in seen.lines()[1] and "mlp.c_fc 4" in seen.lines()[2]
 
 
 @pytest.mark.parametrize("kind, bits", [("ptq8", 8), ("ptq4", 4)])
 def test_integers_of_torchao_are_counted_as_stored(written, kind, bits):
-    model = quantization.quantize(finished.load(str(written("bert", change=pruned(0.5)))).model, kind)
+    model = quantization.quantize(classifiers.load(str(written("bert", change=pruned(0.5)))).model, kind)
     quantization.save(model, pretrained.load_tokenizer(str(written("bert", "words"))), written("bert").parent / "int")
-    found = finished.load(str(written("bert").parent / "int"))
+    found = classifiers.load(str(written("bert").parent / "int"))
     seen = inspection.inspect(found.model, found.stored)
     assert seen.bits == bits and 0.49 < seen.sparsity < 0.7 and seen.faults == ()
 
@@ -349,13 +347,13 @@ def test_integers_of_torchao_are_counted_as_stored(written, kind, bits):
     (lambda head: head.bias.fill_(float("nan")), "classifier.bias and 0 more hold numbers that are not finite")])
 def test_a_broken_classifier_is_seen(written, change, says):
     with torch.no_grad():
-        found = finished.load(str(written("bert", change=lambda model: change(model.classifier))))
+        found = classifiers.load(str(written("bert", change=lambda model: change(model.classifier))))
     faults = inspection.inspect(found.model, found.stored).faults
     assert len(faults) == 1 and says in faults[0]
 
 
 def test_a_model_without_layers_of_linear_maps_is_not_known(written):
-    model = finished.load(str(written("bert"))).model
+    model = classifiers.load(str(written("bert"))).model
     model.bert.encoder.layer = torch.nn.ModuleList()
     seen = inspection.inspect(model, "F32")
     assert seen.sparsity is None and seen.bits is None and "not known" in seen.lines()[1] and "not known" in seen.lines()[2]
@@ -424,4 +422,4 @@ def test_the_rows_of_the_floor_are_spread_over_a_split(written, micro):
 
 
 def test_the_command_of_a_refusal_is_the_one_that_there_is():
-    assert finished.INSTEAD == JUDGE and (Path(finished.__file__).parents[1] / "tools").is_dir()
+    assert classifiers.INSTEAD == JUDGE and (Path(classifiers.__file__).parents[1] / "tools").is_dir()

@@ -4,6 +4,7 @@ Nothing here trains: what transformers can build for sequence classification is 
 runs elsewhere only (GGUF, ONNX, GPTQ, ...) is judged by its predictions.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,10 +16,13 @@ from pathlib import Path, PurePath
 import numpy as np
 import pandas as pd
 import torch
+import transformers
 from huggingface_hub import list_repo_files
 from huggingface_hub.utils import httpx
 from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 from transformers.utils.quantization_config import QuantizationMethod
 
 from lib.errors import StudyError
@@ -107,7 +111,7 @@ def _stranger(place: str, names: list[str]) -> StudyError:
     paths = [PurePath(name) for name in names]
     made = [(FOREIGN[path.suffix], path.name) for path in paths if path.suffix in FOREIGN]
     if made:
-        return StudyError(f"{place} was made for {made[0][0]} ({made[0][1]}), which is not run here: {INSTEAD}")
+        return StudyError(f"{place}: {made[0][1]} was made for {made[0][0]}, which is not run here: {INSTEAD}")
     if pickled := [path.name for path in paths if path.suffix in PICKLES]:
         return StudyError(f"{place} keeps its weights in {pickled[0]}, a pickle, which can run code and is not opened: "
                           "where you trust it, load it with AutoModelForSequenceClassification.from_pretrained and "
@@ -124,6 +128,7 @@ def _look(place: str, revision: str, folder: str, **_) -> dict[str, tuple[str, i
         except (OSError, httpx.HTTPError):
             pass  # the names at hand tell that there are no weights
     _check_names(place, names)
+    _check_kind(place, Path(folder) / "config.json")
     held = {}
     for path in sorted(Path(folder).glob("model*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -133,6 +138,17 @@ def _look(place: str, revision: str, folder: str, **_) -> dict[str, tuple[str, i
     if not held:
         raise StudyError(f"{place}: its model.safetensors holds no weights: write it anew, or {INSTEAD}")
     return held
+
+
+def _check_kind(place: str, config: Path) -> None:
+    """StudyError: a kind of model that transformers does not know or has no classifier of."""
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    if kind and kind not in CONFIG_MAPPING_NAMES:
+        raise StudyError(f"{place} is a model of type '{kind}', which transformers {transformers.__version__} does not "
+                         f"know, and code that comes with a model is not run: {INSTEAD}")
+    if kind and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise StudyError(f"{place} is a model of type '{kind}', of which transformers {transformers.__version__} has "
+                         f"no classifier: {INSTEAD}")
 
 
 def _plain(place: str, config: PretrainedConfig, held: dict[str, tuple[str, int]]) -> str:
@@ -149,8 +165,8 @@ def _plain(place: str, config: PretrainedConfig, held: dict[str, tuple[str, int]
         if method in [known.value for known in QuantizationMethod]:
             raise StudyError(f"{place} was made by {method}, which is not run here: {INSTEAD}")
     if integers := [key for key, (dtype, _) in held.items() if dtype in ("I8", "U8")]:
-        raise StudyError(f"{place} holds integers ({integers[0]}) as {method or 'no quantisation that it names'} made "
-                         f"them, which is not run here: {INSTEAD}")
+        raise StudyError(f"{place} holds integers ({integers[0]}) that {method or 'a quantiser it does not name'} "
+                         f"made, which is not run here: {INSTEAD}")
     if told is None:
         return ""
     del config.quantization_config
@@ -193,7 +209,7 @@ def _weights(place: str, revision: str, config: PretrainedConfig, wrapped: bool)
     if other := sorted(told["mismatched_keys"], key=lambda found: (len(found[1]) < 2, found[0])):
         name, in_file, wanted = other[0]
         why = ("its heads were pruned (pruned_heads), a shape that transformers 5 does not build"
-               if getattr(config, "pruned_heads", None) else "put the width that it has into config.json")
+               if getattr(config, "pruned_heads", None) else "put the shapes that it has into config.json")
         raise StudyError(f"{place}: {name} is {_shape(in_file)} in its file, {_shape(wanted)} by its config.json: "
                          f"{why}, or {INSTEAD}")
     absent, strange = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
