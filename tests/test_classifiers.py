@@ -116,6 +116,7 @@ def test_positions_of_a_left_padded_gpt2_are_kept_by_padding_right_and_said(writ
     left, right = classifiers.load(str(written("gpt2", side="left"))), classifiers.load(str(written("gpt2", "other")))
     assert left.tokenizer.padding_side == right.tokenizer.padding_side == "right" and right.notes == ()
     assert left.notes == ("It pads on the right, not the left as its tokenizer has it: only so is each row answered as alone.",)
+    assert left.model.config.use_cache is False
     left.tokenizer.padding_side = "left"
     assert classifiers.padding_drift(left.model, left.tokenizer) > 5 * classifiers.DRIFT
     llama = classifiers.load(str(written("llama", "llama", side="left")))

@@ -71,6 +71,7 @@ def load(place: str, revision: str = "") -> Finished:
         held = pretrained.load(place, revision, partial(_look, place, revision), weights=True)
         config = pretrained.config_of(place, revision)
         notes = [_plain(place, config, held), _unwrapped(held)]
+        config.get_text_config().use_cache = False  # of a decoder's keys and values, which a classifier never reads again
         tokenizer = pretrained.load_tokenizer(place, revision)
         notes.append(_choose_padding(place, config, tokenizer))
         model, strange = _weights(place, revision, config, bool(notes[1]))

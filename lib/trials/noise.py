@@ -13,7 +13,7 @@ from lib.models import batches, devices, loop
 from lib.trials import your_model
 
 COLUMNS = ["condition", "split", "changed", "n"]
-MOST = 200  # rows of a split
+MOST = 100  # rows of a split
 
 
 def floor(subject: your_model.Subject, items: pd.DataFrame, max_length: int, device: str = "cpu",
