@@ -209,6 +209,9 @@ REFUSED = {
     "no head": (lambda f: settings(f, model_type="mamba"), f"of type 'mamba', of which transformers .* has no classifier: {JUDGE}"),
     "damaged": (lambda f: (f / "model.safetensors").write_bytes(b"12345678") and f, "cannot be loaded"),
     "one class": (lambda f: settings(f, id2label={"0": "entailment"}, label2id={"entailment": 0}), "classifier.* by its config"),
+    "gptq, no weights yet": (lambda f: foreign("model.bin")(quantised("gptq")(f)), "was made by gptq"),
+    "no json": (lambda f: (f / "config.json").write_text("{") and f, "cannot be run here .*JSONDecodeError"),
+    "no weights": (lambda f: weights(f, lambda key, t: {}), "model.safetensors holds no weights"),
     "no pad": (lambda f: settings(f, "tokenizer_config.json", pad_token=None) and settings(f, pad_token_id=99999),
                "names no pad_token_id, its tokenizer neither"),
 }

@@ -65,13 +65,13 @@ def load(place: str, revision: str = "") -> Finished:
     here = ROOT / Path(place).expanduser()
     if here.is_file():
         raise _stranger(place, [here.name])
-    if here.is_dir():
-        _check_names(place, _names(here))
     with _told(place):
+        if here.is_dir():  # before its config.json is asked for, which files of other runtimes lack
+            _check(place, here, _names(here))
         held = pretrained.load(place, revision, partial(_look, place, revision), weights=True)
         config = pretrained.config_of(place, revision)
         notes = [_plain(place, config, held), _unwrapped(held)]
-        config.get_text_config().use_cache = False  # of a decoder's keys and values, which a classifier never reads again
+        config.get_text_config().use_cache = False  # a classifier reads a decoder's keys and values once
         tokenizer = pretrained.load_tokenizer(place, revision)
         notes.append(_choose_padding(place, config, tokenizer))
         model, strange = _weights(place, revision, config, bool(notes[1]))
@@ -98,8 +98,12 @@ def _names(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]
 
 
-def _check_names(place: str, names: list[str]) -> None:
-    """StudyError where a folder's files are no weights that can be loaded."""
+def _check(place: str, folder: Path, names: list[str]) -> None:
+    """StudyError where a folder's config.json is of another kind, or its files are no weights that can be loaded."""
+    if (folder / "config.json").is_file():
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        _check_kind(place, config.get("model_type"))
+        _check_quantiser(place, config.get("quantization_config"))
     if "adapter_config.json" in names:
         raise StudyError(f"{place} is an adapter (PEFT), not a whole model: merge it into its base with "
                          f"merge_and_unload() and save that, or {INSTEAD}")
@@ -120,6 +124,31 @@ def _stranger(place: str, names: list[str]) -> StudyError:
     return StudyError(f"{place} holds no model.safetensors: give a folder written by save_pretrained, or {INSTEAD}")
 
 
+def _check_kind(place: str, kind: str | None) -> None:
+    """StudyError: a kind of model that transformers does not know or has no classifier of."""
+    here = f"transformers {transformers.__version__}"
+    if kind and kind not in CONFIG_MAPPING_NAMES:
+        raise StudyError(f"{place} is a model of type '{kind}', which {here} does not know, and code that comes with a "
+                         f"model is not run: {INSTEAD}")
+    if kind and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise StudyError(f"{place} is a model of type '{kind}', of which {here} has no classifier: {INSTEAD}")
+
+
+def _check_quantiser(place: str, told: dict | None) -> None:
+    """StudyError: a known quantiser whose models are not run here."""
+    method = _quantiser(told)
+    if method != "torchao" and method in [known.value for known in QuantizationMethod]:
+        raise StudyError(f"{place} was made by {method}, which is not run here: {INSTEAD}")
+
+
+def _quantiser(told: dict | None) -> str:
+    """The name of what quantised a model, from `quantization_config` of its config.json; "" where that has none."""
+    if told is None:
+        return ""
+    old = told.get("load_in_8bit") or told.get("load_in_4bit")  # bitsandbytes did not name itself
+    return "bitsandbytes" if old else str(told.get("quant_method") or "a quantiser without a name")
+
+
 def _look(place: str, revision: str, folder: str, **_) -> dict[str, tuple[str, int]]:
     """Dtype and count of numbers of each weight in a folder's files. StudyError: there are no weights."""
     names = _names(Path(folder))
@@ -128,8 +157,7 @@ def _look(place: str, revision: str, folder: str, **_) -> dict[str, tuple[str, i
             names = list_repo_files(place, revision=revision or None)
         except (OSError, httpx.HTTPError):
             pass  # the names at hand tell that there are no weights
-    _check_names(place, names)
-    _check_kind(place, Path(folder) / "config.json")
+    _check(place, Path(folder), names)
     held = {}
     for path in sorted(Path(folder).glob("model*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -141,34 +169,15 @@ def _look(place: str, revision: str, folder: str, **_) -> dict[str, tuple[str, i
     return held
 
 
-def _check_kind(place: str, config: Path) -> None:
-    """StudyError: a kind of model that transformers does not know or has no classifier of."""
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    if kind and kind not in CONFIG_MAPPING_NAMES:
-        raise StudyError(f"{place} is a model of type '{kind}', which transformers {transformers.__version__} does not "
-                         f"know, and code that comes with a model is not run: {INSTEAD}")
-    if kind and kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
-        raise StudyError(f"{place} is a model of type '{kind}', of which transformers {transformers.__version__} has "
-                         f"no classifier: {INSTEAD}")
-
-
 def _plain(place: str, config: PretrainedConfig, held: dict[str, tuple[str, int]]) -> str:
-    """Take a quantisation that nobody knows out of a config, and say so. StudyError: a known one that is not run, or
-    integers where floats are told."""
-    told = getattr(config, "quantization_config", None)
-    told = told if told is None or isinstance(told, dict) else told.to_dict()
-    method = ""
-    if told is not None:
-        method = "bitsandbytes" if told.get("load_in_8bit") or told.get("load_in_4bit") else told.get("quant_method")
-        method = str(getattr(method, "value", method or "a quantiser without a name"))
-        if method == "torchao":
-            return ""
-        if method in [known.value for known in QuantizationMethod]:
-            raise StudyError(f"{place} was made by {method}, which is not run here: {INSTEAD}")
+    """Take a quantisation that nobody knows out of a config, and say so. StudyError: integers that it stands for."""
+    method = _quantiser(getattr(config, "quantization_config", None))
+    if method == "torchao":
+        return ""
     if integers := [key for key, (dtype, _) in held.items() if dtype in ("I8", "U8")]:
         raise StudyError(f"{place} holds integers ({integers[0]}) that {method or 'a quantiser it does not name'} "
                          f"made, which is not run here: {INSTEAD}")
-    if told is None:
+    if not method:
         return ""
     del config.quantization_config
     return (f"Its config.json tells of a quantisation that is not known here ('{method}'); its file holds plain "
