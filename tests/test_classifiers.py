@@ -407,6 +407,8 @@ def test_the_other_precision_is_tried_where_there_is_one(written, micro, monkeyp
     assert half.loc["in bf16", "n"] == len(rows)
     single = noise.floor(your_model.load(plain, TASK, dtype="bf16"), rows, 48).set_index("condition")
     assert single.loc["in fp32", "n"] == len(rows)
+    never = noise.floor(your_model.load(str(written("fnet", "fnet")), TASK), rows, 48).set_index("condition")
+    assert np.isnan(never.loc["in bf16", "changed"]) and never.loc["batches of 1", "n"] == len(rows)
     monkeypatch.setattr(noise.devices, "dtype", lambda name, device: "fp32")
     none = noise.floor(your_model.load(plain, TASK), rows, 48).set_index("condition")
     assert np.isnan(none.loc["in bf16", "changed"]) and none.loc["in bf16", "n"] == 0

@@ -33,14 +33,23 @@ def floor(subject: your_model.Subject, items: pd.DataFrame, max_length: int, dev
     answers = {"batches of 1": _run(subject, encoded, where, 1), "batches of 32": _run(subject, encoded, where, 32),
                f"batches of 32, padded to {length}": _run(subject, encoded, where, 32, length)}
     other = "fp32" if subject.dtype == "bf16" else "bf16"
-    can = not your_model.is_quantized(subject.model) and "bf16" in (subject.dtype, devices.dtype("auto", where))
-    answers[f"in {other}"] = loop.predict(subject.model, encoded, dtype=other, device=where) if can else None
+    answers[f"in {other}"] = _otherwise(subject, encoded, where, other)
     rows = []
     for condition, logits in answers.items():
         changed = logits.argmax(1) != usual.argmax(1) if logits is not None else np.full(len(some), np.nan)
         shares = pd.Series(changed, dtype=float).groupby(some["split"], sort=False)
         rows += [(condition, split, share.mean(), int(share.count())) for split, share in shares]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _otherwise(subject: your_model.Subject, encoded: batches.Encoded, device: str, dtype: str) -> np.ndarray | None:
+    """Logits in another precision; None where the model is quantised, or it or the device does not have it."""
+    if your_model.is_quantized(subject.model) or "bf16" not in (subject.dtype, devices.dtype("auto", device)):
+        return None
+    try:
+        return loop.predict(subject.model, encoded, dtype=dtype, device=device)
+    except RuntimeError:  # some operations, such as FNet's, are not there in bf16
+        return None
 
 
 def _spread(n: int, most: int) -> np.ndarray:
