@@ -72,6 +72,7 @@ def test_the_loss_lies_where_the_dense_run_learned_late_beside_its_null():
     alone = told(run(by_time=by_time(null=False)))["Where the loss lies"]
     assert "50 [40, 60] % of those learned last" in alone
     assert "Where the loss lies" not in told(run(by_time=by_time().iloc[:0]))
+    assert "Where the loss lies" not in told(run(losses=losses(gate="no skill to lose"))), "nothing was there to lose"
 
 
 def test_at_an_equal_score_the_number_or_the_gate_stands():

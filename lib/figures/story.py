@@ -88,8 +88,9 @@ def _points(row: NamedTuple, name: str, suffix: str = "") -> str:
 
 
 def _where(told: Run) -> str:
-    said = []
-    for task, table in told.by_time[told.by_time["split"] == "ood"].groupby("task", sort=False):
+    said, closed = [], told.losses.loc[told.losses["gate"].fillna("") != "", "task"]
+    ood = told.by_time[(told.by_time["split"] == "ood") & ~told.by_time["task"].isin(closed)]
+    for task, table in ood.groupby("task", sort=False):
         ends = []
         for name, at in (("those learned last", table["learned_at"].max()), ("those learned first",
                                                                             table["learned_at"].min())):
