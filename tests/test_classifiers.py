@@ -43,7 +43,7 @@ CONFIGS = {
                        tpu_short_seq_length=64),
     "xlnet": XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=64),
 }
-JUDGE = "judge its predictions: python -m lib.tools.judge --task TASK --parent P.csv --model M.csv"
+JUDGE = "hand its predictions to notebook 10 (-p model PARENT -p parent PARENT -p predictions M.csv)"
 
 
 @pytest.fixture(scope="module")
@@ -428,4 +428,4 @@ def test_the_rows_of_the_floor_are_spread_over_a_split(written, micro):
 
 
 def test_the_command_of_a_refusal_is_the_one_that_there_is():
-    assert classifiers.INSTEAD == JUDGE and (Path(classifiers.__file__).parents[1] / "tools").is_dir()
+    assert classifiers.INSTEAD == JUDGE
