@@ -318,10 +318,12 @@ def study(tmp_path):
             target = tmp_path / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
-    for name in ("answer", "lost_by_time"):  # figures that the written pages show
-        figure = tmp_path / "outputs" / "reference" / "micro" / "09_claims" / "figures" / f"{name}.svg"
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        figure.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><title>{name}</title></svg>')
+    for page in (tmp_path / "notebooks" / "book").glob("*.md"):  # figures that the written pages show
+        for place in re.findall(r"\]\(\.\./\.\./(outputs/[^)]+)\)", page.read_text()):
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            name = (tmp_path / place).stem
+            (tmp_path / place).write_text(
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><title>{name}</title></svg>')
     (tmp_path / "notebooks" / "solutions").mkdir()
     for name in ("00_question", "06b_doses", "10_your_model", "solutions/04_pruning"):
         text = f"# {name}\n\n[Question](../00_question.ipynb)." if "/" in name else f"# {name}"
@@ -381,7 +383,7 @@ def test_the_first_page_shows_the_answers_figure_from_the_committed_run(study):
 
 
 def test_a_figure_that_a_page_shows_and_no_run_has_is_named(study):
-    (study / "outputs" / "reference" / "micro" / "09_claims" / "figures" / "answer.svg").unlink()
+    next(study.glob("outputs/reference/*/09_claims/figures/answer.svg")).unlink()
     with pytest.raises(StudyError, match="answer.svg is not there"):
         build.lay_out(study / "source", build.run_of("toy", study), study)
 
