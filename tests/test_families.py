@@ -420,12 +420,3 @@ def test_a_finished_classifier_of_another_kind_is_predicted(stranger, micro, con
     asked.logits(rows["text_a"], rows["text_b"])
     timed = costs.measure({"theirs": theirs.model}, length=8, threads=1, paths=("eager",), batch_sizes=(1, 2), runs=1)
     assert timed["latency_ms"].notna().all(), timed["note"].tolist()
-
-
-def test_a_classifier_that_cannot_tell_padding_is_refused(stranger):
-    place = stranger(GPT2Config(**GPT2))
-    model = AutoModelForSequenceClassification.from_pretrained(place)
-    model.config.pad_token_id = None
-    model.save_pretrained(place)
-    with pytest.raises(StudyError, match="config.json names no pad_token_id"):
-        your_model.load(place, registry.get("micro_nli"))

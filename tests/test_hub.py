@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Where the hub is and where its files go is read when the libraries are imported, so a process of its own plays the user.
 PLAY = """
 import hashlib, json, sys, time, traceback
-from lib.models import pretrained
+from lib.models import classifiers, pretrained
 from lib.tasks import sources
 from lib.errors import StudyError
 
@@ -41,7 +42,11 @@ def rows(repo, revision, split="train"):
     frame, record = sources.read(table)
     return [[text.replace(" and on", "") for text in frame["text_a"]], record["digest"]]
 
-calls = {"weights": weights, "tokens": tokens, "rows": rows, "identity": pretrained.identity, "depth": pretrained.depth}
+def classifier(place, revision=""):
+    loaded = classifiers.load(place, revision)
+    return [loaded.stored, list(loaded.notes), loaded.model.config.num_labels]
+
+calls = {"classifier": classifier, "weights": weights, "tokens": tokens, "rows": rows, "identity": pretrained.identity, "depth": pretrained.depth}
 for line in sys.stdin:
     name, *values = json.loads(line)
     try:
@@ -241,6 +246,31 @@ def test_a_model_cut_once_is_resumed(hub, user, home, tiny):
     assert user("weights", "org/resumed", commit) == weights_in(tiny[0])
     assert sum(line.endswith("model.safetensors") for line in hub.asked if line.startswith("GET /stored")) == 2
     assert_cache_is_whole(home)
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"model-q4.gguf": b"GGUF"}, "model-q4.gguf was made for llama.cpp .*judge its predictions"),
+    ({"onnx/model.onnx": b"onnx"}, "model.onnx was made for ONNX, .*judge its predictions"),
+    ({"adapter_config.json": b"{}", "adapter_model.safetensors": b"lora"}, "is an adapter .*merge_and_unload"),
+    ({"pytorch_model.bin": b"a pickle"}, "keeps its weights in pytorch_model.bin, a pickle"),
+    ({}, "holds no model.safetensors")])
+def test_what_the_hub_has_in_place_of_a_classifier_is_told_and_not_fetched(hub, user, tiny, more, says):
+    name = f"org/strange-{len(hub.repositories)}"
+    commit = hub.commit("model", name, {file: data for file, data in tiny[0].items() if file != "model.safetensors"} | more)
+    with pytest.raises(StudyError, match=f"{name}.*{says}"):
+        user("classifier", name, commit)
+    assert not got(hub) & {PurePosixPath(file).name for file in more}
+
+
+def test_a_finished_classifier_comes_from_the_hub(hub, user, tiny):
+    with pytest.raises(StudyError, match="org/bare is no finished classifier: its file lacks 'classifier.bias'"):
+        user("classifier", "org/bare", hub.commit("model", "org/bare", tiny[0]))
+    held = safetensors.numpy.load(tiny[0]["model.safetensors"])
+    head = {"classifier.weight": np.ones((2, 16), np.float32), "classifier.bias": np.zeros(2, np.float32)}
+    whole = {f"module.{name}": value for name, value in ({f"bert.{key}": value for key, value in held.items()} | head).items()}
+    files = tiny[0] | {"model.safetensors": safetensors.numpy.save(whole, metadata={"format": "pt"})}
+    stored, notes, classes = user("classifier", "org/done", hub.commit("model", "org/done", files))
+    assert (stored, classes, len(notes)) == ("F32", 2, 1) and "data-parallel" in notes[0]
 
 
 # --- data sets

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification, Trainer, 
 from lib import store
 from lib.analysis import measures
 from lib.errors import StudyError
-from lib.models import batches, pretrained, quantization
+from lib.models import batches, classifiers, pretrained, quantization
 from lib.tasks import registry
 from lib.trials import your_model
 
@@ -80,12 +80,12 @@ def test_classes_of_another_task_are_named(names, says):
 
 def test_a_model_without_its_classifier_is_no_finished_one(own, tmp_path, tiny_encoder, micro):
     bare = tiny_encoder(tmp_path / "bare", micro["text_a"].tolist())
-    with pytest.raises(StudyError, match="is no finished classifier: its file lacks '(bert.)?classifier"):
+    with pytest.raises(StudyError, match="bare is no finished classifier: its file lacks '(bert.)?classifier"):
         your_model.load(str(bare), TASK)
 
 
 def test_a_quantised_model_is_judged_as_it_is(own, micro, tmp_path):
-    quantized = quantization.quantize(pretrained.load_finished(str(own)), "ptq8")
+    quantized = quantization.quantize(classifiers.load(str(own)).model, "ptq8")
     quantization.save(quantized, pretrained.load_tokenizer(str(own)), tmp_path / "int8")
     subject = your_model.load(str(tmp_path / "int8"), TASK, dtype="bf16")
     assert subject.dtype == "fp32" and your_model.is_quantized(subject.model) and subject.order == (1, 0)

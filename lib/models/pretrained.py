@@ -67,7 +67,7 @@ def identity(encoder: str, revision: str = "") -> str:
         content = [f for f in sorted(Path(source).iterdir()) if f.suffix in (".json", ".txt", ".model", ".safetensors")]
         listed = "\n".join(f"{f.name} {files.digest(f)}" for f in content)
         return f"folder {hashlib.sha256(listed.encode()).hexdigest()[:32]}"
-    commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else _load(encoder, revision, _commit_of)
+    commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else load(encoder, revision, _commit_of)
     return f"hub {encoder} {commit}"
 
 
@@ -83,7 +83,7 @@ def n_labels(encoder: str) -> int:
 
 def load_tokenizer(encoder: str, revision: str = "") -> PreTrainedTokenizerBase:
     """The encoder's tokenizer. StudyError: not to be had, without a vocabulary, of another model than the weights."""
-    tokenizer, config = _load(encoder, revision, AutoTokenizer.from_pretrained), config_of(encoder, revision)
+    tokenizer, config = load(encoder, revision, AutoTokenizer.from_pretrained), config_of(encoder, revision)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where the files are missing
         raise StudyError(f"encoder {encoder!r}: its tokenizer has no vocabulary: put tokenizer.json, or vocab.txt, "
                          "or vocab.json and merges.txt, beside its config.json")
@@ -125,20 +125,10 @@ def load_classifier(encoder: str, n_labels: int, *, seed: int, layers: Sequence[
     return model
 
 
-def load_finished(encoder: str, revision: str = "") -> PreTrainedModel:
-    """A classifier of any kind as it was saved, in eval mode on the CPU, fp32 or quantised. StudyError: weights that
-    the file lacks."""
-    model, absent = _load_weights(encoder, revision)
-    if absent:
-        raise StudyError(f"encoder {encoder!r} is no finished classifier: its file lacks {absent[0]!r}; fine-tune it "
-                         "first, or give the folder of the fine-tuned one")
-    return model.eval()
-
-
 def _load_weights(encoder: str, revision: str, **kwargs) -> tuple[PreTrainedModel, list[str]]:
     """A classifier, and the weights that the file lacks or has in another shape."""
-    model, told = _load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
-                        dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs)
+    model, told = load(encoder, revision, AutoModelForSequenceClassification.from_pretrained, weights=True,
+                       dtype=torch.float32, use_safetensors=True, output_loading_info=True, **kwargs)
     return model, [*sorted(told["missing_keys"]), *sorted(key[0] for key in told["mismatched_keys"])]
 
 
@@ -159,10 +149,12 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 def config_of(encoder: str, revision: str = "", **changes) -> PretrainedConfig:
     """The encoder's config, with changes. StudyError: not to be had."""
-    return _load(encoder, revision, AutoConfig.from_pretrained, **changes)
+    return load(encoder, revision, AutoConfig.from_pretrained, **changes)
 
 
-def _load(encoder: str, revision: str, from_pretrained: Callable, *, weights: bool = False, **kwargs):
+def load(encoder: str, revision: str, from_pretrained: Callable, *, weights: bool = False, **kwargs):
+    """What `from_pretrained` makes of the encoder's folder, fetched where it is a hub's, with its weights or without.
+    StudyError: not to be had, or a library's refusal in one line."""
     source, where = resolve(encoder, revision)
     try:
         with _quiet():

@@ -1,5 +1,5 @@
 """Experiments with models: doses of the shortcut, mends, attacks, what a model costs to run, a reader's own.
 
-Lives here: doses, mitigation, mends, candidates, attack, robustness, costs, runtimes, your_model.
+Lives here: doses, mitigation, mends, candidates, attack, robustness, costs, runtimes, your_model, noise.
 May import: the ground, params, tasks, models, analysis.
 """
