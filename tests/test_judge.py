@@ -151,6 +151,23 @@ def test_the_rows_to_predict_are_written(here, capsys):
     assert (status, err) == (3, "")
 
 
+def test_the_report_is_one_file_that_asks_nothing_of_the_network(here, capsys):
+    run(capsys, [*FILES.split(), *"--model model.csv --model same.csv --null again.csv --out out --fail-if ood_drop>2".split()])
+    html = open("out/report.html").read()
+    assert html.count("data:image/svg+xml;base64,") == 2 and not re.search(r"https?://|<script|<link|src=\"(?!data:)", html)
+    for said in ("Forgot more", "met by model", "<h3>same</h3>", "read from model.csv as probabilities", "parent trained once more", 'alt="'):
+        assert said in html
+    assert not re.search(r"\bnan\b", html) and sorted(os.listdir("out")) == ["report.html", "verdict.json"]
+
+
+def test_names_of_models_stay_apart_and_are_escaped(here, capsys):
+    for name in ("a<b>/p.csv", "c/p.csv"):
+        os.makedirs(os.path.dirname(name))
+        write(pd.read_csv("same.csv"), name)
+    assert run(capsys, [*FILES.split(), "--model", "a<b>/p.csv", "--model", "c/p.csv", "--out", "out"])[0] == 0
+    assert [of["name"] for of in verdict_of()["models"]] == ["a<b>-p", "c-p"] and "<b>" not in open("out/report.html").read()
+
+
 # ---- withheld
 
 def withheld(capsys, line):

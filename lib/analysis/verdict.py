@@ -24,7 +24,7 @@ NUMBERS = ["measure", "on", "of", "value", "low", "high", "n"]
 class Verdict:
     """word: one of the six above; sentence: the same in full. reasons: why it is withheld, the first first, else empty.
     doubts: what makes the numbers mean less than they seem. numbers: measure | on | of | value | low | high | n, shares
-    and nats. parts: set | part | parent | model | value | low | high | n, differences of the kinds of rows."""
+    and nats. parts: split | part | parent | model | value | low | high | n, differences of the kinds of rows."""
 
     word: str
     sentence: str
@@ -133,7 +133,7 @@ def _parts(model: pd.DataFrame, parent: pd.DataFrame, task: Task, n_boot: int, s
             pair, of = bootstrap.paired(*(rows[rows["guid"].isin(guids)] for rows in (model, parent)))
             kind = "balanced" if split in task.ood else "accuracy"
             drawn = bootstrap.scores(pair, of, [kind] * 2, n_boot, seed)
-            table.append({"set": "id" if split == "test" else split, "part": part, "parent": drawn[0, 1],
+            table.append({"split": "id" if split == "test" else split, "part": part, "parent": drawn[0, 1],
                           "model": drawn[0, 0], **bootstrap.estimate(drawn[:, 0] - drawn[:, 1], len(guids))})
     return pd.DataFrame(table)
 

@@ -71,7 +71,7 @@ def of_task(name: str, n_eval: int = 0, n_ood: int = 0, n_train: int = 0, seed: 
     return Rows(task, items, given)
 
 
-def of_files(splits: Mapping[str, Path], name: str = "handed in") -> Rows:
+def of_files(splits: Mapping[str, Path], name: str = "rows of your own") -> Rows:
     """Labelled rows in files: `id` (the ID rows), any others are OOD sets; `train`, where it is given, is looked at for
     rows that stand there too. Columns guid, label and, where there are any, text_a, text_b, group, subcase. The classes
     are the labels of `id`, sorted. StudyError names file and row."""

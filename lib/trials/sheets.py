@@ -59,6 +59,22 @@ def record(rows: Rows, parent: Side, judgements: Sequence[Judgement], conditions
     }
 
 
+def differences(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """Each model's score less its parent's: model | is_null | on (id, ood) | value | low | high; last, where there is
+    one, the parent trained once more."""
+    again = [("parent, trained once more", True, one.verdict, "null difference") for one in judgements[:1]]
+    rows = [{"model": name, "is_null": is_null, "on": on} | v.at("score", on, of)[["value", "low", "high"]].to_dict()
+            for name, is_null, v, of in [*((one.side.name, False, one.verdict, "difference") for one in judgements),
+                                         *again] for on in ("id", "ood")]
+    return pd.DataFrame(rows).dropna(subset="value").reset_index(drop=True)
+
+
+def kinds(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """What each model scores on every kind of row: model | is_null | split | part | parent | value | low | high | n."""
+    tables = [one.verdict.parts.drop(columns="model").assign(model=one.side.name, is_null=False) for one in judgements]
+    return pd.concat(tables, ignore_index=True)
+
+
 def _side(side: Side) -> dict:
     noise = None if side.noise is None else [
         {"condition": row.condition, "set": "id" if row.split == "test" else row.split, "changed": _number(row.changed),
