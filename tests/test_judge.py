@@ -3,10 +3,12 @@ import json
 import os
 import re
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
 
+from lib.files import ROOT
 from lib.tools import judge
 
 CLASSES = ("no", "yes")
@@ -59,8 +61,14 @@ def run(capsys, line):
 FILES = "--split id=id.csv --split ood=ood.csv --parent parent.csv"
 
 
+SCHEMA = json.loads((ROOT / "notebooks" / "book" / "verdict.schema.json").read_text())
+
+
 def verdict_of(folder="out"):
-    return json.loads(open(f"{folder}/verdict.json").read())
+    """What was written, held to its schema."""
+    found = json.loads(open(f"{folder}/verdict.json").read())
+    jsonschema.validate(found, SCHEMA)
+    return found
 
 
 # ---- verdicts and exit codes

@@ -143,16 +143,9 @@ def _sides(given: argparse.Namespace) -> tuple[handed.Rows, Side, list[Side], Si
         if given.ood:
             raise StudyError("--ood is for samples of the lm-evaluation-harness; a task, or --split, says what is OOD")
         rows = _rows(given)
-        names = judging.names_of(places)
         own, labels = ([name.strip() for name in one.split(",") if name] for one in (given.parent_labels, given.labels))
-        device = "cpu"
-        if not all(map(judging.is_table, places)):
-            from lib.models import devices
-
-            device = devices.device(given.device)
-        how = [judging.How(given.revision, given.dtype, given.max_length, device, one)
-               for one in (own, *[labels] * len(given.model), own)]
-        sides = [judging.read_side(place, rows, of, name) for place, of, name in zip(places, how, names)]
+        how = judging.How(given.revision, given.dtype, given.max_length, given.device, labels)
+        sides = judging.read_sides(rows, given.parent, given.model, given.null, how, own)
     return rows, sides[0], sides[1:1 + len(given.model)], sides[-1] if given.null else None
 
 

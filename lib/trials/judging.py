@@ -3,9 +3,11 @@
 A side is a table of predictions or a finished classifier; a mixture is fine. Nothing stands in for what is missing.
 """
 
+import itertools
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ class How:
     revision: str = ""
     dtype: str = "fp32"
     max_length: int = 128
-    device: str = "cpu"
+    device: str = "auto"
     labels: Sequence[str] = ()
 
 
@@ -95,6 +97,20 @@ def read_side(place: str, rows: handed.Rows, how: How = How(), name: str = "", w
     return Side(name, place, table, True, said, tuple(subject.notes), subject, floor)
 
 
+def read_sides(rows: handed.Rows, parent: str, models: Sequence[str], null: str = "", how: How = How(),
+               parent_labels: Sequence[str] = (), names: Sequence[str] = ()) -> list[Side]:
+    """The parent, the models and, where there is one, the null, each read or run. how.labels are those of the models,
+    parent_labels of the other two; names: of all, `names_of` their places if empty."""
+    places = [parent, *models, *([null] if null else [])]
+    if not all(map(is_table, places)):
+        from lib.models import devices
+
+        how = replace(how, device=devices.device(how.device))
+    own = replace(how, labels=parent_labels)
+    hows = [own, *[how] * len(models), own]
+    return [read_side(place, rows, one, name) for place, one, name in zip(places, hows, names or names_of(places))]
+
+
 def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequence[str] = ()
                  ) -> tuple[handed.Rows, list[Side]]:
     """Rows and sides, the parent's first and the null's last, of samples of the lm-evaluation-harness."""
@@ -107,6 +123,23 @@ def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequen
                               [found(place) for place in places[1:]], ood)
     return rows, [Side(name, place, one.table, True, f"read from {Path(place).name} {HOW[one.kind]}", one.notes)
                   for name, place, one in zip(names_of(places), places, read)]
+
+
+def folder_for(folder: Path, judgement: Judgement) -> Path:
+    """Where a judgement is kept: `folder`/NAME, or NAME-2, ... where other models' answers are kept under that name."""
+    stem = re.sub(r"[^\w.-]+", "_", judgement.side.name).strip("._-") or "model"
+    for number in itertools.count(1):
+        place = folder / (stem if number == 1 else f"{stem}-{number}")
+        kept = place / "verdict.json"
+        if not place.exists() or kept.is_file() and _kept_key(kept) == judgement.key:
+            return place
+
+
+def _kept_key(path: Path) -> str:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["models"][0]["key"]
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def judged(rows: handed.Rows, parent: Side, models: Sequence[Side], null: Side | None = None,
@@ -158,4 +191,4 @@ def names_of(places: Sequence[str]) -> list[str]:
 def _stem(place: str) -> str:
     name = Path(place.rstrip("/")).name
     stem = Path(name.removesuffix(".gz")).stem if is_table(name) else name
-    return re.sub(r"[^\w.-]+", "_", stem).strip("._-") or "model"
+    return stem or "model"
