@@ -1,15 +1,22 @@
 """The command that judges compressed models by what people hand in: verdicts, exit codes, and what it refuses."""
+import dataclasses
 import json
 import os
 import re
+import shutil
 
 import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
 
+from lib import store
+from lib.errors import StudyError
 from lib.files import ROOT
+from lib.params import notebook
+from lib.tasks import handed
 from lib.tools import judge
+from lib.trials import judging, sheets
 
 CLASSES = ("no", "yes")
 
@@ -403,3 +410,75 @@ def test_a_fault_of_the_program_has_a_code_of_its_own(here, capsys, monkeypatch)
     monkeypatch.setattr(judge.judging, "judged", lambda *given: 1 / 0)
     status, _, err = run(capsys, f"{FILES} --model model.csv")
     assert status == 4 and err.splitlines()[-1].startswith("a fault of this program, not of your input: ZeroDivisionError")
+
+
+# ---- models that are run here, and notebook 10
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory, tiny_encoder):
+    """A tiny classifier of micro_nli with random weights, its classes in the other order, and the rows it is asked."""
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    rows = handed.of_task("micro_nli", n_eval=20, n_ood=1)
+    folder = tmp_path_factory.mktemp("models")
+    encoder = tiny_encoder(folder / "encoder", [*rows.judged["text_a"], *rows.judged["text_b"]])
+    names = dict(enumerate(reversed(rows.task.labels)))
+    model = BertForSequenceClassification.from_pretrained(encoder, num_labels=2, id2label=names, label2id={n: i for i, n in names.items()})
+    model.save_pretrained(folder / "tiny")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder / "tiny")
+    return folder / "tiny"
+
+
+MICRO = "--task micro_nli --n-eval 20 --n-ood 1"
+
+
+def test_a_folder_is_judged_beside_a_table(here, capsys, dense):
+    run(capsys, f"{MICRO} --rows rows.csv")
+    write(pd.read_csv("rows.csv")[["guid"]].assign(prediction="entailment"), "p.csv")
+    status, out, err = run(capsys, f"{MICRO} --parent p.csv --model {dense} --device cpu --max-length 48 --out out")
+    of = verdict_of()["models"][0]
+    assert (status, err) == (3, "") and "run here on cpu in fp32, at most 48 tokens" in of["how"] and of["kl"] is None
+    assert {row["condition"] for row in of["noise"]} > {"batches of 1", "batches of 32"} and "run otherwise it changes at most" in out
+    assert any("Its classifier is whole" in note for note in of["pair_notes"]) and "answers of tiny that change" in open("out/report.html").read()
+
+
+def test_two_folders_say_whether_they_read_alike_and_their_classes_are_found_by_name(here, capsys, dense):
+    shutil.copytree(dense, "other")
+    status, _, err = run(capsys, f"{MICRO} --parent {dense} --model other --device cpu --max-length 48 --out out")
+    of = verdict_of()["models"][0]
+    assert (status, err) == (3, "") and of["changed"]["all"]["value"] == 0 and "The two tokenizers agree." in of["pair_notes"]
+    config = json.loads(open("other/config.json").read())
+    open("other/config.json", "w").write(json.dumps(config | {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}))
+    status, _, err = run(capsys, f"{MICRO} --parent {dense} --model other --device cpu")
+    assert status == 2 and "calls a class 'LABEL_0'" in err and err.count("\n") == 1
+    line = f"{MICRO} --parent {dense} --model other --device cpu --max-length 48 --out out"
+    assert run(capsys, f"{line} --labels non-entailment,entailment")[0] == 3 and verdict_of()["models"][0]["changed"]["all"]["value"] == 0
+
+
+def test_a_fault_in_a_table_is_told_before_a_model_runs(here, capsys, dense):
+    write(pd.DataFrame({"guid": ["x"], "prediction": ["entailment"]}), "p.csv")
+    status, out, err = run(capsys, f"{MICRO} --parent {dense} --model p.csv --device cpu")
+    assert status == 2 and out == "" and "--task micro_nli --n-eval 20 --n-ood 1 --rows FILE" in err
+
+
+def test_nothing_is_overwritten_by_other_answers_under_the_same_name(here):
+    rows = handed.of_files({name: here / f"{name}.csv" for name in ("id", "ood")})
+    parent, model, same = judging.read_sides(rows, "parent.csv", ["model.csv", "same.csv"])
+    one, other = judging.judged(rows, parent, [model, dataclasses.replace(same, name="model")], n_boot=100)
+    for judgement, name in ((one, "model"), (other, "model-2"), (one, "model"), (other, "model-2")):
+        place = judging.folder_for(here / "kept", judgement)
+        assert place.name == name
+        store.write_json(place / "verdict.json", sheets.record(rows, parent, [judgement], [], 0))
+
+
+@pytest.mark.parametrize("given, says", [
+    ({"models": ["a.csv"]}, "models and parent belong together"), ({"parent": "a.csv"}, "models and parent belong together"),
+    ({"models": ["a.csv"], "parent": "a.csv"}, "'a.csv' is among models too"), ({"models": ["a.csv", "a.csv"], "parent": "b.csv"}, "stands there twice"),
+    ({"n_eval": -1}, "greater than or equal to 0"), ({"dtype": "fp16"}, "dtype")])
+def test_parameters_of_notebook_10_are_refused_in_one_line(given, says):
+    space = dict(profile="smoke", task="micro_nli", seed=0, models=[], parent="", null="", revision="", labels=[], parent_labels=[], dtype="fp32",
+                 n_train=0, n_eval=0, n_ood=0, n_attack=5, n_boot=200, device="auto")
+    assert notebook.parameters("your_model", space).n_eval == 0
+    with pytest.raises(StudyError, match=says) as error:
+        notebook.parameters("your_model", space | given)
+    assert "\n" not in str(error.value)

@@ -107,8 +107,10 @@ def read_sides(rows: handed.Rows, parent: str, models: Sequence[str], null: str 
 
         how = replace(how, device=devices.device(how.device))
     own = replace(how, labels=parent_labels)
-    hows = [own, *[how] * len(models), own]
-    return [read_side(place, rows, one, name) for place, one, name in zip(places, hows, names or names_of(places))]
+    asked = list(zip(places, names or names_of(places), [own, *[how] * len(models), own]))
+    asked.sort(key=lambda one: not is_table(one[0]))  # what is wrong with a table is told before a model runs
+    sides = {place: read_side(place, rows, one, name) for place, name, one in asked}
+    return [sides[place] for place in places]
 
 
 def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequence[str] = ()
@@ -119,8 +121,7 @@ def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequen
         if not harness.is_harness(found(place)):
             raise StudyError(f"{place}: holds no samples of the lm-evaluation-harness, as the other side does; give "
                              "both sides as samples, or both as predictions of one task")
-    rows, read = harness.read(found(parent),
-                              [found(place) for place in places[1:]], ood)
+    rows, read = harness.read(found(parent), [found(place) for place in places[1:]], ood)
     return rows, [Side(name, place, one.table, True, f"read from {Path(place).name} {HOW[one.kind]}", one.notes)
                   for name, place, one in zip(names_of(places), places, read)]
 

@@ -8,6 +8,7 @@ html_title = project
 language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.bibtex"]
 autodoc_typehints = "none"  # docstrings say what is handed in
+default_role = "code"  # of the docstrings, which are written in single backticks
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
