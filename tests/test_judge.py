@@ -139,12 +139,24 @@ def test_scores_are_told_apart(here, capsys, change, how):
 @pytest.mark.parametrize("name, put", [
     ("m.tsv", lambda t: t.to_csv("m.tsv", index=False, sep="\t")), ("m.jsonl", lambda t: t.to_json("m.jsonl", orient="records", lines=True)),
     ("m.parquet", lambda t: t.to_parquet("m.parquet")), ("m.csv", lambda t: t.to_csv("m.csv", index=False, sep=";")),
+    ("m.parquet", lambda t: t.assign(logits=np.log(t[list(CLASSES)]).to_numpy().tolist(), split="x", label=0)[["guid", "split", "label", "logits"]].to_parquet("m.parquet")),
     ("m.csv.gz", lambda t: t.to_csv("m.csv.gz", index=False)),
     ("m.csv", lambda t: t.rename(columns={"guid": "GUID", "yes": "Yes"}).sample(frac=1, random_state=0).to_csv("m.csv", index=False))])
 def test_any_table_in_any_order_is_read(here, capsys, name, put):
     put(pd.read_csv("same.csv"))
     status, _, err = run(capsys, f"{FILES} --model {name} --out out")
     assert (status, err) == (0, "") and verdict_of()["models"][0]["changed"]["all"]["value"] == 0
+
+
+def test_sets_that_make_no_score_may_be_left_out(here, capsys):
+    run(capsys, "--task micro_nli --n-eval 30 --n-ood 2 --rows rows.csv")
+    table = pd.read_csv("rows.csv")[["guid"]].assign(prediction=lambda t: np.resize(["entailment", "non-entailment"], len(t)))
+    write(table, "p.csv")
+    write(table[~table["guid"].str.contains("-unseen-")], "q.csv")
+    status, out, _ = run(capsys, "--task micro_nli --n-eval 30 --n-ood 2 --parent p.csv --model q.csv --out out")
+    assert status == 3 and set(verdict_of()["rows"]) == {"id", "ood"} and "q: It has no row of unseen" in out
+    write(table[~table["guid"].str.contains("-ood-")], "q.csv")
+    assert run(capsys, "--task micro_nli --n-eval 30 --n-ood 2 --parent p.csv --model q.csv")[0] == 2
 
 
 def test_rows_beyond_those_asked_for_are_dropped_and_counted(here, capsys):

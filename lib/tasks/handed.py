@@ -148,7 +148,7 @@ def write_rows(path: Path, rows: Rows) -> int:
 def read_predictions(path: str | Path, rows: Rows) -> Predictions:
     """A predictions table from any runtime: Parquet, CSV, TSV or JSON lines with guid and a column for each class, by
     its name, or guid and `prediction` alone; or the study's own predictions.parquet. Rows beyond those of `rows` are
-    dropped and counted, further columns not read.
+    dropped and counted, further columns not read; an OOD set outside the OOD score may be left out as a whole.
 
     Scores are probabilities where every row sums to 1, percentages where to 100, else logits. StudyError naming the
     file and the column or row at fault.
@@ -160,6 +160,9 @@ def read_predictions(path: str | Path, rows: Rows) -> Predictions:
     guid = frame[by_name["guid"]].map(lambda value: known_as(value, ()))
     _refuse_twice(path, guid)
     at = pd.Index(guid).get_indexer(known["guid"])
+    absent = [split for split in known["split"].unique() if split not in ("test", *task.scored)
+              and (at[known["split"] == split] < 0).all()]
+    at, known = at[~known["split"].isin(absent)], known[~known["split"].isin(absent)].reset_index(drop=True)
     if (at < 0).any():
         first = known[at < 0].iloc[0]
         raise StudyError(f"{path}: guid '{first['guid']}' of split {_shown(first['split'])} has no row "
@@ -167,6 +170,7 @@ def read_predictions(path: str | Path, rows: Rows) -> Predictions:
                          f"-m lib.tools.judge {rows.given} --rows FILE.csv")
     extra = len(frame) - len(known)
     notes = (f"{extra} rows beyond those asked for were dropped.",) * bool(extra)
+    notes += (f"It has no row of {', '.join(absent)}, which make no score: left out.",) * bool(absent)
     values, kind = _scores(path, frame, by_name, task.labels)
     faulty = ~np.isfinite(values[at]).all(axis=1)
     if faulty.any():

@@ -47,7 +47,7 @@ WORDS = {
 def page(rows: Rows, parent: Side, judgements: Sequence[Judgement], conditions: Sequence[dict]) -> str:
     """The report's HTML. conditions: as `sheets.record` takes them."""
     names = ", ".join(one.side.name for one in judgements)
-    sizes = rows.judged["split"].value_counts(sort=False)
+    sizes = parent.table["split"].value_counts(sort=False)
     told = ", ".join(f"{n:,} {_upper(split)} rows" for split, n in sizes.items())
     body = [f"<h1>What did {escape(names)} forget?</h1>",
             f"<p>Beside {escape(parent.name)}, on {told} of <em>{escape(rows.task.name)}</em>. It is about these "

@@ -110,7 +110,9 @@ def read_sides(rows: handed.Rows, parent: str, models: Sequence[str], null: str 
     asked = list(zip(places, names or names_of(places), [own, *[how] * len(models), own]))
     asked.sort(key=lambda one: not is_table(one[0]))  # what is wrong with a table is told before a model runs
     sides = {place: read_side(place, rows, one, name) for place, name, one in asked}
-    return [sides[place] for place in places]
+    shared = set.intersection(*(set(side.table["split"]) for side in sides.values()))
+    return [replace(side, table=side.table[side.table["split"].isin(shared)].reset_index(drop=True))
+            for side in (sides[place] for place in places)]
 
 
 def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequence[str] = ()

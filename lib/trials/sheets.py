@@ -20,7 +20,7 @@ def lines(rows: Rows, parent: Side, judgement: Judgement) -> list[str]:
     """The ten lines on a model: what, verdict, ID, OOD, gap, skill kept, answers changed, loyalty, what chance changes,
     how the numbers came about."""
     v, side = judgement.verdict, judgement.side
-    sizes = rows.judged["split"].value_counts(sort=False)
+    sizes = parent.table["split"].value_counts(sort=False)
     told = ", ".join(f"{n:,} {'id' if split == 'test' else split}" for split, n in sizes.items())
     skill, all_of, loyal, kl = (v.at(*at) for at in (("skill_kept", "ood"), ("changed",), ("probability_loyalty",),
                                                      ("kl",)))
@@ -49,7 +49,7 @@ def asides(rows: Rows, parent: Side, judgement: Judgement) -> list[str]:
 
 def record(rows: Rows, parent: Side, judgements: Sequence[Judgement], conditions: Sequence[dict], status: int) -> dict:
     """The content of verdict.json: shares from 0 to 1, KL in nats, null for what was not measured."""
-    sizes = rows.judged["split"].value_counts(sort=False)
+    sizes = parent.table["split"].value_counts(sort=False)
     return {
         "schema": SCHEMA, "task": rows.task.name, "classes": list(rows.task.labels) if rows.named else None,
         "rows": {"id" if split == "test" else split: int(n) for split, n in sizes.items()},
