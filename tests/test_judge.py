@@ -256,6 +256,14 @@ def test_too_few_rows_for_the_loss_are_undecided_and_say_how_many_more(here, cap
     assert status == 0 and verdict_of()["models"][0]["verdict"] == "undecided" and re.search(r"about [\d,]+ more OOD rows would tell", out)
 
 
+@pytest.mark.parametrize("n, word", [(120, "undecided"), (400, "forgot no more")])
+def test_no_change_on_few_rows_is_no_proof(here, capsys, n, word):
+    write(frame(400, "ood", 1).head(n), "ood.csv")
+    shutil.copy("parent.csv", "copy.csv")
+    status, _, _ = run(capsys, f"{FILES} --model copy.csv --out out")
+    assert status == 0 and verdict_of()["models"][0]["verdict"] == word
+
+
 # ---- samples of the lm-evaluation-harness
 
 def sample(doc, target, logps, **more):
