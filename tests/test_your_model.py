@@ -1,4 +1,4 @@
-"""A reader's own compressed model, or its predictions alone, judged as the study's models are."""
+"""A reader's own finished model: loaded, its classes found by name, and asked."""
 import json
 import shutil
 
@@ -58,16 +58,12 @@ def test_a_model_of_plain_transformers_is_read_by_the_names_of_its_classes(own, 
     assert predictions["logits"].iloc[0] == pytest.approx(logits.numpy(), abs=1e-4)
 
 
-def test_classes_without_names_must_be_said_and_a_wrong_order_is_doubted(own, micro, tmp_path):
+def test_classes_without_names_must_be_said(own, micro, tmp_path):
     plain = renamed(own, tmp_path / "plain", ["LABEL_0", "LABEL_1"])
     with pytest.raises(StudyError, match="calls a class 'LABEL_0'.*say in labels"):
         your_model.load(plain, TASK)
     right = your_model.predict(your_model.load(plain, TASK, labels=WORDS[::-1]), micro, 48)
     assert np.array_equal(np.stack(right["logits"]), np.stack(your_model.predict(your_model.load(str(own), TASK), micro, 48)["logits"]))
-    sure = right.assign(logits=[np.eye(2)[label] for label in right["label"]])
-    turned = sure.assign(logits=[x[::-1] for x in sure["logits"]])
-    assert your_model.doubt(sure, TASK) == ""
-    assert f"labels = {WORDS[::-1]}" in your_model.doubt(turned, TASK)
 
 
 @pytest.mark.parametrize("names, says", [
@@ -98,50 +94,3 @@ def test_another_tokenizer_is_told(own, micro, tmp_path, tiny_encoder):
     assert your_model.tokenizers_differ(subject, other) == ""
     object.__setattr__(other, "tokenizer", AutoTokenizer.from_pretrained(tiny_encoder(tmp_path / "other", ["three words here"])))
     assert "a tokenizer of its own" in your_model.tokenizers_differ(subject, other)
-
-
-# --- predictions without a model
-
-@pytest.fixture
-def table(micro):
-    here = micro[micro["split"] != "train"]
-    p = np.random.default_rng(0).dirichlet([1, 1], len(here))
-    return pd.DataFrame({"Guid": here["guid"], WORDS[0].upper(): p[:, 0], WORDS[1].replace("-", "_"): p[:, 1], "more": 1})
-
-
-@pytest.mark.parametrize("name", ["p.csv", "p.tsv", "p.parquet", "p.jsonl"])
-def test_probabilities_are_read_from_any_table_in_any_order(table, micro, tmp_path, name):
-    write = {"p.csv": lambda t: t.to_csv(tmp_path / name, index=False), "p.tsv": lambda t: t.to_csv(tmp_path / name, index=False, sep="\t"),
-             "p.parquet": lambda t: t.to_parquet(tmp_path / name), "p.jsonl": lambda t: t.to_json(tmp_path / name, orient="records", lines=True)}
-    write[name](table.sample(frac=1, random_state=0))
-    got = your_model.read_predictions(tmp_path / name, micro, TASK)
-    store.check_predictions(got, micro)
-    assert np.exp(np.stack(got["logits"])) == pytest.approx(table.iloc[:, 1:3].to_numpy(), abs=1e-5)
-
-
-@pytest.mark.parametrize("change, says", [
-    (lambda t: t.drop(columns="Guid"), "column 'guid' is missing"),
-    (lambda t: t.drop(columns=t.columns[1]), f"column '{WORDS[0]}' is missing.*give guid and a column for each class"),
-    (lambda t: t.iloc[5:], "has no row \\(5 of"),
-    (lambda t: pd.concat([t, t.iloc[:1]]), "stands there twice"),
-    (lambda t: t.assign(**{t.columns[1]: ["x", *t.iloc[1:, 1]]}), "are not all numbers")])
-def test_a_table_that_cannot_be_read_is_named_with_its_fault(table, micro, tmp_path, change, says):
-    change(table).to_csv(tmp_path / "p.csv", index=False)
-    with pytest.raises(StudyError, match=f"p.csv: .*{says}") as error:
-        your_model.read_predictions(tmp_path / "p.csv", micro, TASK)
-    assert "\n" not in str(error.value)
-
-
-def test_the_verdict_says_what_was_forgotten(micro):
-    here = micro[micro["split"] != "train"].reset_index(drop=True)
-    parent = store.predictions_table(here, np.eye(2)[here["label"]] * 4)
-    hard = (here["is_shortcut"] == False).to_numpy(bool)  # noqa: E712
-    answers = np.where(hard, 1 - here["label"], here["label"])
-    forgot = store.predictions_table(here, np.eye(2)[answers] * 4)
-    rows = {name: measures.rows(t, here, TASK) for name, t in {"parent": parent, "forgot": forgot}.items()}
-    said = your_model.verdict(rows["forgot"], rows["parent"], forgot, parent, here, TASK, n_boot=200)
-    assert "**It has forgotten more than its ID score shows**" in said and "of ood" in said
-    said = your_model.verdict(rows["parent"], rows["parent"], parent, parent, here, TASK, n_boot=200)
-    assert "**It has not forgotten more" in said and "0.0% of test" in said and "above chance" not in said
-    said = your_model.verdict(rows["forgot"], rows["forgot"], forgot, forgot, here, TASK, n_boot=200)
-    assert "parent is not surely above chance" in said

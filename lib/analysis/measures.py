@@ -36,11 +36,11 @@ def rows(predictions: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataF
         raise StudyError(f"predictions: guid {at['guid']!r} of split {at['split']!r} is not among the task's rows "
                          "with that label; check that predictions and data are of one task and seed")
     logits = np.concatenate(predictions["logits"].tolist()).reshape(len(predictions), -1)
-    judged = judge(logits, predictions["split"].to_numpy(object), predictions["label"].to_numpy(), task)
+    judged = outcomes(logits, predictions["split"].to_numpy(object), predictions["label"].to_numpy(), task)
     return predictions.drop(columns="logits").assign(**judged).merge(items[ITEM_COLUMNS], on="guid", how="left")
 
 
-def judge(logits: np.ndarray, split: np.ndarray, label: np.ndarray, task: Task) -> dict[str, np.ndarray]:
+def outcomes(logits: np.ndarray, split: np.ndarray, label: np.ndarray, task: Task) -> dict[str, np.ndarray]:
     """pred, correct, confidence, loss [n] of `rows`, from logits [n, classes] and the rows' split and label [n]."""
     logp = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     pred, confidence, loss = np.empty(len(label), dtype=np.int64), np.empty(len(label)), np.empty(len(label))
@@ -142,7 +142,7 @@ def ood_score(scores: dict[str, float]) -> float:
 def overall(rows: pd.DataFrame, task: Task, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """A model in two numbers: measure (`test`, and `ood` as `ood_score`) | value | low | high | n."""
     rows, ood = _parts(rows, task)
-    drawn = _id_and_ood(rows, np.zeros(len(rows), dtype=int), task, ood, n_boot, seed)[0]
+    drawn = id_and_ood(rows, np.zeros(len(rows), dtype=int), task, ood, n_boot, seed)[0]
     is_id = rows["split"] == "test"
     return pd.DataFrame([{"measure": name, **bootstrap.estimate(values, rows.loc[part, "guid"].nunique())}
                          for name, values, part in zip(("test", "ood"), drawn, (is_id, ~is_id))])
@@ -156,7 +156,7 @@ def compare(rows_c: pd.DataFrame, rows_d: pd.DataFrame, task: Task, n_boot: int 
     """
     (rows_c, _), (rows_d, ood) = (_parts(rows, task) for rows in (rows_c, rows_d))
     both, model = bootstrap.paired(rows_c, rows_d)
-    (id_c, ood_c), (id_d, ood_d) = _id_and_ood(both, model, task, ood, n_boot, seed)
+    (id_c, ood_c), (id_d, ood_d) = id_and_ood(both, model, task, ood, n_boot, seed)
     chance = float(ood_score({s: task.chance(s) for s in ood}))
     n = rows_d["guid"].nunique()
     table = [{"measure": name, **bootstrap.estimate(values, n), "flag": ""} for name, values in (
@@ -219,7 +219,7 @@ def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, 
     steps = np.sort(trajectory["step"].unique())
     both = pd.concat([trajectory, model_rows.assign(step=-1)], ignore_index=True).drop(columns="seed", errors="ignore")
     model = np.searchsorted(np.concatenate([[-1], steps]), both["step"].to_numpy())
-    points = _id_and_ood(both, model, task, ood, n_boot, seed)
+    points = id_and_ood(both, model, task, ood, n_boot, seed)
     dev, out = (np.column_stack([p[i] for p in points]) for i in (0, 1))
     dense = np.array([_on_curve(x[0], x[1:], y[1:]) for x, y in zip(dev, out)])
     estimate = bootstrap.estimate(out[:, 0] - dense, model_rows["guid"].nunique())
@@ -240,8 +240,10 @@ def _on_curve(at: float, dev: np.ndarray, ood: np.ndarray) -> float:
     return float(np.interp(at, x, fitted, left=np.nan, right=np.nan))
 
 
-def _id_and_ood(frame, model, task, ood, n_boot, seed) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each model code the ID and the OOD score [1 + n_boot], all from one draw."""
+def id_and_ood(frame: pd.DataFrame, model: np.ndarray, task: Task, ood: list[str], n_boot: int,
+               seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each model code the ID and the OOD score [1 + n_boot] (NaN where `ood` names no set), all from one draw;
+    frame, model: as `bootstrap.paired` gives them."""
     splits = ["test", *ood]
     kinds = [kind_of(task, s) for s in splits]
     entry = model * len(splits) + pd.Categorical(frame["split"], categories=splits).codes
@@ -250,7 +252,8 @@ def _id_and_ood(frame, model, task, ood, n_boot, seed) -> list[tuple[np.ndarray,
     if not present.all():
         raise StudyError(f"split {splits[int(np.argmin(present)) % len(splits)]!r} has no rows for one of the models")
     drawn = bootstrap.scores(frame, entry, kinds * n_models, n_boot, seed).reshape(n_boot + 1, n_models, len(splits))
-    return [(drawn[:, m, 0], ood_score({s: drawn[:, m, 1 + i] for i, s in enumerate(ood)})) for m in range(n_models)]
+    outside = [{s: drawn[:, m, 1 + i] for i, s in enumerate(ood)} for m in range(n_models)]
+    return [(drawn[:, m, 0], ood_score(outside[m]) if ood else np.full(n_boot + 1, np.nan)) for m in range(n_models)]
 
 
 def _one_seed(rows: pd.DataFrame, name: str) -> None:

@@ -107,8 +107,8 @@ class GatheredRuns:
         dense = self._once(("dense", task, seed, bool(recipe.quantization)), lambda: _ordered(
             loyalty.teacher(self.model(task, seed, "dense"), recipe), items, "dense"))
         followed = self._once(("followed", task, seed, bool(recipe.quantization)),
-                              lambda: measures.judge(dense, split, label, of_task))
-        return items.assign(**measures.judge(logits, split, label, of_task),
+                              lambda: measures.outcomes(dense, split, label, of_task))
+        return items.assign(**measures.outcomes(logits, split, label, of_task),
                             dense_pred=followed["pred"], dense_correct=followed["correct"],
                             label_loyalty=loyalty.label_loyalty(logits, dense),
                             probability_loyalty=loyalty.probability_loyalty(logits, dense),

@@ -29,7 +29,7 @@ from lib.errors import StudyError
 from lib.files import ROOT
 from lib.models import batches, loop, pretrained
 
-INSTEAD = "hand its predictions to notebook 10: -p model PARENT -p parent PARENT -p predictions M.csv"
+INSTEAD = "judge its predictions: python -m lib.tools.judge --task TASK --parent P.csv --model M.csv"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 FOREIGN = {".gguf": "llama.cpp (GGUF)", ".onnx": "ONNX", ".engine": "TensorRT", ".plan": "TensorRT",
            ".tflite": "LiteRT (TFLite)", ".mlmodel": "Core ML", ".mlpackage": "Core ML", ".xml": "OpenVINO",

@@ -233,18 +233,19 @@ RUNS: dict[str, type[Run]] = {
 
 
 class YourModel(Placed):
-    """Notebook 10: a model of the reader's own beside its parent."""
+    """Notebook 10: models of the reader's own beside the one they were made from."""
 
     section = "your_model"
-    model: str
+    models: Names
     parent: str
+    null: str
     revision: str
     labels: list[str]
     parent_labels: list[str]
-    predictions: str
-    n_train: Annotated[int, Field(ge=2)]
-    n_eval: Annotated[int, Field(ge=1)]
-    n_ood: Annotated[int, Field(ge=1)]
+    dtype: Literal["fp32", "bf16"]
+    n_train: Count
+    n_eval: Count
+    n_ood: Count
     max_length: Annotated[int, Field(ge=8)] = 128
     n_attack: Annotated[int, Field(ge=1)]
     n_boot: Annotated[int, Field(ge=100)]
@@ -254,9 +255,11 @@ class YourModel(Placed):
     @field_validator("parent")
     @classmethod
     def _parent(cls, value: str, info: ValidationInfo) -> str:
-        if bool(value) != bool(info.data.get("model")):
-            raise ValueError("model and parent are two of a pair: give a folder or hub id of each, or neither for the "
-                             "example")
+        models = info.data.get("models", ())
+        if bool(value) != bool(models):
+            raise ValueError("models and parent belong together: give both, or neither for the example")
+        if value in filter(None, models):
+            raise ValueError(f"'{value}' is among models too; a model is judged beside another one")
         return value
 
 

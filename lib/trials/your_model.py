@@ -1,7 +1,6 @@
-"""A compressed model of the reader's own, or its predictions alone, judged as the study's models are (notebook 10)."""
+"""A finished model of the reader's own: loaded, its classes found by name, asked; what its answers say: `judging`."""
 
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,13 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib import progress, store
-from lib.analysis import loyalty, measures, tables
 from lib.errors import StudyError, nearest
 from lib.models import batches, classifiers, loop
 from lib.tasks import sources
 from lib.tasks.task import Task
 from lib.trials import attack
 
-DOUBT = 0.2  # share of rows by which another order of the classes must fit better before the given one is doubted
 MIXED = "Été"  # a word that shows whether case and accents are read
-MANY = 6  # classes beyond which orders are not tried
 
 
 @dataclass(frozen=True)
@@ -61,13 +57,12 @@ def load(place: str, task: Task, labels: list[str] | None = None, revision: str 
                    "fp32" if is_quantized(model) else dtype, loaded.stored, notes)
 
 
-def own_pair(run) -> tuple[str, str]:
-    """Folders of a compressed model and its parent of this profile's own chain: its last quantised and its dense one.
-
-    Raises StudyError where notebooks 02 and 05 have not run.
-    """
-    recipes = store.read_stage(run.folder("05_quantization_and_replacing"))
-    return str(list(recipes.values())[-1].path), str(store.read_stage(run.folder("02_teacher"))["dense"].path)
+def own_pair(run) -> dict[str, str]:
+    """Name and folder of the parent and of a compressed model of this profile's own chain: its dense one and its last
+    quantised one. Raises StudyError where notebooks 02 and 05 have not run."""
+    dense = store.read_stage(run.folder("02_teacher"))["dense"]
+    small = list(store.read_stage(run.folder("05_quantization_and_replacing")).values())[-1]
+    return {model.name: str(model.path) for model in (dense, small)}
 
 
 def order_of(names: list[str], task: Task, place: str) -> tuple[int, ...]:
@@ -112,40 +107,6 @@ def is_quantized(model: PreTrainedModel) -> bool:
     return getattr(model.config, "quantization_config", None) is not None
 
 
-def read_predictions(path: str | Path, items: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """A predictions table from another framework: Parquet, CSV, TSV or JSON lines with a column guid and one for each
-    class of the task, by its name, holding logits or probabilities. Rows of train may be left out; further columns are
-    not read.
-
-    Raises StudyError naming the file and the column or row at fault.
-    """
-    path = Path(path)
-    frame = sources.load_file(path, ["guid"]).to_pandas()
-    by_name = {sources.normalise(str(column)): column for column in frame.columns}
-    for name in ("guid", *task.labels):
-        if sources.normalise(name) not in by_name:
-            raise StudyError(f"{path}: column '{name}' is missing{nearest(name, map(str, frame.columns))}; give guid "
-                             f"and a column for each class: {', '.join(task.labels)}")
-    guid = frame[by_name["guid"]].astype(str)
-    if guid.duplicated().any():
-        raise StudyError(f"{path}: guid '{guid[guid.duplicated()].iloc[0]}' stands there twice; give one row each")
-    scores = frame[[by_name[sources.normalise(label)] for label in task.labels]].apply(pd.to_numeric, errors="coerce")
-    known = items[items["split"] != "train"].reset_index(drop=True)
-    at = pd.Index(guid).get_indexer(known["guid"])
-    if (at < 0).any():
-        first = known[at < 0].iloc[0]
-        raise StudyError(f"{path}: guid '{first['guid']}' of split {first['split']} has no row ({(at < 0).sum()} of "
-                         f"{len(known)} are missing); predict every row but train's")
-    values = scores.to_numpy(float)[at]
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values).all(axis=1)))
-        raise StudyError(f"{path}: guid '{known['guid'][row]}': {values[row].tolist()} are not all numbers; give "
-                         "logits or probabilities")
-    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
-        values = np.log(np.clip(values, 1e-12, None))
-    return store.predictions_table(known, values)
-
-
 def victim(subject: Subject, max_length: int, device: str = "cpu") -> "_Ordered":
     """The model, ready for `lib.trials.attack`, its answers in the task's order of classes."""
     asked = attack.Victim(subject.model, subject.tokenizer, cap(subject, max_length), "fp32", place_of(subject, device))
@@ -159,21 +120,6 @@ class _Ordered:
 
     def logits(self, text_a, text_b) -> np.ndarray:
         return self.asked.logits(text_a, text_b)[:, list(self.order)]
-
-
-def doubt(predictions: pd.DataFrame, task: Task) -> str:
-    """A warning where another order of the classes fits the ID rows far better than the one in use; else ""."""
-    if len(task.labels) > MANY:
-        return ""
-    here = predictions[predictions["split"].isin(["dev", "test"])]
-    answer, label = np.stack(here["logits"].to_numpy()).argmax(axis=1), here["label"].to_numpy()
-    fits = {order: (np.asarray(order)[answer] == label).mean() for order in permutations(range(len(task.labels)))}
-    best, now = max(fits, key=fits.get), fits[tuple(range(len(task.labels)))]
-    if fits[best] - now < DOUBT:
-        return ""
-    names = [task.labels[i] for i in best]
-    return (f"Right on {now:.0%} of the ID rows; with its classes read as {', '.join(names)} it would be right on "
-            f"{fits[best]:.0%}. Is the order of its labels wrong? Say it with labels = {names}.")
 
 
 def tokenizers_differ(subject: Subject, parent: Subject, max_length: int | None = None) -> str:
@@ -208,32 +154,3 @@ def _normal(tokenizer: PreTrainedTokenizerBase) -> str:
     if backend is None:
         return MIXED.lower() if getattr(tokenizer, "do_lower_case", False) else MIXED
     return backend.normalizer.normalize_str(MIXED) if backend.normalizer else MIXED
-
-
-def verdict(rows: pd.DataFrame, parent_rows: pd.DataFrame, predictions: pd.DataFrame, parent: pd.DataFrame,
-            items: pd.DataFrame, task: Task, margin: float = 0.02, n_boot: int = 1000) -> str:
-    """The verdict on a compressed model beside its parent, in plain words; margin: the smallest difference of note."""
-    compared = measures.compare(rows, parent_rows, task, n_boot=n_boot).set_index("measure")
-    by_id, by_ood, grown = (compared.loc[f"{name}_difference", ["value", "low", "high"]].astype(float)
-                            for name in ("id", "ood", "gap"))
-    lines = [f"- In distribution it scores {_points(by_id)} against its parent, out of distribution {_points(by_ood)}."]
-    if grown["low"] > 0 and grown["value"] >= margin:
-        lines.append("- **It has forgotten more than its ID score shows**: the gap between the two grew by "
-                     f"{_points(grown)}.")
-    elif grown["high"] < margin:
-        lines.append(f"- **It has not forgotten more than its ID score shows**, as far as {100 * margin:g} points: the "
-                     f"gap grew by {_points(grown)}.")
-    else:
-        lines.append("- **Undecided** whether it forgot more than its ID score shows: the gap grew by "
-                     f"{_points(grown)}; more OOD rows would tell.")
-    if pd.isna(compared.loc["skill_kept", "value"]):
-        lines.append("- Its parent is not surely above chance out of distribution: there is hardly anything that could "
-                     "be forgotten, so this verdict says little.")
-    loyal = loyalty.by_split(predictions, parent, items, task, n_boot)
-    loyal = loyal[loyal["measure"] == "label_loyalty"].set_index("split")["value"]
-    changed = (f"{1 - share:.1%} of {split}" for split, share in loyal.items() if split in ("test", *task.ood))
-    return "\n".join([*lines, f"- Answers that are not its parent's: {', '.join(changed)}."])
-
-
-def _points(estimate: pd.Series) -> str:
-    return f"{tables.with_interval(estimate['value'], estimate['low'], estimate['high'])} points"

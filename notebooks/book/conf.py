@@ -6,7 +6,9 @@ from importlib.resources import files
 project = "What does a compressed language model forget?"
 html_title = project
 language = "en"
-extensions = ["myst_nb", "sphinxcontrib.bibtex"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.bibtex"]
+autodoc_typehints = "none"  # docstrings say what is handed in
+default_role = "code"  # of the docstrings, which are written in single backticks
 
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
