@@ -65,6 +65,22 @@ def run(capsys, line):
     return status, said.out, said.err
 
 
+def test_a_loss_that_both_scores_share_is_said_where_nothing_more_was_forgotten(here, capsys):
+    sets = [pd.read_csv(f"{name}.csv") for name in ("id", "ood")]
+    write(pd.concat([scores(rows, share, 9) for rows, share in zip(sets, (0.75, 0.65))]), "weak.csv")
+    said = run(capsys, f"{FILES} --model weak.csv")[1]
+    assert re.search(r"in distribution it lost 20\.0 \[[\d., ]+\] points, which the ID score does show", said)
+    assert "which the ID score does show" not in run(capsys, f"{FILES} --model model.csv")[1]
+
+
+@pytest.mark.parametrize("as_written", [int, float])
+def test_whole_number_predictions_are_said_to_be_places(here, capsys, as_written):
+    table = pd.read_csv("same.csv")
+    write(pd.DataFrame({"guid": table["guid"], "prediction": (table["yes"] > 0.5).astype(as_written)}), "hard.csv")
+    status, said, _ = run(capsys, f"{FILES} --model hard.csv")
+    assert "whole numbers, read as places among the classes: 0 no, 1 yes" in said and status == 0
+
+
 FILES = "--split id=id.csv --split ood=ood.csv --parent parent.csv"
 
 
@@ -342,6 +358,15 @@ def resampled(change):
     return make
 
 
+def appended(line):
+    """int4's samples with a line more."""
+    def make():
+        resampled(lambda r: r)()
+        with open("samples_task_int4.jsonl", "ab") as file:
+            file.write(b"\n" + line)
+    return make
+
+
 def two_runs():
     for place in ("dense", "int4/a", "int4/b"):
         os.makedirs(place)
@@ -357,6 +382,8 @@ BAD = {
     "two sources of rows": (None, f"{FILES} --model model.csv --task micro_nli", "--task and --split", "give one"),
     "task misspelt": (None, "--task micro_nil --parent parent.csv --model model.csv", "'micro_nil'", "did you mean 'micro_nli'"),
     "task file absent": (None, "--task no.yaml --parent parent.csv --model model.csv", "no.yaml: no such task file", "mend the path"),
+    "one model under two names": (None, f"{FILES} --model ./parent.csv", "parent.csv is given twice", "beside another"),
+    "an option cut short": (None, f"{FILES} --mod model.csv", "unrecognized arguments: --mod", "--help"),
     "one model twice": (None, f"{FILES} --model parent.csv", "parent.csv is given twice", "beside another"),
     "file absent": (None, f"{FILES} --model no.csv", "no.csv: no such file", "mend the path"),
     "format": (put("m.json", "[]"), f"{FILES} --model m.json", "m.json", "judge its predictions"),
@@ -411,6 +438,14 @@ BAD = {
     "samples, a key missing": (resampled(lambda r: {k: v for k, v in r.items() if k != "doc_hash"}), PAIR, "line 5: 'doc_hash' is missing", "--log_samples"),
     "samples, not JSON": (lambda: (resampled(lambda r: r)(), open("samples_task_int4.jsonl", "a").write("\n{")), PAIR, "line 13: not JSON", "log the samples anew"),
     "samples, an unknown OOD task": (resampled(lambda r: r), f"{PAIR} --ood hard", "--ood hard", "no task of both"),
+    "samples, a line that is no sample": (appended(b"[1, 2]\n"), PAIR, "line 13: '\\[1, 2\\]' is no sample", "log the samples anew"),
+    "samples, not UTF-8": (appended(b"\xff\xfe\n"), PAIR, "line 13: not JSON", "log the samples anew"),
+    "samples, no responses": (resampled(lambda r: r | {"filtered_resps": None}), PAIR, "line 5: filtered_resps holds 'None'", "only multiple-choice"),
+    "samples, a raised digit": (resampled(lambda r: r | {"target": "\u00b2"}), PAIR, "line 5: target '\u00b2'", "from 0, or its text"),
+    "not gzip": (put("m.csv.gz", "nonsense"), f"{FILES} --model m.csv.gz", "m.csv.gz: not readable", "save it anew"),
+    "rows below a file": (put("some", ""), "--split id=id.csv --split ood=ood.csv --rows some/r.csv", "--rows: some is a file", "another place"),
+    "rows into a folder": (lambda: os.mkdir("some"), "--split id=id.csv --split ood=ood.csv --rows some", "--rows: some is a folder", "name a file"),
+    "an order of labels for tables": (None, f"{FILES} --model model.csv --labels yes,no", "--labels is for models", "by its columns"),
     "samples of two runs": (two_runs, "--parent dense --model int4", "task task has samples in", "one run"),
     "samples without a task in common": (lambda: (two_runs(), samples("dense/samples_other.jsonl", 5, set()), os.remove("dense/samples_task.jsonl")), "--parent dense --model int4/a", "share no task", "the same tasks"),
 }
@@ -424,6 +459,13 @@ def test_bad_input_is_refused_in_one_line(here, capsys, make, line, culprit, men
     assert status == 2 and out == "" and err.count("\n") == 1, (status, err)
     assert re.search(culprit, err) and re.search(mend, err), err
     assert not (here / "out").exists() and not list(here.glob("r.*"))
+
+
+@pytest.mark.parametrize("place", ["some", "some/deeper"])
+def test_a_file_where_the_folder_should_be_is_told_before_anything_is_judged(here, capsys, place):
+    put("some", "")()
+    status, out, err = run(capsys, f"{FILES} --model model.csv --out {place}")
+    assert status == 2 and out == "" and err == "--out: some is a file, no folder; name another place\n"
 
 
 def test_a_fault_of_the_program_has_a_code_of_its_own(here, capsys, monkeypatch):

@@ -151,6 +151,9 @@ def _decided(numbers: pd.DataFrame, has_ood: bool) -> tuple[str, str]:
         return UNDECIDED, f"undecided, {_more(numbers, drop, 'id')}: {told}"
     grown = _interval(numbers, "gap")
     told = f"the gap between ID and OOD grew by {_points(grown)}"
+    lost = -_interval(numbers, "id")[[0, 2, 1]]
+    if lost[1] > 0 and lost[0] >= MARGIN:
+        told += f"; in distribution it lost {_points(lost)}, which the ID score does show"
     if grown[1] > 0 and grown[0] >= MARGIN:
         return FORGOT, f"forgot more than its ID score shows: {told}"
     if grown[2] < MARGIN:

@@ -6,6 +6,7 @@ comes after does not care. Nothing here loads a model.
 
 import gzip
 import itertools
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,10 @@ def read_predictions(path: str | Path, rows: Rows) -> Predictions:
         raise StudyError(f"{path}: row {row + 1}, guid '{guid[row]}': {_told(frame.iloc[row], by_name, task.labels)} "
                          "are not all numbers; give logits, probabilities or percentages, decimals after a point")
     values, kind = (values[at], kind) if kind else _as_logits(path, values[at], guid.to_numpy()[at])
+    if kind == "places":
+        told = ", ".join(f"{i} {label}" for i, label in enumerate(task.labels))
+        notes += (f"Its predictions are whole numbers, read as places among the classes: {told}.",)
+        kind = "labels"
     return Predictions(store.predictions_table(known, values), kind, notes)
 
 
@@ -202,15 +207,16 @@ def _scores(path: Path, frame: pd.DataFrame, by_name: dict[str, str], labels: tu
                 raise StudyError(f"{path}: row {row}: logits holds {len(vector)} numbers, the task has {len(labels)} "
                                  f"classes ({', '.join(labels)}); give one for each, in that order")
         return np.stack(vectors), ""
-    answers = [known_as(value, labels) for value in frame[by_name["prediction"]]]
-    ids = {name: i for i, name in enumerate(plain)} | {str(i): i for i in range(len(labels))}
-    ids |= {_plain(label): i for i, label in enumerate(labels)}
+    places = {str(i): i for i in range(len(labels))}
+    answers = [known_as(value, (*labels, *places)) for value in frame[by_name["prediction"]]]
+    ids = places | {name: i for i, name in enumerate(plain)}
     found = [ids.get(_plain(answer), -1) for answer in answers]
     if -1 in found:
         row = found.index(-1)
         raise StudyError(f"{path}: row {row + 1}: prediction '{answers[row]}' is no class of the task"
                          f"{nearest(answers[row], labels)}; write its classes as {', '.join(labels)}")
-    return SURE * np.eye(len(labels))[found], "labels"
+    is_named = any(_plain(answer) in plain for answer in answers)
+    return SURE * np.eye(len(labels))[found], "labels" if is_named else "places"
 
 
 def _as_logits(path: Path, values: np.ndarray, guid: np.ndarray) -> tuple[np.ndarray, str]:
@@ -239,8 +245,11 @@ def read_frame(path: Path) -> pd.DataFrame:
     form, suffix = None, Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix in SEPARATORS:
         opener: Callable = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as file:
-            header = next((line for line in itertools.islice(file, 9) if line.strip()), b"").decode(errors="replace")
+        try:
+            with opener(path, "rb") as file:
+                header = next(filter(bytes.strip, itertools.islice(file, 9)), b"").decode(errors="replace")
+        except (OSError, EOFError, zlib.error) as error:
+            raise StudyError(f"{path}: not readable ({error}); save it anew") from error
         form = form_of(path, (), max((SEPARATORS[suffix], *USUAL), key=header.count))
     return sources.load_file(path, TEXTS, form).to_pandas()
 

@@ -120,7 +120,7 @@ def _samples(path: Path) -> dict[str, _Sample]:
     """doc_id -> its sample, in the file's order; of a file with several filters those of the first."""
     found: dict[str, _Sample] = {}
     kept = None
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:  # so that a line that is not UTF-8 is told by its number
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -129,6 +129,8 @@ def _samples(path: Path) -> dict[str, _Sample]:
                 record = json.loads(line)
             except ValueError as error:
                 raise StudyError(f"{where}: not JSON ({error}); log the samples anew") from error
+            if not isinstance(record, dict):
+                raise StudyError(f"{where}: {str(record)[:40]!r} is no sample; log the samples anew")
             kept = record.get("filter") if kept is None else kept
             if record.get("filter") != kept:
                 continue
@@ -136,6 +138,9 @@ def _samples(path: Path) -> dict[str, _Sample]:
                 if key not in record:
                     raise StudyError(f"{where}: '{key}' is missing; give samples as --log_samples of the "
                                      "lm-evaluation-harness writes them")
+            if not isinstance(record["filtered_resps"], list):
+                raise StudyError(f"{where}: filtered_resps holds {str(record['filtered_resps'])[:40]!r}, no list of "
+                                 "choices; only multiple-choice tasks are read")
             name = str(record["doc_id"])
             if name in found:
                 raise StudyError(f"{where}: doc_id {name} stands there twice; give the samples of one run")
@@ -169,9 +174,9 @@ def _target(record: dict, n: int, where: str) -> int:
     choices = doc.get("choices") if isinstance(doc, dict) else None
     texts = [str(choice).strip() for choice in choices] if isinstance(choices, list) else []
     text = str(target).strip()
-    if text in texts and not (text.isdigit() and int(text) < n):
+    if text in texts and not (text.isdecimal() and int(text) < n):
         return texts.index(text)
-    if not text.isdigit() or int(text) >= n:
+    if not text.isdecimal() or int(text) >= n:
         raise StudyError(f"{where}: target {target!r} is none of its {n} choices; it must be the place of the right "
                          "one, from 0, or its text")
     return int(text)

@@ -30,7 +30,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    line = _Parser(prog="python -m lib.tools.judge", description="What did a compressed model forget?")
+    line = _Parser(prog="python -m lib.tools.judge", description="What did a compressed model forget?",
+                   allow_abbrev=False)
     line.add_argument("--task", default="", help="a task of the study, or a task file (*.yaml)")
     line.add_argument("--split", action="append", default=[], metavar="NAME=FILE",
                       help="without a task: labelled rows, id=FILE and an OOD set each; train=FILE is looked at")
@@ -106,15 +107,27 @@ def _check(given: argparse.Namespace) -> None:
             raise StudyError(f"--{name.replace('_', '-')} is {getattr(given, name)}; give {least} or more")
     if given.task and given.split:
         raise StudyError("--task and --split both name the rows; give one of them")
+    for name, place in (("out", given.out), ("rows", given.rows and given.rows.parent)):
+        above = next((one for one in (place, *place.parents) if one.exists()), None) if place else None
+        if above and not above.is_dir():
+            raise StudyError(f"--{name}: {above} is a file, no folder; name another place")
+    if given.rows and given.rows.is_dir():
+        raise StudyError(f"--rows: {given.rows} is a folder; name a file")
     if given.rows and not (given.task or given.split):
         raise StudyError("--rows: nothing says which rows; give --task or --split")
     if not given.rows and not (given.parent and given.model):
         missing = "--model" if given.parent else "--parent"
         raise StudyError(f"{missing} is missing; give predictions, samples of the lm-evaluation-harness, a folder or a "
                          "hub id of each (the rows to predict: --rows FILE)")
-    places = [given.parent, *given.model, given.null]
-    if twice := [place for place in filter(None, places) if places.count(place) > 1]:
+    named = {place: Path(place).resolve() if Path(place).exists() else place
+             for place in filter(None, [given.parent, *given.model, given.null])}
+    places = [named[place] for place in filter(None, [given.parent, *given.model, given.null])]
+    if twice := [place for place in named if places.count(named[place]) > 1]:
         raise StudyError(f"{twice[0]} is given twice; a model is judged beside another one")
+    for name, order, sides in (("labels", given.labels, given.model),
+                               ("parent-labels", given.parent_labels, [given.parent, given.null])):
+        if order and not given.rows and all(judging.is_table(place) for place in sides if place):
+            raise StudyError(f"--{name} is for models that are run here; a table names its classes by its columns")
 
 
 def _rows(given: argparse.Namespace) -> handed.Rows:
