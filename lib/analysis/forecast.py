@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lib import names
 from lib.analysis import bootstrap, seeds, tables
+from lib.analysis.learned import FEWEST
 from lib.analysis.risk import DENSE_RUN, PREDICTORS
 from lib.errors import StudyError
 from lib.names import OTHER_DENSE
@@ -32,7 +33,6 @@ ELSEWHERE = ", other tasks"
 HEADLINE = ("learned_at", CHURN, COMBINED, CHURN + ELSEWHERE, COMBINED + ELSEWHERE)
 ALL, EXCESS = "all compressions", "all compressions - dense, other seed"
 MEANS = (ALL, OTHER_DENSE, EXCESS)
-FEWEST = 10  # lost, or kept, rows below which an AUC is not told
 FOLDS = 5  # of seeds: a combination is fitted on the other folds
 Runs = dict[int, dict[str, pd.DataFrame]]
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.analysis import bootstrap, loyalty, measures, withholding
 from lib.analysis.tables import with_interval
-from lib.tasks.task import Task
+from lib.tasks.task import Task, set_name
 
 MARGIN = 0.02  # the smallest difference of note, as a share
 MOST = 1000  # times as many rows: beyond that more of them are no advice
@@ -133,7 +133,7 @@ def _parts(model: pd.DataFrame, parent: pd.DataFrame, task: Task, n_boot: int, s
             pair, of = bootstrap.paired(*(rows[rows["guid"].isin(guids)] for rows in (model, parent)))
             kind = "balanced" if split in task.ood else "accuracy"
             drawn = bootstrap.scores(pair, of, [kind] * 2, n_boot, seed)
-            table.append({"split": "id" if split == "test" else split, "part": part, "parent": drawn[0, 1],
+            table.append({"split": set_name(split), "part": part, "parent": drawn[0, 1],
                           "model": drawn[0, 0], **bootstrap.estimate(drawn[:, 0] - drawn[:, 1], len(guids))})
     return pd.DataFrame(table)
 

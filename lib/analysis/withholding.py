@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import measures
-from lib.tasks.own import overview
-from lib.tasks.task import Task
+from lib.tasks.own import FEW, overview
+from lib.tasks.task import Task, set_name
 
 DOUBT = 0.2  # share of rows by which another order of the classes must fit better before the given one is doubted
 MANY = 6  # classes beyond which orders are not tried
 CONSTANT = 0.99  # share of one answer from which a model gives one class only
-FEW = 100  # rows of a set
 KNOWN = 0.01  # share of a set's rows in train from which its score is partly memory
 
 
@@ -42,12 +41,12 @@ def reasons(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, numb
         if split != "test" and split not in task.scored:
             continue
         if len(table) < FEW:
-            said.append(f"{_name(split)} has {len(table)} rows; fewer than {FEW} tell too little")
+            said.append(f"{set_name(split)} has {len(table)} rows; fewer than {FEW} tell too little")
         if named and table["label"].nunique() == 1:
-            said.append(f"every row of {_name(split)} has the label '{task.classes(split)[table['label'].iloc[0]]}': a "
-                        "model that always says so is right on all")
-    return said + [f"{n} of {of} rows of {_name(split)} stand in train too ({n / of:.1%}): its score is partly memory"
-                   for split, n, of in _in_train(items, task) if n >= KNOWN * of]
+            said.append(f"every row of {set_name(split)} has the label "
+                        f"'{task.classes(split)[table['label'].iloc[0]]}': a model that always says so is right on all")
+    return said + [f"{n} of {of} rows of {set_name(split)} stand in train too ({n / of:.1%}): its score is partly "
+                   "memory" for split, n, of in _in_train(items, task) if n >= KNOWN * of]
 
 
 def doubts(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, named: bool = True) -> list[str]:
@@ -60,8 +59,8 @@ def doubts(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, named
                 task.ood[split].collapse is None and _misses(part, task.labels, name, split))
             if told:
                 said.append(f"{told}: that is what a follower of the shortcut does, no fault of its labels.")
-    return said + [f"{n} of {of} rows of {_name(split)} stand in train too." for split, n, of in _in_train(items, task)
-                   if 0 < n < KNOWN * of]
+    return said + [f"{n} of {of} rows of {set_name(split)} stand in train too."
+                   for split, n, of in _in_train(items, task) if 0 < n < KNOWN * of]
 
 
 def wrong_order(rows: pd.DataFrame, labels: tuple[str, ...], name: str) -> str:
@@ -111,7 +110,3 @@ def _in_train(items: pd.DataFrame, task: Task) -> list[tuple[str, int, int]]:
     table = overview(items, task)
     return [(split, int(table.loc[split, "in_train"]), int(table.loc[split, "rows"]))
             for split in ("test", *task.scored) if split in table.index]
-
-
-def _name(split: str) -> str:
-    return "id" if split == "test" else split

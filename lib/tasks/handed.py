@@ -19,10 +19,10 @@ from lib.errors import StudyError, nearest
 from lib.tasks import dataset, registry, sources
 from lib.tasks.forms import SEPARATORS, USUAL, form_of
 from lib.tasks.labels import known_as
-from lib.tasks.task import Ood, Task
+from lib.tasks.own import LARGEST
+from lib.tasks.task import Ood, Task, set_name
 
 MADE = {"n_train": 512, "n_eval": 2000, "n_ood": 200}  # rows of a task that is made, not read, where 0 asks for all
-LARGEST = 0.6  # share of one label in an OOD set from which plain accuracy flatters
 TEXTS = ("guid", "Guid", "GUID", "prediction", "Prediction", "label", "text_a", "text_b", "group", "subcase")
 SURE = 10.0  # logit of an answer that comes without scores
 
@@ -166,7 +166,7 @@ def read_predictions(path: str | Path, rows: Rows) -> Predictions:
     at, known = at[~known["split"].isin(absent)], known[~known["split"].isin(absent)].reset_index(drop=True)
     if (at < 0).any():
         first = known[at < 0].iloc[0]
-        raise StudyError(f"{path}: guid '{first['guid']}' of split {_shown(first['split'])} has no row "
+        raise StudyError(f"{path}: guid '{first['guid']}' of split {set_name(first['split'])} has no row "
                          f"({(at < 0).sum()} of {len(known)} are missing); predict the rows that this writes: python "
                          f"-m lib.tools.judge {rows.given} --rows FILE.csv")
     extra = len(frame) - len(known)
@@ -278,7 +278,3 @@ def _refuse_twice(path: Path, guid: pd.Series) -> None:
 def _plain(name: str) -> str:
     """A name's letters and digits; itself where it has none."""
     return sources.normalise(name) or name
-
-
-def _shown(split: str) -> str:
-    return "id" if split == "test" else split

@@ -119,10 +119,9 @@ def _check(given: argparse.Namespace) -> None:
         missing = "--model" if given.parent else "--parent"
         raise StudyError(f"{missing} is missing; give predictions, samples of the lm-evaluation-harness, a folder or a "
                          "hub id of each (the rows to predict: --rows FILE)")
-    named = {place: Path(place).resolve() if Path(place).exists() else place
-             for place in filter(None, [given.parent, *given.model, given.null])}
-    places = [named[place] for place in filter(None, [given.parent, *given.model, given.null])]
-    if twice := [place for place in named if places.count(named[place]) > 1]:
+    places = list(filter(None, [given.parent, *given.model, given.null]))
+    meant = [Path(place).resolve() if Path(place).exists() else place for place in places]
+    if twice := [place for place, one in zip(places, meant) if meant.count(one) > 1]:
         raise StudyError(f"{twice[0]} is given twice; a model is judged beside another one")
     for name, order, sides in (("labels", given.labels, given.model),
                                ("parent-labels", given.parent_labels, [given.parent, given.null])):

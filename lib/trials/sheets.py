@@ -8,6 +8,7 @@ import pandas as pd
 from lib.analysis.tables import with_interval
 from lib.analysis.verdict import Verdict
 from lib.tasks.handed import Rows
+from lib.tasks.task import set_name
 from lib.trials.judging import Judgement, Side
 
 SCHEMA = "1"
@@ -21,7 +22,7 @@ def lines(rows: Rows, parent: Side, judgement: Judgement) -> list[str]:
     how the numbers came about."""
     v, side = judgement.verdict, judgement.side
     sizes = parent.table["split"].value_counts(sort=False)
-    told = ", ".join(f"{n:,} {'id' if split == 'test' else split}" for split, n in sizes.items())
+    told = ", ".join(f"{n:,} {set_name(split)}" for split, n in sizes.items())
     skill, all_of, loyal, kl = (v.at(*at) for at in (("skill_kept", "ood"), ("changed",), ("probability_loyalty",),
                                                      ("kl",)))
     worse, better = (v.at(name) for name in ("worse", "better"))
@@ -52,7 +53,7 @@ def record(rows: Rows, parent: Side, judgements: Sequence[Judgement], conditions
     sizes = parent.table["split"].value_counts(sort=False)
     return {
         "schema": SCHEMA, "task": rows.task.name, "classes": list(rows.task.labels) if rows.named else None,
-        "rows": {"id" if split == "test" else split: int(n) for split, n in sizes.items()},
+        "rows": {set_name(split): int(n) for split, n in sizes.items()},
         "row_notes": list(rows.notes), "parent": _side(parent),
         "models": [_model(one) for one in judgements], "conditions": list(conditions), "exit": status,
         "versions": {name: version(name) for name in PACKAGES},
@@ -77,7 +78,7 @@ def kinds(judgements: Sequence[Judgement]) -> pd.DataFrame:
 
 def _side(side: Side) -> dict:
     noise = None if side.noise is None else [
-        {"condition": row.condition, "set": "id" if row.split == "test" else row.split, "changed": _number(row.changed),
+        {"condition": row.condition, "set": set_name(row.split), "changed": _number(row.changed),
          "n": int(row.n)} for row in side.noise.itertuples()]
     return {"name": side.name, "place": side.place, "how": side.how, "scored": side.scored, "notes": list(side.notes),
             "noise": noise}
