@@ -1,3 +1,4 @@
+import ast
 import re
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_answers_give_way_to_a_question_and_leave_their_heading():
     ask = classroom.ASK
     assert [t for t in texts(made) if "Exercises" not in t] == [ask, f"## Summary\n\n{ask}", ask]
     assert not any("answer" in cell.metadata.get("tags", []) for cell in made.cells)
+
+
+def test_a_code_cell_that_answers_gives_way_and_the_appendix_follows_the_exercise_cells():
+    made = classroom.twin(toy(code("x"), code("say(x)", "answer"), text("## Summary"), text(TASKS),
+                              text("## Appendix\n\n1. No task."), code("y", "appendix")), "04_x")
+    assert [cell.source for cell in codes(made)] == ["x", "# 1. Set epochs to half.", "# 2. Predict, then run x.", "y"]
+    assert texts(made)[0] == classroom.ASK and texts(made)[-1].startswith("## Appendix")
 
 
 def test_paragraphs_are_cut_to_a_sentence_and_what_is_learnt_from_stays():
@@ -106,20 +114,36 @@ def test_the_twin_of_a_committed_notebook(path: Path):
     notebook = nbformat.read(path, as_version=4)
     made = classroom.twin(notebook, path.stem)
     nbformat.validate(made)
-    own, given = [[cell.source for cell in codes(one)] for one in (made, notebook)]
-    assert own[:len(given)] == given and not any(cell.outputs or cell.execution_count for cell in codes(made))
-    tasks = notebook.cells[-1].source.partition("## Exercises")[2].partition("[Solutions]")[0].strip()
+    given = [cell.source for cell in codes(notebook) if "answer" not in cell.metadata.get("tags", [])]
+    exercises = [cell.source for cell in codes(made) if cell.id.startswith("exercise-")]
+    own = [cell.source for cell in codes(made) if not cell.id.startswith("exercise-")]
+    assert own == given and not any(cell.outputs or cell.execution_count for cell in codes(made))
+    whole = "\n\n".join(texts(notebook))
+    tasks = whole.partition("## Exercises")[2].partition("[Solutions]")[0].strip()
     assert tasks and tasks in "\n".join(texts(made)) and "solutions/" not in "\n".join(texts(made))
     numbers = re.findall(r"^\d+\. ", tasks, re.M)
-    assert [source[:5] for source in own[len(given):]] == [f"# {number}" for number in numbers]
+    assert [source[:5] for source in exercises] == [f"# {number}" for number in numbers]
     for cell in notebook.cells:
         if "answer" in cell.metadata.get("tags", []):
             said = [block for block in classroom.blocks(cell.source) if not block.startswith("#")]
             assert not any(block in text for block in said for text in texts(made))
 
 
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_no_cell_of_a_twin_needs_a_name_that_an_answer_makes(path: Path):
+    made, left_out = set(), set()
+    for cell in codes(nbformat.read(path, as_version=4)):
+        names = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+        stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        if "answer" in cell.metadata.get("tags", []):
+            left_out |= stored - made
+        else:
+            made |= stored
+            assert not {node.id for node in names} & left_out - made, f"{path.stem}: {cell.source[:60]!r}"
+
+
 def test_a_twin_runs_from_top_to_bottom(tmp_path):
-    """01 trains nothing; what the other twins run is, cell by cell, what their notebooks run."""
+    """01 trains nothing; what the other twins run is, cell by cell, what their notebooks run but for its answers."""
     (source,) = (path for path in COMMITTED if path.stem == "01_data")
     made = classroom.twin(nbformat.read(source, as_version=4), source.stem)
     NotebookClient(made, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -94,7 +94,7 @@ def costly() -> pd.DataFrame:
 
 DRAW = {
     "sparsity_curve": lambda **k: curves.sparsity_curve(levels("split", ("test", "ood")), chance=0.5, **k),
-    "forgetting_curve": lambda **k: curves.forgetting_curve(forgetting(), **k),
+    "forgetting": lambda **k: curves.forgetting(forgetting(), **k),
     "easy_hard_gap": lambda **k: curves.easy_hard_gap(levels("part", ("easy", "hard")), **k),
     "difficulty_histogram": lambda **k: curves.difficulty_histogram(difficulty(), 0.05, 0.93, **k),
     "mitigation_plane": lambda **k: curves.mitigation_plane(plane(), **k),
@@ -188,34 +188,26 @@ def test_sparsity_curve_keeps_losses_apart_and_starts_each_at_dense():
     assert {line.get_color() for line in drawn_lines} == {theme.PALETTE["imp"], theme.PALETTE["rmc"]}
 
 
-def test_forgetting_curve_has_a_line_and_a_band_per_model_and_rarer_to_the_right():
-    ax = drawn("forgetting_curve").axes[0]
-    curves = lines(ax, len(COUNTS))
-    assert [line.get_color() for line in curves] == [theme.color_of(model) for model in MODELS]
-    assert all(list(line.get_xdata()) == COUNTS for line in curves)
+def test_forgetting_has_a_dot_a_model_and_the_rarest_subcase_below():
+    ax = drawn("forgetting").axes[0]
+    dots = {line.get_label(): line for line in lines(ax, len(COUNTS) + 1)}
+    assert list(dots) == [theme.label_of(model) for model in MODELS]
     assert len(ax.collections) == len(MODELS)
-    assert ax.get_xscale() == "log" and ax.get_xlim()[0] > 100 and ax.get_xlim()[1] < 5
-    told = words(ax.figure)
-    assert {theme.label_of(model) for model in MODELS} <= set(told)
-    assert {f"case {c} ({1 + c % 3})" for c in COUNTS[1:]} | {"case 100 (depth 2)"} <= set(told)
-    assert any("unseen (0 rows" in text and "never met 50%" in text for text in told)
+    named = [text.get_text() for text in ax.get_yticklabels()]
+    assert named == [f"case {c} ({c} rows, depth {1 + c % 3})" for c in sorted(COUNTS, reverse=True)] + [
+        "never met (0 rows)"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
 
 
-def test_forgetting_curve_tells_the_largest_loss_only_where_intervals_part():
+def test_forgetting_tells_the_largest_loss_only_where_intervals_part():
     worst = "largest loss against dense: IMP 70 % + RMC on case 5 (5 rows), 35 points"
-    assert any(worst in text for text in words(drawn("forgetting_curve")))
+    assert any(worst in text for text in words(drawn("forgetting")))
     frame = forgetting()
     lower = np.where(frame.model == "dense", 0.9, 0.87)
-    same = curves.forgetting_curve(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
+    same = curves.forgetting(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
     assert any("no model's interval lies below that of the dense model" in text for text in words(same))
-
-
-def test_forgetting_curve_averages_subcases_of_one_count():
-    rows = [("dense", "a", 5, 1, 0.8), ("dense", "b", 5, 2, 0.6), ("dense", "c", 50, 1, 1.0)]
-    frame = scored(rows, ["model", "subcase", "count", "depth"])
-    ax = curves.forgetting_curve(frame).axes[0]
-    assert np.allclose(lines(ax, 2)[0].get_ydata(), [100, 70])
-    assert "2 subcases" in words(ax.figure)
+    alone = curves.forgetting(frame[frame.model == "dense"])
+    assert not any("loss" in text or "interval" in text for text in words(alone))
 
 
 def test_easy_hard_gap_prints_the_gap_in_points():
@@ -400,8 +392,8 @@ def test_methods_differ_for_colour_blind_readers(sight):
 
 def test_save_gives_the_same_bytes_text_as_text_and_the_table(tmp_path):
     table = forgetting().assign(value=lambda frame: frame.value / 3)
-    first = curves.save(drawn("forgetting_curve"), table, tmp_path / "one" / "curve")
-    second = curves.save(DRAW["forgetting_curve"](), table, str(tmp_path / "two.of.two"))
+    first = curves.save(drawn("forgetting"), table, tmp_path / "one" / "curve")
+    second = curves.save(DRAW["forgetting"](), table, str(tmp_path / "two.of.two"))
     assert [path.name for path in first] == ["curve.svg", "curve.csv"]
     assert [path.name for path in second] == ["two.of.two.svg", "two.of.two.csv"]
     for a, b in zip(first, second):
@@ -453,23 +445,16 @@ def test_mistakes_are_named():
         plot_choice.attack_matrix(carried().assign(value=np.nan))
     with pytest.raises(StudyError, match="practitioner_plane: no model has bytes or latency_ms"):
         plot_choice.practitioner_plane(costly().assign(bytes=np.nan).drop(columns="latency_ms"))
-    with pytest.raises(StudyError, match="no subcase has a count above 0"):
-        curves.forgetting_curve(forgetting().query("count == 0"))
 
 
 def test_where_no_count_is_known_every_subcase_gets_a_dot_a_model():
     frame = forgetting().assign(count=np.nan)
     fig = curves.forgetting(frame, 0.5)
     (ax,) = fig.axes
-    dots = {line.get_label(): line for line in ax.get_lines() if line.get_marker() == "o"}
+    dots = {line.get_label(): line for line in ax.get_lines() if line.get_marker() != "None"}
     assert set(dots) == {theme.label_of(m) for m in MODELS}
     assert [t.get_text() for t in ax.get_yticklabels()] == [n.replace("_", " ") for n in frame["subcase"].unique()]
     drawn = dots[theme.label_of("imp-85")].get_xdata()
     assert np.allclose(drawn, frame[frame["model"] == "imp-85"]["value"] * 100)
     plt.close(fig)
 
-
-def test_where_counts_are_known_the_curve_is_drawn():
-    with_counts, curve = curves.forgetting(forgetting()), curves.forgetting_curve(forgetting())
-    assert with_counts.axes[0].get_xlabel() == curve.axes[0].get_xlabel() and with_counts.axes[0].get_xscale() == "log"
-    plt.close("all")

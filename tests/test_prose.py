@@ -49,18 +49,22 @@ def numbers(notebook) -> list[str]:
 def faults(notebook, solutions: set[str], name: str) -> list[str]:
     """Where a notebook's shape is not what a reader and a teacher count on; a line each."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    told = [cell for cell in code if not {"answer", "appendix"} & set(cell.metadata.get("tags", []))]  # others are
+    # sentences made of results, or tables without words
     texts = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     lengths = [len(cell.source.splitlines()) for cell in code if "parameters" not in cell.metadata.get("tags", [])]
     whole = "\n\n".join(cell.source for cell in texts)
     headings = re.findall(r"^#+ +(.+?)\s*$", re.sub(r"^```.*?^```", "", whole, flags=re.M | re.S), re.M)
-    tasks = re.findall(r"^\d+\. ", whole.rpartition("## Exercises")[2], re.M)
+    tasks = re.findall(r"^\d+\. ", whole.rpartition("## Exercises")[2].partition("## Appendix")[0], re.M)
     answers = [cell.source for cell in texts if "answer" in cell.metadata.get("tags", [])]
     rules = {
-        f"{len(texts)} text cells for {len(code)} code cells: 1.2 or more for each": len(texts) >= 1.2 * len(code),
+        f"{len(texts)} text cells for {len(told)} code cells: 1.2 or more for each": len(texts) >= 1.2 * len(told),
         f"the median code cell has {median(lengths or [0])} lines: 8 at most": median(lengths or [0]) <= 8,
         f"the longest code cell has {max(lengths, default=0)} lines: 20 at most": max(lengths, default=0) <= 20,
         "the first cell has no question in bold": re.search(r"^\*\*[^*]+\?\*\*$", texts[0].source if texts else "", re.M),
-        f"it ends with {headings[-2:]}, not with Summary and Exercises": headings[-2:] == ["Summary", "Exercises"],
+        f"it ends with {headings[-3:]}, not with Summary, Exercises and at most an Appendix":
+            [name for name in headings if name != "Appendix"][-2:] == ["Summary", "Exercises"]
+            and headings[-1] in ("Exercises", "Appendix"),
         f"{len(tasks)} exercises: two to four": 2 <= len(tasks) <= 4,
         f"no link [Solutions](solutions/{name}.ipynb)": f"](solutions/{name}.ipynb)" in whole,
         f"notebooks/solutions has no {name}.ipynb": name in solutions,
@@ -115,7 +119,7 @@ def test_a_notebook_as_it_should_be_has_no_fault():
 
 @pytest.mark.parametrize("place, cell, fault", [
     (4, "|%" + "a\n" * 9, "median code cell has 9"), (4, "|%" + "a\n" * 21, "longest code cell has 21"),
-    (0, "|# 04 · Pruning\n\nWhat goes?", "no question in bold"), (6, "|## End", "not with Summary and Exercises"),
+    (0, "|# 04 · Pruning\n\nWhat goes?", "no question in bold"), (6, "|## End", "not with Summary, Exercises"),
     (7, "|## Exercises\n\n1. Do.\n\n[Solutions](solutions/04_x.ipynb)", "1 exercises"),
     (7, "|## Exercises\n\n1. Do.\n2. Try.", "no link"), (5, "answer|$$a$$", "an answer cell holds an equation"),
     (5, "answer|### Next", "an answer cell holds an equation, or a heading")])

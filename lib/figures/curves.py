@@ -6,14 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 from scipy.special import logit
 
 from lib import files, store
 from lib.errors import StudyError
 from lib.figures import theme
-from lib.figures.placing import end_labels, largest_loss, point_labels, subcase_name, unseen_ranges
-from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, color_of, ink, label_of, themed
+from lib.figures.placing import end_labels, largest_loss, point_labels, subcase_name
+from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, color_of, ink, label_of, style_of, themed
 
 ID_SPLITS = ("train", "dev", "test")
 ACCURACY = "accuracy, % (higher is better)"
@@ -55,69 +54,31 @@ def sparsity_curve(frame: pd.DataFrame, chance: float | None = None, *, smoke: b
 
 
 @themed
-def forgetting_curve(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
-    """OOD score of each subcase against its count of shortcut-breaking rows in train: what does compression forget?
+def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
+    """OOD score of each subcase, a dot a model: what does compression forget?
 
-    frame: model, subcase, count (rows in train), depth, value, low, high (fractions). Subcases of count 0 (unseen)
-    are told in words. Where subcases share a count, line and band go through the means of their scores and bounds.
+    frame: model, subcase, value, low, high (fractions) and, where the truth of train is known, count (rows in train
+    that break the shortcut) and depth. With counts the commonest subcase stands at the top and the rarest, then those
+    that train never holds, at the bottom; without them they stand in the frame's order.
     """
-    check(frame, "forgetting_curve", ["model", "subcase", "count"], ["depth", "value", "low", "high"])
-    seen = frame[frame["count"] > 0]
-    if seen.empty:
-        raise StudyError("forgetting_curve: no subcase has a count above 0; give the subcases that train holds")
-    fig, ax = canvas("What does compression forget?", smoke, height=4.7)
-    notes = [largest_loss(seen), *unseen_ranges(frame[frame["count"] == 0])]
-    fig.text(0.012, 0.935, "\n".join(notes), color=GREY, va="top")
-    fig.get_layout_engine().set(rect=(0, 0.05 * smoke, 1, 1 - 0.045 * len(notes) - 0.05 * smoke))
-    ends = []
-    for model, rows in seen.groupby("model", sort=False):
-        line = rows.groupby("count")[["value", "low", "high"]].mean().sort_index(ascending=False)
-        ends.append(theme.model_band(ax, line.index, line, model, alpha=0.1))
-    names = seen.groupby("count").apply(subcase_name, include_groups=False)
-    names.iloc[-1] = names.iloc[-1].replace("(", "(depth ")
-    ax.set_xscale("log")
-    ax.set_xlim(names.index.max() * 1.1, names.index.min() / 1.08)
-    top = ax.secondary_xaxis("top")
-    for axis in (ax.xaxis, top.xaxis):
-        axis.set_major_locator(FixedLocator(names.index))
-        axis.set_minor_locator(NullLocator())
-    ax.set_xticklabels([f"{count:g}" for count in names.index])
-    top.set_xticklabels(names, rotation=32, ha="left", rotation_mode="anchor", fontsize=9, color=GREY)
-    top.tick_params(length=0, pad=2)
-    top.spines["top"].set_visible(False)
-    ax.set(xlabel="rows in train that break the shortcut (log; rarer to the right)", ylabel="OOD " + ACCURACY)
-    theme.grid(ax)
-    theme.percent_axis(ax, seen, chance)
-    end_labels(ax, ends)
-    return fig
-
-
-@themed
-def subcase_dots(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
-    """OOD score of each subcase, a dot a model, where it is not known how many train rows teach a subcase (real sets).
-
-    frame: model, subcase, value, low, high (fractions). Subcases stand in the frame's order, first at the top.
-    """
-    check(frame, "subcase_dots", ["model", "subcase"], ["value", "low", "high"])
-    names, models = list(frame["subcase"].unique()), list(frame["model"].unique())
-    fig, ax = canvas("What does compression forget?", smoke, height=1.6 + 0.25 * len(names))
+    check(frame, "forgetting", ["model", "subcase"], ["value", "low", "high"])
+    counted = bool(frame["count"].notna().all())
+    cases = frame.drop_duplicates("subcase")
+    cases = cases.sort_values(["count", "depth"], ascending=[False, True], kind="stable") if counted else cases
+    models = list(frame["model"].unique())
+    fig, ax = canvas("What does compression forget?", smoke, height=1.8 + 0.3 * len(cases))
+    theme.notes(fig, smoke, *["rarer in train from the top down"] * counted, *largest_loss(frame))
     for i, model in enumerate(models):
-        rows = frame[frame["model"] == model].set_index("subcase").reindex(names)
-        y = np.arange(len(names)) + 0.6 * ((i + 0.5) / len(models) - 0.5)
-        ax.hlines(y, rows.low * 100, rows.high * 100, color=color_of(model), linewidth=1, alpha=0.5)
-        ax.plot(rows.value * 100, y, "o", markersize=4, color=color_of(model), label=label_of(model))
+        rows, style = frame[frame["model"] == model].set_index("subcase").reindex(cases["subcase"]), style_of(model)
+        y = np.arange(len(cases)) + 0.66 * ((i + 0.5) / len(models) - 0.5)
+        ax.hlines(y, rows.low * 100, rows.high * 100, color=style["color"], linewidth=1, alpha=0.5)
+        ax.plot(rows.value * 100, y, style["marker"], markersize=4.5, color=style["color"], label=label_of(model))
     ax.axvline(chance * 100, color=GREY, linestyle=":", linewidth=1)
-    theme.named_rows(ax, [name.replace("_", " ") for name in names])
+    theme.named_rows(ax, [subcase_name(case) for case in cases.itertuples()], "kind of OOD rows")
     ax.set(xlabel="OOD " + ACCURACY, xlim=(-3, 103))
-    theme.grid(ax, "y")
+    theme.grid(ax, "both")
     theme.legend(fig, ax)
     return fig
-
-
-def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
-    """`forgetting_curve` where the counts in train are known, else (all missing) `subcase_dots`."""
-    draw = subcase_dots if frame["count"].isna().all() else forgetting_curve
-    return draw(frame, chance, smoke=smoke)
 
 
 @themed

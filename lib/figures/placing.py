@@ -1,7 +1,6 @@
 """The words on the study's figures: names at lines and points that keep apart, and what a forgetting curve tells."""
 
 import itertools
-import textwrap
 
 import numpy as np
 import pandas as pd
@@ -82,33 +81,26 @@ def _joined(group: list[tuple]) -> tuple:
     return x, y, text, color if {point[3] for point in group} == {color} else GREY
 
 
-def subcase_name(rows: pd.DataFrame) -> str:
-    names = rows.drop_duplicates("subcase")
-    if len(names) > 1:
-        return f"{len(names)} subcases"
-    return f"{names.subcase.iloc[0].replace('_', ' ')} ({names.depth.iloc[0]:g})"
+def subcase_name(case) -> str:
+    """A subcase as a figure's row names it, with its rows in train and its depth where they are known."""
+    name = case.subcase.replace("_", " ")
+    if np.isnan(case.count):
+        return name
+    return f"{name} ({case.count:g} rows" + f", depth {case.depth:g}" * (case.count > 0) + ")"
 
 
-def largest_loss(frame: pd.DataFrame) -> str:
-    """The subcase on which a model falls furthest below dense, or that no interval leaves that of dense."""
-    dense = frame[frame.model == "dense"][["subcase", "count", "value", "low"]]
-    both = frame[frame.model != "dense"].merge(dense, on=["subcase", "count"], suffixes=("", "_dense"))
+def largest_loss(frame: pd.DataFrame) -> list[str]:
+    """The subcase of which train holds rows on which a model falls furthest below dense, or that no interval leaves
+    that of dense; nothing where there is no model beside dense."""
+    seen = frame[frame["count"] != 0]
+    dense = seen[seen.model == "dense"][["subcase", "count", "value", "low"]]
+    both = seen[seen.model != "dense"].merge(dense, on=["subcase", "count"], suffixes=("", "_dense"))
     apart = both[both.high < both.low_dense]
     if both.empty:
-        return "give the dense model too, to see what each model lost"
+        return []
     if apart.empty:
-        return "no model's interval lies below that of the dense model on any subcase"
+        return ["no model's interval lies below that of the dense model on any subcase"]
     worst = apart.loc[(apart.value_dense - apart.value).idxmax()]
     points = 100 * (worst.value_dense - worst.value)
     where = case_name(worst.subcase, worst["count"])
-    return f"largest loss against dense: {label_of(worst.model)} on {where}, {points:.0f} points"
-
-
-def unseen_ranges(unseen: pd.DataFrame) -> list[str]:
-    """One sentence: the lowest and the highest model on each subcase of which train holds no row."""
-    if unseen.empty:
-        return []
-    ranges = unseen.groupby("subcase", sort=False).value.agg(["min", "max"]) * 100
-    spans = ranges.map("{:.0f}".format).apply(lambda row: "-".join(dict.fromkeys(row)), axis=1)
-    cases = [f"{case.replace('_', ' ')} {span}%" for case, span in spans.items()]
-    return textwrap.wrap(f"unseen (0 rows; lowest to highest model): {', '.join(cases)}", 84, break_on_hyphens=False)
+    return [f"largest loss against dense: {label_of(worst.model)} on {where}, {points:.0f} points"]

@@ -77,13 +77,13 @@ def _costs(losses: pd.DataFrame) -> str:
         costs = []
         for name, pattern in TOLD:
             for row in rows[rows["model"].str.fullmatch(pattern)].itertuples():
-                lost = f"{_points(row, 'id_loss')} and {_points(row, 'ood_loss')}"
+                lost = f"{points(row, 'id_loss')} and {points(row, 'ood_loss')}"
                 costs.append(f"{name} {lost}" if row.learned else f"{name} did not learn it")
         said += [f"In {task}: {'; '.join(costs)}"] if costs else []
     return f"Points lost ID and OOD. {'. '.join(said)}." if said else ""
 
 
-def _points(row: NamedTuple, name: str, suffix: str = "") -> str:
+def points(row: NamedTuple, name: str, suffix: str = "") -> str:
     return with_interval(*(getattr(row, f"{name}{end}{suffix}") for end in ("", "_low", "_high")), scale=1)
 
 
@@ -203,7 +203,7 @@ def _beside(here: pd.DataFrame, there: pd.DataFrame, name: str) -> str:
     for row in both.itertuples():
         strays = (row.ood_loss_high_there - row.ood_loss_low_there) / 2 * np.sqrt(row.seeds_there)
         strays *= stats.norm.ppf(0.975) / stats.t.ppf(0.975, row.seeds_there - 1)
-        cells = [_points(row, "id_loss"), _points(row, "ood_loss"), _points(row, "id_loss", "_there"),
-                 _points(row, "ood_loss", "_there"), f"±{strays:.1f}"]
+        cells = [points(row, "id_loss"), points(row, "ood_loss"), points(row, "id_loss", "_there"),
+                 points(row, "ood_loss", "_there"), f"±{strays:.1f}"]
         lines.append(f"| {label_of(row.model)} | {' | '.join(cells)} |")
     return "\n".join(lines)

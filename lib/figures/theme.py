@@ -274,8 +274,8 @@ def logit_axis(ax, left: float, right: float) -> None:
     """An x axis of percentages between two logits, ticked at the roundest that give four at a readable distance."""
     ax.set_xscale("function", functions=(lambda x: logit(np.clip(x / 100, 1e-6, 1 - 1e-6)), lambda x: 100 * expit(x)))
     ax.set_xlim(100 * expit(left), 100 * expit(right))
-    even = np.round(100 * expit(np.linspace(left, right, 6)[1:-1]), 4)
-    for candidates in ([*range(5, 96, 5), 98, 99, 99.5, 99.8, 99.9], range(1, 100), even):
+    for candidates in ([*range(5, 96, 5), 98, 99, 99.5, 99.8, 99.9], range(1, 100), np.arange(5, 1000) / 10,
+                       np.arange(9000, 10000) / 100):
         ticks, last = [], -np.inf
         for tick in candidates:
             at = logit(tick / 100)

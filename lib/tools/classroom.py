@@ -2,13 +2,13 @@
 
     python -m lib.tools.classroom      # what `make class` does
 
-A twin holds the notebook's code cells, in their order, without outputs. Of its text
-- a cell tagged `answer` gives way to a line that asks for the student's own words; its heading stays;
+A twin holds the notebook's code cells, in their order, without outputs. Of the rest
+- a cell tagged `answer`, text or code, gives way to a line that asks for the student's own words; its heading stays;
 - headings, lists, tables, quotes, equations and code stay, and so does a paragraph that holds maths or a stressed word,
   names a paper, a table or a figure, or leads into what follows (it does not end as a sentence does);
 - every other paragraph is cut to its first sentence, but from the Exercises on nothing is cut;
 - links to solutions go, and other links are made to hold from the twin's place.
-After the Exercises stands a code cell for each, empty but for its number and its first words.
+After the Exercises stands a code cell for each, empty but for its number and its first words; then the Appendix.
 """
 
 import argparse
@@ -32,6 +32,7 @@ KEPT = re.compile(r"#|[-*+] |\d+\. |\||>|```|:::|\$\$|<")  # how a block begins 
 WHOLE = re.compile(r"\$|\*|\bet al\.|\b[Pp]aper|\b(?:Table|Figure|Section)\b")
 SENTENCE = re.compile(r"(.+?(?<!\bal)(?<!\be\.g)(?<!\bi\.e)[.?!][*_)\"']*)(?:\s|$)", re.S)
 EXERCISES = re.compile(r"^#+ +Exercises\s*$", re.M)
+APPENDIX = re.compile(r"^#+ +Appendix\s*$", re.M)
 EXERCISE = re.compile(r"^(\d+)\. +(.+(?:\n(?!\d+\. ).+)*)", re.M)
 LINK = re.compile(r"(?<!!)\[([^]]*)\]\(([^)\s]+)\)")
 ONLY_SOLUTIONS = re.compile(r"^[ \t]*\[[^]]*\]\((?:\.\./)*solutions/[^)]*\)\.?[ \t]*(?:\n|\Z)", re.M)
@@ -42,31 +43,37 @@ def twin(notebook: NotebookNode, name: str) -> NotebookNode:
 
     StudyError: it has no Exercises, none of them is numbered, or they stand in a cell tagged `answer`.
     """
-    cells, exercises = [], ""
+    cells, exercises, end = [], "", None
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "answer"]
+        answer, heading = "answer" in cell.metadata.get("tags", []), EXERCISES.search(cell.source)
+        if exercises and end is None and APPENDIX.search(cell.source):
+            end = len(cells)
+        if cell.cell_type == "code" and not answer:
             cells.append(nbformat.from_dict({**cell, "outputs": [], "execution_count": None}))
             continue
-        answer, heading = "answer" in cell.metadata.get("tags", []), EXERCISES.search(cell.source)
         if heading and answer:
             raise StudyError(f"{name}: the Exercises stand in a cell tagged `answer`; give them a cell of their own")
-        if heading or (exercises and not answer):
+        if heading or (exercises and not answer and end is None):
             exercises += cell.source[heading.start() if heading else 0:] + "\n\n"
             text = linked(cell.source)
         else:
-            text = asked(cell.source) if answer else shortened(cell.source)
+            text = ASK if cell.cell_type == "code" else asked(cell.source) if answer else shortened(cell.source)
         if text and not (cells and text == ASK == cells[-1].source):
-            tags = [tag for tag in cell.metadata.get("tags", []) if tag != "answer"]
-            cells.append(nbformat.from_dict({**cell, "source": text, "metadata": {"tags": tags} if tags else {}}))
+            cells.append(nbformat.v4.new_markdown_cell(text, id=cell.id, metadata={"tags": tags} if tags else {}))
     tasks = EXERCISE.findall(exercises)
     if not tasks:
         missing = ("below its heading 'Exercises' stands no numbered task" if exercises
                    else "it has no heading 'Exercises'")
         raise StudyError(f"{name}: {missing}; end it with that heading and two to four lines '1. ...'")
-    for number, task in tasks:
-        words = textwrap.shorten(re.sub(r"[*`$]", "", first_sentence(task)), 100, placeholder=" ...")
-        cells.append(nbformat.v4.new_code_cell(f"# {number}. {words}", id=f"exercise-{number}"))
-    return nbformat.from_dict({**notebook, "cells": cells})
+    own = [nbformat.v4.new_code_cell(f"# {number}. {_short(task)}", id=f"exercise-{number}") for number, task in tasks]
+    end = len(cells) if end is None else end
+    return nbformat.from_dict({**notebook, "cells": [*cells[:end], *own, *cells[end:]]})
+
+
+def _short(task: str) -> str:
+    """The first words of an exercise, without marks."""
+    return textwrap.shorten(re.sub(r"[*`$]", "", first_sentence(task)), 100, placeholder=" ...")
 
 
 def asked(answer: str) -> str:

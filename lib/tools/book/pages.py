@@ -26,6 +26,7 @@ NUMBER = re.compile(r"(?<![\w.,/:-])(0\d[a-z]?)\b(?![-/:]|\.\d)|(?<=\bnotebook )
 NAMED = re.compile(r"(?<![\[`])`(\d\d[a-z]?_[a-z_]+)`(?![]`])")
 SAVED = re.compile(r'"figures" / f?"([^"]+)"')
 FOLDED = {"injected-parameters": "the parameters of this run", "parameters": "the parameters and their defaults"}
+APPENDIX = "this part of the appendix"
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 NOTE = ":::{{note}}\n{}\n:::"
 EARLIER = NOTE.format("The code on this page is that of the run, of an earlier layout of the study.")
@@ -152,6 +153,9 @@ class Page:
         folded = next((text for tag, text in FOLDED.items() if tag in tags), drawing)
         prompts = {"code_prompt_show": f"Show {folded}", "code_prompt_hide": f"Hide {folded}"} if folded else {}
         tags |= {"hide-input"} if folded else set()
+        if "appendix" in tags:
+            tags |= {"hide-cell"}
+            prompts = {"code_prompt_show": f"Show {APPENDIX}", "code_prompt_hide": f"Hide {APPENDIX}"}
         of_the_run = re.search(r"^report\.(versions|echo)\(.*\)\s*\Z", cell.source, re.M)
         if of_the_run and all("text/html" in output.get("data", {}) for output in cell.outputs):
             tags.add("hide-output")

@@ -1,0 +1,151 @@
+"""What a section found, in a generated sentence that begins with "Here": the run's own numbers, and what the committed
+runs of its task say over their seeds."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from lib.analysis.tables import with_interval
+from lib.figures.plot_answer import kind_of
+from lib.figures.report import say
+from lib.figures.story import SEEDS, points, read
+from lib.figures.theme import label_of
+
+MOST = 6  # models of one figure
+KINDS = {"Firm": ("holds", "holds, size open or small"),
+         "Refuted": ("no such effect, or not of that size", "fails, reversed")}
+OPEN = "Open"  # all other words
+
+
+class Committed(NamedTuple):
+    """A run of the reference: its name, the rows of its `losses.csv` and of its `ledger.csv` on one task."""
+
+    name: str
+    losses: pd.DataFrame
+    ledger: pd.DataFrame
+
+    @property
+    def is_pilot(self) -> bool:
+        return bool((self.ledger["pilot"] == "pilot").any())
+
+    def over(self, seeds: float) -> str:
+        """What a number of so many seeds is over: `5 runs of micro, 16 planned`."""
+        planned = self.losses["planned"].max()
+        notes = [f", {planned:.0f} planned"] * bool(seeds < planned) + [", a pilot"] * self.is_pilot
+        return f"{seeds:.0f} run{'s' * (seeds != 1)} of `{self.name}`{''.join(notes)}"
+
+
+def committed(root: Path, task: str) -> list[Committed]:
+    """The runs of `outputs/reference` that have the task: those of enough seeds for a verdict first, pilots after the
+    others, then by the number of seeds."""
+    runs = []
+    for folder in sorted((root / "outputs" / "reference").glob("*/09_claims")):
+        run = read(folder).of([task])
+        if len(run.losses):
+            runs.append(Committed(folder.parent.name, run.losses, run.ledger))
+    return sorted(runs, key=_rank)
+
+
+def _rank(run: Committed) -> tuple:
+    seeds = run.losses["seeds"].max()
+    return seeds < SEEDS, run.is_pilot, -seeds
+
+
+def found(run, said: str, *claims: str, models: Iterable[str] = ()) -> None:
+    """Show what a section found: `said`, made of this run's own results, then, from the committed runs, what `models`
+    lose over the seeds and what the ledger says to `claims`, a line each."""
+    known = committed(run.root, run.task)
+    rows = [*_lost(known, models), *(f"{_claim(*row)}." for claim in claims if (row := _row(known, claim)))]
+    say("\n".join([f"**Here:** {said}", "", *(f"- {row}" for row in rows)]))
+
+
+def each(table: pd.DataFrame, by: str = "model", *, of: Iterable[str] | None = None, digits: int = 1,
+         scale: float = 100) -> str:
+    """`IMP 40 % 1.5 [0.7, 2.3], IMP 70 % 9.8 [8.1, 11.5]`: the rows of a table with value, low, high, each named by its
+    column `by`. of: those named there alone, in that order."""
+    rows = {getattr(row, by): row for row in table.itertuples()}
+    told = [f"{label_of(name) if by == 'model' else str(name).replace('_', ' ')} "
+            f"{with_interval(rows[name].value, rows[name].low, rows[name].high, digits, scale)}"
+            for name in (rows if of is None else of) if name in rows]
+    return ", ".join(told) or "nothing to compare"
+
+
+def summary(run, *claims: str) -> None:
+    """What the committed runs say to the claims of a chapter: what is firm, what is refuted, what is open."""
+    known = committed(run.root, run.task)
+    told = {head: [] for head in (*KINDS, OPEN)}
+    for claim in claims:
+        if row := _row(known, claim):
+            kind = kind_of(row[1].word)
+            told[next((head for head, kinds in KINDS.items() if kind in kinds), OPEN)].append(_claim(*row))
+    lines = [line for head, rows in told.items() for line in
+             (f"- **{head}**" + (":" if rows else ": nothing."), *(f"  - {row}" for row in rows))]
+    say("\n".join(lines) if any(told.values()) else "No committed run asks these claims on this task.")
+
+
+def lost(relative: pd.DataFrame, of: Iterable[str]) -> str:
+    """What the models `of` lose against dense by `tables.relative`, ID and OOD, in points."""
+    told = []
+    for model in of:
+        rows = relative[relative["model"] == model].set_index("measure")
+        ends = [with_interval(*(-100 * rows.loc[measure, end] for end in ("value", "high", "low")), scale=1)
+                for measure in ("id_difference", "ood_difference") if measure in rows.index]
+        told += [f"{label_of(model)} {' ID and '.join(ends)} OOD"] * (len(ends) == 2)
+    return f"Points lost against dense: {'; '.join(told)}." if told else "No model stands beside the dense one."
+
+
+def ends(values: pd.Series, form: str = "+.1f", unit: str = " points") -> tuple[str, str]:
+    """The largest and the smallest of some values, each with its name, the index: `verb frame (-21.5 points)`."""
+    values, told = values.dropna(), []
+    for place in (values.idxmax(), values.idxmin()) if len(values) else ():
+        names = place if isinstance(place, tuple) else (place,)
+        named = ", ".join(str(name).replace("_", " ") for name in names if str(name))
+        told.append(f"{named} ({values[place]:{form}}{unit})")
+    return tuple(told) or ("nothing", "nothing")
+
+
+def leaves(relative: pd.DataFrame, measure: str, of: Iterable[str]) -> str:
+    """The first of the models `of` whose `measure` of `tables.relative` is surely below the dense model's."""
+    rows = relative[relative["measure"] == measure].set_index("model")["high"]
+    return next((label_of(model) for model in of if rows.get(model, 0) < 0), "none")
+
+
+def few(models: Iterable[str], *first: str, most: int = MOST) -> list[str]:
+    """Of some models no more than `most`, in their order: dense, then those whose names match the patterns `first`,
+    pattern by pattern, then the others as they come."""
+    models = list(dict.fromkeys(models))
+    wanted = [name for pattern in ("dense", *first) for name in models if fnmatchcase(name, pattern)]
+    kept = list(dict.fromkeys([*wanted, *models]))[:most]
+    return [name for name in models if name in kept]
+
+
+def _lost(known: list[Committed], models: Iterable[str]) -> list[str]:
+    """Points lost by each model in the first of the runs that has it."""
+    told: dict[str, list[str]] = {}
+    for model in models:
+        for run in known:
+            rows = run.losses[run.losses["model"] == model]
+            if len(rows) and rows["seeds"].iloc[0] >= SEEDS:
+                row = next(rows.itertuples())
+                told.setdefault(run.over(row.seeds), []).append(
+                    f"{label_of(model)} {points(row, 'id_loss')} ID and {points(row, 'ood_loss')} OOD")
+                break
+    return [f"Over {of}: {'; '.join(rows)}." for of, rows in told.items()]
+
+
+def _row(known: list[Committed], claim: str) -> tuple[Committed, NamedTuple] | None:
+    """What the first of the runs that measured a claim says to it."""
+    for run in known:
+        rows = run.ledger[(run.ledger["id"] == claim) & (run.ledger["word"] != "not measured")]
+        if len(rows):
+            return run, next(rows.itertuples())
+    return None
+
+
+def _claim(run: Committed, row: NamedTuple) -> str:
+    digits, unit = (1, " points") if " points" in row.finding else (3, "")
+    number = f", {row.ours:+.{digits}f}{unit} {row.interval}".rstrip() if pd.notna(row.ours) else ""
+    return f"\"{row.claim.rstrip('.')}\" (`{row.id}`) **{row.word}**{number} ({run.over(row.seeds)})"

@@ -1,0 +1,117 @@
+"""What a section found: sentences from this run's tables, and from those of committed runs."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.figures import here
+
+TASK = "micro_nli"
+FAR = {"IMP 40 %": "imp-40", "IMP 70 %": "imp-70"}
+
+
+def ledger(seeds, pilot="", **words):
+    rows = [{"id": claim, "task": TASK, "claim": f"Claim {claim} is so.", "word": word, "pilot": pilot, "seeds": seeds,
+             "ours": np.nan if word == "not measured" else 2.5, "interval": "[1.0, 4.0]",
+             "finding": "imp-40 against dense, +2.5 points [1.0, 4.0]"} for claim, word in words.items()]
+    return pd.DataFrame(rows)
+
+
+def losses(seeds, planned, *models):
+    return pd.DataFrame([{"task": TASK, "model": model, "seeds": seeds, "planned": planned, "id_loss": 0.5,
+                          "id_loss_low": 0.1, "id_loss_high": 0.9, "ood_loss": 10.0, "ood_loss_low": 8.0,
+                          "ood_loss_high": 12.0, "gate": ""} for model in models])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose committed fellows are a pilot of many seeds, one of enough and one of too few."""
+    for name, of_losses, of_ledger in (
+            ("wide", losses(9, 9, "imp-40", "imp-70"), ledger(9, "pilot", A1="open", A2="holds", A3="fails")),
+            ("decides", losses(5, 16, "imp-40"), ledger(5, A1="holds", A2="not measured")),
+            ("small", losses(2, 2, "imp-85"), ledger(2, A4="indication"))):
+        folder = tmp_path / "outputs" / "reference" / name / "09_claims"
+        folder.mkdir(parents=True)
+        of_losses.to_csv(folder / "losses.csv", index=False)
+        of_ledger.to_csv(folder / "ledger.csv", index=False)
+        for table in ("lost_by_time", "mends"):
+            pd.DataFrame(columns=["task", "split"]).to_csv(folder / f"{table}.csv", index=False)
+    return SimpleNamespace(root=tmp_path, task=TASK)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    texts = []
+    monkeypatch.setattr(here, "say", texts.append)
+    return texts
+
+
+def test_each_claim_is_told_by_the_run_that_decides_it(run, said):
+    here.found(run, "imp-40 lost much.", "A1", "A2", "A4", "A9")
+    first, blank, *claims = said[0].splitlines()
+    assert first == "**Here:** imp-40 lost much." and not blank
+    assert claims == [
+        '- "Claim A1 is so" (`A1`) **holds**, +2.5 points [1.0, 4.0] (5 runs of `decides`, 16 planned).',
+        '- "Claim A2 is so" (`A2`) **holds**, +2.5 points [1.0, 4.0] (9 runs of `wide`, a pilot).',
+        '- "Claim A4 is so" (`A4`) **indication**, +2.5 points [1.0, 4.0] (2 runs of `small`).']
+
+
+def test_models_are_told_by_the_first_run_of_enough_seeds_that_has_them(run, said):
+    here.found(run, "So.", models=["imp-40", "imp-70", "imp-85"])
+    assert said[0].splitlines()[2:] == [
+        "- Over 5 runs of `decides`, 16 planned: IMP 40 % 0.5 [0.1, 0.9] ID and 10.0 [8.0, 12.0] OOD.",
+        "- Over 9 runs of `wide`, a pilot: IMP 70 % 0.5 [0.1, 0.9] ID and 10.0 [8.0, 12.0] OOD."]
+
+
+def test_a_task_without_a_committed_run_gets_its_own_sentence_alone(run, said):
+    run.task = "my_task"
+    here.found(run, "So.", "A1", models=["imp-40"])
+    here.summary(run, "A1")
+    assert said == ["**Here:** So.\n", "No committed run asks these claims on this task."]
+
+
+def test_a_summary_sorts_the_claims_by_their_words(run, said):
+    here.summary(run, "A1", "A3", "A4")
+    heads = [line for line in said[0].splitlines() if not line.startswith("  ")]
+    assert heads == ["- **Firm**:", "- **Refuted**:", "- **Open**:"]
+    assert ["`A1`" in line for line in said[0].splitlines()] == [False, True, False, False, False, False]
+
+
+def relative(model, lost_id, lost_ood):
+    return pd.DataFrame([{"model": model, "measure": name, "value": -v, "low": -v - 0.01, "high": -v + 0.01}
+                         for name, v in (("id_difference", lost_id), ("ood_difference", lost_ood))])
+
+
+def test_losses_turn_the_sign_of_differences_and_their_ends():
+    table = pd.concat([relative("imp-40", 0.0, 0.02), relative("imp-70", 0.015, 0.2)])
+    assert here.lost(table, ["dense", "imp-40", "imp-70"]) == (
+        "Points lost against dense: IMP 40 % 0.0 [-1.0, 1.0] ID and 2.0 [1.0, 3.0] OOD; "
+        "IMP 70 % 1.5 [0.5, 2.5] ID and 20.0 [19.0, 21.0] OOD.")
+    assert here.lost(table, ["dense"]) == "No model stands beside the dense one."
+    assert here.leaves(table, "ood_difference", FAR.values()) == "IMP 40 %"
+    assert here.leaves(table, "id_difference", FAR.values()) == "IMP 70 %"
+    assert here.leaves(table[table["model"] == "imp-40"], "id_difference", FAR.values()) == "none"
+
+
+def test_rows_are_named_one_by_one_in_the_order_asked_for():
+    table = pd.DataFrame({"model": ["imp-40", "imp-70"], "pair": ["a_b", "c"], "value": [0.1, 0.2], "low": [0.0, np.nan],
+                          "high": [0.2, np.nan]})
+    assert here.each(table, of=["imp-70", "imp-40"]) == "IMP 70 % 20.0, IMP 40 % 10.0 [0.0, 20.0]"
+    assert here.each(table, "pair", digits=2, scale=1) == "a b 0.10 [0.00, 0.20], c 0.20"
+    assert here.each(table, of=["dense"]) == "nothing to compare"
+
+
+def test_ends_name_the_largest_and_the_smallest():
+    values = pd.Series([3.0, np.nan, -2.0], index=pd.MultiIndex.from_tuples([("a_b", ""), ("c", "d"), ("e", "f")]))
+    assert here.ends(values) == ("a b (+3.0 points)", "e, f (-2.0 points)")
+    assert here.ends(values, ".0f", " %") == ("a b (3 %)", "e, f (-2 %)")
+    assert here.ends(values.iloc[1:2]) == ("nothing", "nothing")
+
+
+@pytest.mark.parametrize("first, most, kept", [
+    (["imp-70"], 2, ["dense", "imp-70"]), (["imp-70", "heads-*"], 3, ["dense", "imp-70", "heads-20"]),
+    (["imp-99"], 3, ["dense", "imp-40", "imp-70"]), ([], 9, ["dense", "imp-40", "imp-70", "imp-85", "heads-20"])])
+def test_few_takes_the_dense_model_and_those_asked_for_first(first, most, kept):
+    assert here.few(["dense", "imp-40", "imp-70", "imp-85", "heads-20", "imp-40"], *first, most=most) == kept
