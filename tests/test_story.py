@@ -1,5 +1,7 @@
 """The answer in sentences: every number and word comes from the tables, and what they do not hold is left out or named."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,11 +42,33 @@ def mends(lows=(-0.01, 0.02, 0.05), seeds=16):
 def told(*runs) -> dict[str, str]:
     """What the story says under each head."""
     said = story.tell(list(runs))
-    return {line.split("**")[1].rstrip("."): line.split("** ")[1] for line in said.splitlines()}
+    return {line.split("**")[1].rstrip("."): line.split("** ")[1] for line in said.splitlines() if line.startswith("- **")}
 
 
 def run(**changes) -> story.Run:
     return story.Run(**{"losses": losses(), "ledger": ledger(), "by_time": by_time(), "mends": mends()} | changes)
+
+
+def test_the_headline_tells_the_cost_what_goes_and_what_a_shorter_run_loses():
+    twice = pd.DataFrame(losses().query("model == 'imp-40'")).assign(model="imp-70-2x")
+    said = story.headline([run(losses=pd.concat([losses(), twice]))])
+    assert story.tell([run()]).startswith(story.headline([run()]) + "\n\n- **What it rests on.**")
+    costs, late, equal, more = re.split(r"(?<=\.) (?=[A-Z])", said)
+    assert "`imp-70`" in costs and costs.endswith("3.0 [2.0, 4.0] and 30.0 [27.0, 33.0] in micro_nli.")
+    assert late.endswith("*holds* in micro_nli.") and equal.endswith("it loses no more (*holds*) in micro_nli.")
+    assert more.endswith("2.0 [1.0, 3.0] and 20.0 [18.0, 22.0] in micro_nli.")
+
+
+@pytest.mark.parametrize("word, told", [("fails", "it loses more (*fails*)"), ("open", "an amount not yet known (*open*)"),
+                                        ("no skill to lose", None), ("not measured", None)])
+def test_the_headline_follows_the_ledgers_word(word, told):
+    said = story.headline([run(ledger=ledger(words={"T5": word, "T2": "open"}))])
+    assert ("trained for fewer steps" in said) == (told is not None) and (told or "*open*") in said
+
+
+def test_the_headline_tells_no_loss_where_nothing_was_to_lose_or_learned():
+    for table in (losses(gate="no skill to lose"), losses(learned=False)):
+        assert "imp-70" not in story.headline([run(losses=table)])
 
 
 def test_what_it_rests_on_names_runs_that_are_missing_and_pilots():

@@ -13,13 +13,14 @@ from lib.names import OTHER_DENSE, parse
 MOST = 12
 NULL = "#b0b0b0"
 LINES = 6  # of one panel, beside the null
+GATE = "a gate says no"
 KINDS = {  # what words a colour stands for, in the order of the key
     "holds": ("#1b6e3c", ("holds",)),
     "holds, size open or small": ("#8cc79f", ("holds, size open", "holds, but small")),
     "no such effect, or not of that size": ("#e3b7a0", ("no such effect", "not of that size")),
     "fails, reversed": ("#a8321f", ("fails", "reversed")),
     "open, undefined, indication": ("#d9d9d9", ("open", "undefined", "indication")),
-    "a gate says no": ("#6a5a8c", ()),
+    GATE: ("#6a5a8c", ()),
     "not measured": ("#ffffff", ("not measured",)),
 }
 
@@ -178,4 +179,4 @@ def words_by_task(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
 def kind_of(word: str) -> str:
     """The kind of a ledger's word, a key of KINDS."""
     bare = word.removesuffix(" (indication)")
-    return next((kind for kind, (_, words) in KINDS.items() if bare in words), "a gate says no")
+    return next((kind for kind, (_, words) in KINDS.items() if bare in words), GATE)

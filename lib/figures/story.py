@@ -1,7 +1,7 @@
 """The answer to the study's title in plain sentences, every number and word read from a run's tables."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ from scipy import stats
 
 from lib.analysis.forecast import ALL
 from lib.analysis.tables import with_interval
-from lib.figures.plot_answer import kind_of
+from lib.figures.plot_answer import GATE, kind_of
 from lib.figures.theme import label_of
 from lib.names import OTHER_DENSE
 
 TOLD = (("half the layers", r"truncated-\d+"), ("IMP 70 %", "imp-70"), ("IMP 40 %", "imp-40"),
         ("eight bits", r"dense \+ ptq8"))
+HEAD = "imp-70"  # the compression that the headline is about
+EQUAL = {"holds": "no more", "fails, reversed": "more", "open, undefined, indication": "an amount not yet known"}  # T5
 SEEDS = 5  # training runs below which nothing is more than an indication
 POOLED = "these tasks"  # of a ledger: no task of its own
 PAPERS = {"A": "Du et al.", "B": "Xu et al."}
@@ -46,16 +48,46 @@ def read(folder: Path) -> Run:
     return Run(losses, ledger.astype({"ours": float}), by_time, mends)
 
 
+def headline(runs: list[Run]) -> str:
+    """The answer in a few sentences: what `HEAD` costs, which rows go, what a shorter dense run loses, what more steps
+    bring back; of what the runs do not tell, nothing."""
+    told = _together(runs)
+    losses = told.losses[told.losses["learned"] & (told.losses["gate"].fillna("") == "")]
+    costs, more = (_in_tasks(losses[losses["model"] == model], lambda row: (
+        f"{points(row, 'id_loss')} and {points(row, 'ood_loss')}")) for model in (HEAD, f"{HEAD}-2x"))
+    late, equal = (rows[rows["word"].map(kind_of) != GATE] for rows in (
+        _measured(told.ledger, "T2"), _measured(told.ledger, "T5")))
+    late = _in_tasks(late, lambda row: f"*{row.word}*")
+    equal = _in_tasks(equal, lambda row: f"{EQUAL[kind_of(row.word)]} (*{row.word}*)")
+    gone = label_of(HEAD).removeprefix("IMP ")
+    parts = (
+        (costs, f"Without the smallest {gone} of its weights (`{HEAD}`) a model loses, in points on rows like its "
+                "training rows and on others: {}."),
+        (late, "That it loses what the dense model had learned last: {}."),
+        (equal, "Beside a dense model that was merely trained for fewer steps, to the same ID score, it loses {}."),
+        (more, "Trained for twice the steps, it loses beside the dense model (below zero: it gains): {}."))
+    return " ".join(text.format("; ".join(said)) for said, text in parts if said)
+
+
+def _in_tasks(rows: pd.DataFrame, say: Callable) -> list[str]:
+    return [f"{say(row)} in {row.task}" for row in rows.itertuples()]
+
+
 def tell(runs: list[Run]) -> str:
-    """A sentence each, about every task of the runs: what it rests on, what compression costs, where the loss lies,
-    what remains at an equal ID score, what the papers' claims come to, what mends it, what stays open. What the runs
-    do not tell is left out, or named."""
-    told = Run(*(pd.concat(tables, ignore_index=True) for tables in zip(*runs)))
+    """The `headline`, then a sentence each about every task of the runs: what it rests on, what compression costs,
+    where the loss lies, what remains at an equal ID score, what the papers' claims come to, what mends it, what stays
+    open. What the runs do not tell is left out, or named."""
+    told = _together(runs)
     parts = (("What it rests on", _rests(told)), ("What it costs", _costs(told.losses)),
              ("Where the loss lies", _where(told)), ("At an equal ID score", _equal(told.ledger)),
              ("The papers' claims", _papers(told.ledger)), ("What mends it", _mends(told)),
              ("What stays open", _open(told.ledger)))
-    return "\n".join(f"- **{head}.** {said}" for head, said in parts if said)
+    lines = "\n".join(f"- **{head}.** {said}" for head, said in parts if said)
+    return "\n\n".join(filter(None, (headline(runs), lines)))
+
+
+def _together(runs: list[Run]) -> Run:
+    return Run(*(pd.concat(tables, ignore_index=True) for tables in zip(*runs)))
 
 
 def _rests(told: Run) -> str:

@@ -83,9 +83,9 @@ def _made(block: re.Match, reference: Path) -> str:
     before = block.string[:block.start()].rpartition("\n")[2]
     try:
         made = statement(block["asked"], reference)
-        if made.startswith(("|", "- ")):
+        if made.startswith(("|", "- ")) or "\n" in made:
             if before:
-                raise StudyError(f"'{block['asked']}' is a table or a list: begin a line with its block")
+                raise StudyError(f"'{block['asked']}' is more than a sentence: begin a line with its block")
             return f"\n\n{made}\n\n"
         if not before.strip(" \t>*+-"):
             raise StudyError(f"'{block['asked']}' is a sentence: put a word before its block, for Markdown "

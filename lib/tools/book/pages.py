@@ -22,6 +22,7 @@ KEPT = re.compile(r"```.*?```|\{[\w:]+\}`[^`]*`|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|
                   re.S | re.M)  # what is no prose: code, roles, maths, links, headings
 EQUATION = re.compile(r"^(\$\$.+?\$\$) \(([\w:-]+)\)[ \t]*$", re.S | re.M)
 OUTSIDE = re.compile(r"\[([^]]*)\]\(\.\./(?!\w+\.ipynb)[^)]*\)")
+WRITTEN = re.compile(r"\]\((?:\.\./)?book/(\w+\.md(?:#[\w-]+)?)\)")  # a link from a notebook to a written page
 NUMBER = re.compile(r"(?<![\w.,/:-])(0\d[a-z]?)\b(?![-/:]|\.\d)|(?<=\bnotebook )(1\d)\b")
 NAMED = re.compile(r"(?<![\[`])`(\d\d[a-z]?_[a-z_]+)`(?![]`])")
 SAVED = re.compile(r'"figures" / f?"([^"]+)"')
@@ -129,6 +130,7 @@ class Page:
     def prose(self, text: str) -> str:
         """Text with equations labelled by page, works cited and numbers of notebooks linked; links that lead out of the
         book are mere words."""
+        text = WRITTEN.sub(rf"]({'../' * self.name.count('/')}\1)", text)
         text = EQUATION.sub(rf"\1 (\2-{self.name})", OUTSIDE.sub(r"\1", text))
         text = NAMED.sub(self._linked, text)
         kept = iter(KEPT.findall(text))
