@@ -403,7 +403,7 @@ def wide(run, **columns):
     "without logits": (lambda run: wide(run, dense=[1.0] * 4), "predictions.parquet: column 'dense' .*holds no logits", "check it out"),
     "of other rows": (lambda run: ITEMS.assign(easy=True).iloc[1:].to_parquet(run / "items.parquet"), "predictions.parquet: guid 'r0' is not among", "collect it again"),
     "rows without a split": (lambda run: ITEMS.assign(easy=True).drop(columns="split").to_parquet(run / "items.parquet"), "items.parquet: column 'split' is missing", "check it out"),
-    "checkpoints cut short": (lambda run: (run / "checkpoints.parquet").write_bytes(b"PAR1"), "checkpoints.parquet cannot be read", "check it out"),
+    "cut short": (lambda run: (run / "predictions.parquet").write_bytes(b"PAR1"), "predictions.parquet cannot be read", "check it out"),
     "a model without numbers": (lambda run: wide(run, dense=pa.array([[np.nan, 1.0]] * 4, pa.list_(pa.float64(), 2))), "seed0: dense: row 1 .*'r0'.*logits", "must be finite"),
 })
 def test_the_reference(here, made, culprit, mend):

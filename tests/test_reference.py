@@ -59,9 +59,21 @@ def test_the_reference_answers_as_the_run_does(grid, kept):
 
 def test_logits_of_a_kept_model_come_in_the_order_of_the_rows(kept, items):
     model, test = kept.models()["imp-70"], items[items["split"] == "test"]
-    assert np.array_equal(model.logits(items, "test"), np.eye(2)[test["label"]] * 2)
+    assert np.array_equal(model.logits(items, "test"), [[0, 2 if label else -2] for label in test["label"]]), "less the first"
     with pytest.raises(StudyError, match="'train0'"):
         model.logits(items, "train")
+
+
+def test_the_dense_models_answers_in_fp32_stand_beside_those_in_bf16(grid, root, kept, items):
+    dense = store.read_stage(grid.folder("02_teacher", "micro_nli", 0))["dense"]
+    table = table_of(items, False)
+    store.write_predictions(dense.folder / store.FP32, table)
+    reference.collect("smoke", root)
+    again = runs.ReferenceRun(kept.folder)
+    assert list(again.fp32) == ["dense"] and list(again.predictions) == list(kept.predictions)
+    expected = np.diff(np.stack(table.loc[table["split"] == "test", "logits"]))
+    in_fp32 = again.models()["dense"].in_fp32()
+    assert np.array_equal(np.diff(np.stack(in_fp32.loc[in_fp32["split"] == "test", "logits"])), expected)
 
 
 def test_predictions_along_a_run_are_of_the_rows_that_have_them(kept):

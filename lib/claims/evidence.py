@@ -214,6 +214,7 @@ class GatheredRuns:
         for seed, path in paths.items():
             if path and self.is_full(task, seed):
                 table = pd.read_parquet(path).drop(columns="rarity", errors="ignore")
+                table = table.astype(dict.fromkeys(table.select_dtypes("float16").columns, float))
                 when = learned.learned_at(self.along(task, seed))
                 at_risk[seed] = table.assign(learned_at=table["guid"].map(when))
         runs = {seed: self.of_run(task, seed) for seed in paths if seed in at_risk or not self.is_full(task, seed)}

@@ -28,7 +28,8 @@ TEXT = ["text_a", "text_b"]
 OF_TRAIN = ["guid", "split", "label", "subcase", "heuristic", "is_shortcut"]
 FOLDS = 5
 AGAIN = "check it out of git again, or collect it again with python -m lib.tools.reference"
-SCHEMA = "2"  # of the reference's predictions.parquet and checkpoints.parquet
+SCHEMA = "3"  # of the reference's predictions.parquet
+IN_FP32 = " (fp32)"  # after the model's name: its predictions in fp32
 
 
 @dataclass(frozen=True)
@@ -123,23 +124,24 @@ class ReferenceRun:
     def costs(self) -> dict[str, dict]:
         return _read(self.folder / "costs.json", _json)
 
-    @cached_property
+    @property
     def predictions(self) -> dict[str, pd.DataFrame]:
         """Each model's predictions table, rows in the order of `items`."""
-        return self._wide("predictions.parquet")
+        return {name: table for name, table in self._wide.items() if "@" not in name and not name.endswith(IN_FP32)}
 
-    @cached_property
+    @property
     def checkpoints(self) -> dict[str, pd.DataFrame]:
         """model@step -> its predictions table; none where no run was predicted along its way."""
-        return self._wide("checkpoints.parquet") if (self.folder / "checkpoints.parquet").exists() else {}
+        return {name: table for name, table in self._wide.items() if "@" in name}
 
-    @cached_property
+    @property
     def fp32(self) -> dict[str, pd.DataFrame]:
         """Model -> its predictions table in fp32; of the dense model, where the run is in bf16."""
-        return self._wide(store.FP32) if (self.folder / store.FP32).exists() else {}
+        return {name.removesuffix(IN_FP32): table for name, table in self._wide.items() if name.endswith(IN_FP32)}
 
-    def _wide(self, name: str) -> dict[str, pd.DataFrame]:
-        path = self.folder / name
+    @cached_property
+    def _wide(self) -> dict[str, pd.DataFrame]:
+        path = self.folder / "predictions.parquet"
         arrow = _read(path, pq.read_table)
         version = (arrow.schema.metadata or {}).get(b"reference_schema", b"none").decode()
         if version != SCHEMA:
@@ -158,8 +160,9 @@ class ReferenceRun:
         tables = {}
         for column in arrow.drop_columns("guid").column_names:
             values = arrow[column].combine_chunks()
-            logits = values.flatten().to_numpy().reshape(len(values), -1).astype(np.float32)
-            there = ~np.isnan(logits).all(axis=1)
+            beside_first = values.flatten().to_numpy().reshape(len(values), -1).astype(np.float32)
+            logits = np.pad(beside_first, ((0, 0), (1, 0)))
+            there = ~np.isnan(beside_first).all(axis=1)
             tables[column] = (rows if there.all() else rows[there]).assign(logits=list(logits[there]))
         return tables
 
@@ -198,7 +201,7 @@ class ReferenceModel:
         along = [table.assign(step=int(column.rpartition("@")[2])) for column, table in self.run.checkpoints.items()
                  if column.rpartition("@")[0] == self.name]
         if not along:
-            raise StudyError(f"{self.run.folder / 'checkpoints.parquet'} has nothing along the run of {self.name!r}")
+            raise StudyError(f"{self.run.folder / 'predictions.parquet'} has nothing along the run of {self.name!r}")
         return pd.concat(along, ignore_index=True)
 
     def logits(self, items: pd.DataFrame, split: str) -> np.ndarray:

@@ -5,9 +5,9 @@ that was collected, executed notebooks and figures. In place of models and texts
 
 - items.parquet: the evaluation rows (all but train) without their texts, which the real sets' terms forbid, and `easy`:
   the shortcut-only model is right
-- predictions.parquet: guid and, for each model, a column of logits in half precision
-- predictions_fp32.parquet: the dense model's in fp32, which quantised models are held to
-- checkpoints.parquet: the same along a run, in columns such as `dense@48`, of the rows that were predicted there
+- predictions.parquet: guid and, for each model, a column of logits in half precision, less the first class's: for two
+  classes one number, the log-odds of the second. `dense@48`: along a run, of the rows that were predicted there;
+  `dense (fp32)`: the dense model's in fp32, which quantised models are held to
 - train.parquet: the train rows' guid, split, label, subcase, heuristic, is_shortcut, the scores of notebook 06, and in
   half precision `loss:<model>` and `loss:<model>@<step>` (nats) of whatever was predicted on train
 - costs.json: what each model cost
@@ -30,13 +30,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib import files, store
-from lib.claims.runs import SCHEMA, OutputRun, predictions_of
+from lib.claims.runs import IN_FP32, SCHEMA, OutputRun, predictions_of
 from lib.errors import StudyError, nearest
 from lib.files import ROOT
 from lib.params.stages import STAGES
 from lib.tools import executed
 
-COPIED = ("*.csv", "attacks.parquet", "risk.parquet", "models.json")
+COPIED = ("*.csv", "attacks.parquet", "models.json")
+FORETOLD = ("06_shortcut_samples", "risk.parquet")
 FIGURES = ("figures/*.svg", "figures/*.csv")
 
 
@@ -64,19 +65,15 @@ def _collect_run(folder: Path, place: Path) -> None:
     models = run.models(run.finished)
     tables = predictions_of(models)
     evaluated = {name: table[table["split"] != "train"] for name, table in tables.items()}
-    final = {name: table for name, table in evaluated.items() if name in models}
-    along = {name: table for name, table in evaluated.items() if name not in models and len(table)}
-    guids = run.items["guid"]
+    if (dense := models["dense"].folder / store.FP32).exists():
+        evaluated[f"dense{IN_FP32}"] = store.read_predictions(dense)
     writers: dict[str, Callable[[Path], object]] = {
         "items.parquet": lambda path: store.write_items(path, run.items),
         "train.parquet": lambda path: store.write_items(path, run.train_rows(tables)),
-        "predictions.parquet": lambda path: _write_wide(path, guids, final),
+        "predictions.parquet": lambda path: _write_wide(path, run.items["guid"], evaluated),
         "costs.json": lambda path: store.write_json(path, {name: model.cost for name, model in models.items()})}
-    if along:
-        seen = set().union(*(table["guid"] for table in along.values()))
-        writers["checkpoints.parquet"] = lambda path: _write_wide(path, guids[guids.isin(seen)], along)
-    if (dense := models["dense"].folder / store.FP32).exists():
-        writers[store.FP32] = lambda path: _write_wide(path, guids, {"dense": store.read_predictions(dense)})
+    if (risk := folder / FORETOLD[0] / FORETOLD[1]).exists():
+        writers["/".join(FORETOLD)] = lambda path: _write_halved(path, pd.read_parquet(files.checked(risk)))
     shown = len(run.finished) > 1 and not any(other.parent != place for other in place.parent.glob("seed*/*.ipynb"))
     ran = list(folder.glob("*.ipynb")) if shown else []
     for notebook in filter(executed.finished, ran):
@@ -104,11 +101,20 @@ def _put(target: Path, write: Callable[[Path], object]) -> None:
                 shutil.copyfile(new, temporary)
 
 
+def _write_halved(path: Path, table: pd.DataFrame) -> None:
+    """A table of rows, its numbers in half precision."""
+    store.write_items(path, table.astype(dict.fromkeys(table.select_dtypes("float").columns, np.float16)))
+
+
 def _write_wide(path: Path, guids: pd.Series, tables: dict[str, pd.DataFrame]) -> None:
-    """One row per guid and one column of half-precision logits per table; NaN where a table lacks the row."""
+    """One row per guid and one column of half-precision logits, less those of the first class, per table that has rows;
+    NaN where a table lacks the row."""
     columns = {"guid": pa.array(guids)}
     for name, table in tables.items():
+        if table.empty:
+            continue
         known = np.stack(table["logits"].to_numpy())
+        known = known[:, 1:] - known[:, :1]
         logits = np.full((len(guids), known.shape[1]), np.nan, dtype=np.float16)
         logits[pd.Index(guids).get_indexer(table["guid"])] = known
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), known.shape[1])
