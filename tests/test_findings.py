@@ -97,30 +97,6 @@ def test_of_two_runs_the_claims_whose_word_differs_are_set_side_by_side(referenc
         statement("micro against pilot tasks=fever", reference)
 
 
-def test_words_are_counted_by_paper_and_task(reference):
-    assert statement("micro words", reference).splitlines() == [
-        "| claims of | task | holds | not of that size | open | not measured |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| Du et al. (A) | micro_nli | 1 | 0 | 0 | 1 |",
-        "| Xu et al. (B) | micro_nli | 0 | 0 | 1 | 0 |",
-        "| ours | micro_nli | 2 | 0 | 0 | 0 |",
-        "| Du et al. (A) | micro_facts | 0 | 1 | 0 | 0 |",
-        "| ours | none of its own here | 0 | 0 | 0 | 1 |"]
-
-
-def test_a_word_of_a_gate_kind_is_counted_too(reference):
-    change(reference, "B1,micro_nli,Combining helps.,open", "B1,micro_nli,Combining helps.,no skill to lose")
-    made = statement("micro words", reference).splitlines()
-    assert made[0].endswith("| holds | not of that size | no skill to lose | not measured |")
-    assert made[3].endswith("| 0 | 0 | 1 | 0 |")
-
-
-def test_tasks_put_together_are_no_task_of_their_own_in_the_counts(reference):
-    with open(reference / "micro" / "09_claims" / "ledger.csv", "a") as ledger:
-        ledger.write("A3,these tasks,OOD falls.,holds,mean,\n")
-    assert "these tasks" not in statement("micro words", reference)
-
-
 def test_the_answer_is_told_from_a_runs_tables_and_of_chosen_tasks(reference):
     folder = reference / "micro" / "09_claims"
     ledger = pd.read_csv(folder / "ledger.csv").assign(ours=1.5, interval="[1.0, 2.0]")
@@ -156,10 +132,10 @@ def test_a_table_has_intervals_units_and_only_the_keys_that_differ(reference):
 def test_rewriting_fills_every_block_keeps_all_else_and_is_idempotent(reference):
     text = PROSE.format("- Lost? <!-- found: micro A3 micro_nli --><!-- end --> And\n"
                         "  won? <!-- found: micro B1 -->stale<!-- end -->.\n\n"
-                        "<!-- found: micro words -->\n<!-- end -->\n\nMore.")
+                        "<!-- found: micro claims A3 tasks=micro_nli -->\n<!-- end -->\n\nMore.")
     once = findings.rewrite(text, reference)
     assert "stale" not in once and "-5.3 points.<!-- end --> And\n  won? <!-- found: micro B1 -->Combining helps (B1)" in once
-    assert "words -->\n\n| claims of |" in once and "| 1 |\n\n<!-- end -->\n\nMore." in once
+    assert "tasks=micro_nli -->\n\n| claim |" in once and " |\n\n<!-- end -->\n\nMore." in once
     assert findings.rewrite(once, reference) == once and findings.faults(once, reference) == []
     assert once.startswith(text[:text.index("<!-- end")]) and once.endswith("More.\n\n## Next\n\nIn 2 cores.\n")
 
@@ -184,7 +160,7 @@ def test_check_names_the_stale_block_alone_with_its_line_and_writes_nothing(refe
 @pytest.mark.parametrize("asked, told", [
     ("mikro A3 micro_nli", "a profile 'mikro'; did you mean 'micro'"),
     ("micro A33 micro_nli", "no claim 'A33'; did you mean 'A3'"),
-    ("micro word", "no claim 'word'; did you mean 'words'"),
+    ("micro anser", "no claim 'anser'; did you mean 'answer'"),
     ("micro A3 micro_fact", "no task 'micro_fact' of claim A3; did you mean 'micro_facts'"),
     ("micro A3 mikro/micro_nli", "a profile 'mikro'; did you mean 'micro'"),
     ("micro", "must read PROFILE CLAIM TASK"),
@@ -222,7 +198,7 @@ def test_an_unknown_name_ends_the_command_and_leaves_the_file(reference, tmp_pat
     ("See <!-- found: micro B1 -->x\n\n<!-- found: micro A3 --><!-- end -->", 7, "has no <!-- end -->"),
     ("See\nx<!-- end -->", 8, "before it"),
     ("See\n- <!-- found: micro B1 --><!-- end -->", 8, "put a word before"),
-    ("See <!-- found: micro words --><!-- end -->", 7, "begin a line"),
+    ("See <!-- found: micro claims A3 tasks=micro_nli --><!-- end -->", 7, "begin a line"),
 ])
 def test_marks_that_cannot_work_are_refused_with_their_line(reference, body, line, told):
     with pytest.raises(StudyError, match=f"^line {line}: .*{told}"):

@@ -3,8 +3,8 @@
 A block is a pair of HTML comments, which a reader never sees, with the text made from `outputs/reference` between them:
 
     Is it forgotten? <!-- found: micro_wide A4 micro_nli -->a sentence<!-- end -->
-    <!-- found: micro_wide words -->
-    a table
+    <!-- found: micro answer -->
+    a list
     <!-- end -->
 
     PROFILE CLAIM [TASK ...]    a sentence: the claim, then word and evidence of each task (of all, if none is
@@ -14,8 +14,7 @@ A block is a pair of HTML comments, which a reader never sees, with the text mad
     PROFILE against OTHER [tasks=TASK; TASK]
                                 a table: the claims that both runs measured and whose words differ, OTHER's first
     PROFILE answer [PROFILE ...] [tasks=TASK; TASK]
-                                the answer to the title in six sentences (`lib.figures.story`), of one run or of several
-    PROFILE words               a table: how many claims of each paper and of ours got which word, task by task
+                                the answer to the title (`lib.figures.story`), of one run or of several
     PROFILE notebooks           a table: every notebook, its question, the minutes that its models took to train
     PROFILE csv FILE KEY=a; b columns=x %; y MB
                                 a table of a CSV in the profile's folder: a row for each value of its columns KEY (for

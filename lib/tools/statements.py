@@ -15,9 +15,6 @@ from lib.files import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
 CONTRAST = re.compile(r"[+-][\d.]+(?: points)?(?: \[[^]]*\])?(?= over)")  # of a finding
-PAPERS = {"A": "Du et al. (A)", "B": "Xu et al. (B)"}
-WORDS = ("holds", "holds, size open", "holds, but small", "no such effect", "not of that size", "reversed", "fails",
-         "open", "undefined", "indication")  # then the gates' own; "not measured" comes last
 HEADINGS = {"dev": "ID", "test": "ID", "ood": "OOD"}  # of final.csv, over_seeds.csv
 UNITS = {"%": 100, "MB": 1e-6}
 
@@ -28,7 +25,7 @@ def statement(asked: str, reference: Path = REFERENCE) -> str:
     if not kind:
         raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE claims CLAIM; ... tasks=..., "
                          "PROFILE against PROFILE [tasks=TASK; ...], PROFILE answer [PROFILE ...] [tasks=TASK; ...], "
-                         "PROFILE words, PROFILE notebooks or PROFILE csv FILE ...")
+                         "PROFILE notebooks or PROFILE csv FILE ...")
     if kind in TABLES:
         return TABLES[kind](profile, rest, reference)
     return _claim(profile, kind, rest.split(), reference)
@@ -106,20 +103,6 @@ def _list(text: str) -> list[str]:
     return [one.strip() for one in text.split(";") if one.strip()]
 
 
-def _words(profile: str, _: str, reference: Path) -> str:
-    ledger = _ledger(profile, reference)
-    ledger = ledger[ledger["task"] != POOLED]
-    whose = ledger["id"].str[0].map(PAPERS).fillna("ours")
-    counts = ledger.groupby([whose, ledger["task"]])["word"].value_counts().unstack(fill_value=0)
-    rest = sorted(set(counts.columns) - {*WORDS, NOT_MEASURED})
-    columns = [word for word in (*WORDS, *rest, NOT_MEASURED) if word in counts]
-    counts = counts.reindex(columns=columns, fill_value=0)
-    places = itertools.product(dict.fromkeys(ledger["task"]), (*PAPERS.values(), "ours"))
-    rows = [[paper, task or "none of its own here", *map(str, counts.loc[paper, task])]
-            for task, paper in places if (paper, task) in counts.index]
-    return _markdown(["claims of", "task", *columns], rows)
-
-
 def _against(profile: str, rest: str, reference: Path) -> str:
     """A table of the claims whose word in one run is another than in a second, on the tasks of both; those that one of
     them did not measure are left out."""
@@ -178,7 +161,7 @@ def _table(profile: str, rest: str, reference: Path) -> str:
     return _markdown([*shown, *headings], rows)
 
 
-TABLES = {"claims": _claims, "against": _against, "answer": _answer, "words": _words, "notebooks": _notebooks,
+TABLES = {"claims": _claims, "against": _against, "answer": _answer, "notebooks": _notebooks,
           "csv": _table}
 
 
