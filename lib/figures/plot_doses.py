@@ -52,9 +52,10 @@ def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke:
 def _by_dose(ax, part: pd.DataFrame, read: set[tuple[str, float]], zero: float) -> None:
     """A dot and its interval for each model and dose, those not in `read` hollow; a line through the others.
 
-    The axis reaches as far as the intervals of what can be read, and as all values.
+    The axis reaches as far as all values and the intervals of what can be read (all, where nothing can).
     """
     doses, models = sorted(part["dose"].unique()), list(part["model"].unique())
+    none = not read & set(zip(part["model"], part["dose"]))
     reach = [zero]
     for i, model in enumerate(models):
         rows, style = part[part["model"] == model].set_index("dose").reindex(doses), style_of(model)
@@ -64,7 +65,7 @@ def _by_dose(ax, part: pd.DataFrame, read: set[tuple[str, float]], zero: float) 
         ax.vlines(x, low, high, color=style["color"], linewidth=1, alpha=0.5)
         ax.plot(x, np.where(sure, value, np.nan), label=label_of(model), **style)
         ax.plot(x[~sure], value[~sure], **style | {"linestyle": "", "markerfacecolor": "white"})
-        reach += [*value, *low[sure], *high[sure]]
+        reach += [*value, *low[sure | none], *high[sure | none]]
     room = 0.06 * (np.nanmax(reach) - np.nanmin(reach))
     ax.set_ylim(np.nanmin(reach) - room, np.nanmax(reach) + room)
     ax.set_xticks(range(len(doses)), [f"{100 * dose:g} %" if dose <= 1 else f"{dose:g}" for dose in doses])
