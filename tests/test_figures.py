@@ -224,9 +224,9 @@ def test_difficulty_histogram_sums_each_group_to_all_its_rows_with_and_without_t
     known = drawn("difficulty_histogram")
     assert totals(known) == [100, 100]
     told = " ".join(words(known))
-    assert "shortcut fails (40 rows)" in told and "threshold 0.05" in told and "AUC 0.93" in told
+    assert "■ shortcut-breaking (40 rows)" in told and "threshold 0.05" in told and "AUC 0.93" in told
     unknown = curves.difficulty_histogram(difficulty(truth=False))
-    assert totals(unknown) == [100] and "truth unknown (400 rows)" in words(unknown)
+    assert totals(unknown) == [100] and "■ truth unknown (400 rows)" in words(unknown)
 
 
 def test_mitigation_plane_points_from_vanilla_to_each_loss():
@@ -242,6 +242,7 @@ def test_mitigation_plane_points_from_vanilla_to_each_loss():
 def test_dynamics_map_draws_every_row_once():
     ax = drawn("dynamics_map").axes[0]
     assert sorted(len(dots.get_offsets()) for dots in ax.collections) == [40, 360]
+    assert {"■ shortcut holds (360 rows)", "■ shortcut-breaking (40 rows)", "← learned early"} <= set(words(ax.figure))
 
 
 def test_dense_trajectory_stays_finite_at_a_perfect_dev_score():

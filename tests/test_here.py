@@ -79,6 +79,19 @@ def test_a_summary_sorts_the_claims_by_their_words(run, said):
     assert ["`A1`" in line for line in said[0].splitlines()] == [False, True, False, False, False, False]
 
 
+def test_a_table_of_each_seed_comes_from_the_first_run_that_has_it(run):
+    for name, seeds in (("small", (3, 4)), ("wide", (0, 1, 10))):
+        for seed in seeds:
+            folder = run.root / "outputs" / "reference" / name / TASK / f"seed{seed}" / "06_x"
+            folder.mkdir(parents=True)
+            pd.DataFrame({"value": [seed / 10]}).to_csv(folder / "rivals.csv", index=False)
+    over, table = here.by_seed(run, "06_x/rivals.csv")
+    assert over == "3 runs of `wide`, 9 planned, a pilot"
+    assert sorted(zip(table["seed"], table["value"])) == [(0, 0.0), (1, 0.1), (10, 1.0)]
+    over, table = here.by_seed(run, "06_x/none.csv")
+    assert over == "" and table.empty
+
+
 def relative(model, lost_id, lost_ood):
     return pd.DataFrame([{"model": model, "measure": name, "value": -v, "low": -v - 0.01, "high": -v + 0.01}
                          for name, v in (("id_difference", lost_id), ("ood_difference", lost_ood))])

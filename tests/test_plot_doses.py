@@ -17,6 +17,7 @@ def responses():
         for axis, doses in (("shortcut_rate", (0.5, 0.7, 0.9, 0.98)), ("n_train", (512, 2048, 4096))):
             for i, dose in enumerate(doses):
                 rows.append((model, axis, dose, "ood", 0.95 - drop - 0.05 * i))
+                rows.append((model, axis, dose, "test", 0.97 - drop))
                 if model != "dense":
                     rows.append((model, axis, dose, "gap_difference", drop * (1 + i) / 4))
     table = pd.DataFrame(rows, columns=["model", "axis", "dose", "measure", "value"])
@@ -39,20 +40,42 @@ def words(fig):
     return [text.get_text() for text in fig.findobj(plt.Text) if text.get_text().strip()]
 
 
-def test_every_model_has_a_line_and_a_band_at_its_doses(responses):
+def test_every_model_has_a_line_with_its_intervals_at_evenly_spaced_doses(responses):
     fig = plot_doses.dose_response(responses, "shortcut_rate")
     left, right = fig.axes
     lines = [line for line in left.lines if len(line.get_xdata()) == 4]
-    assert len(lines) == 4 and len(left.collections) == 4 and len(right.collections) == 3
-    assert np.allclose(lines[0].get_ydata(), [95, 90, 85, 80]) and list(lines[0].get_xdata()) == [0.5, 0.7, 0.9, 0.98]
-    assert {"truncated 3", "IMP 70 %", "dense"} <= set(words(fig))
-    assert plot_doses.dose_response(responses, "n_train").axes[0].get_xscale() == "log"
+    assert len(lines) == 4 and np.allclose(lines[0].get_ydata(), [95, 90, 85, 80])
+    assert np.allclose(np.diff(lines[0].get_xdata()), 1) and len({line.get_xdata()[0] for line in lines}) == 4
+    assert len(left.collections) == 4 and len(right.collections) == 3  # the intervals of a model
+    assert {"truncated 3", "IMP 70 %", "dense", "50 %", "98 %"} <= set(words(fig))
+    assert {"512", "4096"} <= set(words(plot_doses.dose_response(responses, "n_train")))
     plt.close("all")
 
 
-def test_an_interval_wider_than_an_accuracy_can_be_does_not_stretch_the_axis(responses):
-    left, right = plot_doses.dose_response(responses.assign(low=-0.5, high=1.6), "shortcut_rate").axes
-    assert left.get_ylim() == (0, 107) and right.get_ylim()[1] > 150
+def test_what_did_not_learn_is_hollow_and_no_line_joins_it(responses):
+    lost = (responses["measure"] == "test") & (responses["dose"] == 0.5)
+    unsure = responses.assign(low=responses["low"].where(~lost | (responses["model"] != "imp-70"), 0.4))
+    assert ("imp-70", 0.5) not in plot_doses.surely_learned(unsure) and ("imp-70", 0.7) in plot_doses.surely_learned(unsure)
+    for ax in plot_doses.dose_response(unsure, "shortcut_rate").axes:
+        (line,) = [line for line in ax.lines if np.isnan(line.get_ydata()).any()]
+        assert np.isnan(line.get_ydata()).tolist() == [True, False, False, False] and line.get_label() == "IMP 70 %"
+        assert sum(len(dot.get_xdata()) for dot in ax.lines if dot.get_markerfacecolor() == "white") == 1
+    nothing = plot_doses.dose_response(responses.assign(low=responses["low"].where(~lost | (responses["model"] != "dense"), 0.4)),
+                                       "shortcut_rate")
+    hollow = [dot for dot in nothing.axes[1].lines if dot.get_markerfacecolor() == "white" and len(dot.get_xdata())]
+    assert len(hollow) == 3  # without a dense model that learned no gap beyond it can be read
+    plt.close("all")
+
+
+def test_an_interval_of_what_did_not_learn_does_not_stretch_the_axis(responses):
+    wide = responses.assign(low=responses["low"].where(responses["dose"] != 0.5, -0.5),
+                            high=responses["high"].where(responses["dose"] != 0.5, 1.6), seeds=3)
+    fig = plot_doses.dose_response(wide, "shortcut_rate")
+    left, right = fig.axes
+    assert 40 < left.get_ylim()[0] < 50 and left.get_ylim()[1] < 104 and right.get_ylim()[1] < 20
+    assert any("intervals over 3 seeds" in text for text in words(fig))
+    everywhere = plot_doses.dose_response(responses.assign(low=-0.5, high=1.6), "shortcut_rate").axes[0]
+    assert -3 <= everywhere.get_ylim()[0] and everywhere.get_ylim()[1] <= 103
     plt.close("all")
 
 

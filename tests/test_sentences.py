@@ -120,3 +120,35 @@ def test_regret_is_said_with_its_seeds():
                          columns=["task", "base", "rule", "value", "low", "high", "seeds"])
     assert "1.0 [-0.2, 2.2] OOD points" in sentences.regret(table) and "5 seeds" in sentences.regret(table)
     assert "nothing to choose" in sentences.regret(table.iloc[:0])
+
+
+def rivals(**auc):
+    rows = [{"score": score, "on": "train", "measure": "auc", "value": value, "low": value - 0.1, "high": value + 0.1}
+            for score, value in auc.items()]
+    return pd.DataFrame([*rows, {"score": "v_one_run", "on": "train", "measure": "rank", "value": 0.3},
+                         {"score": "v_seeds", "on": "dev", "measure": "auc", "value": 0.9}])
+
+
+def test_scores_are_told_best_first_with_their_prices_and_the_free_ones_difference():
+    costs = pd.DataFrame({"dense_runs": {"v_levels": 3.0, "el2n": 0.0}})
+    one = rivals(v_levels=0.7, shortcut_confidence=1.0, el2n=0.75, confidence=0.6)
+    assert sentences.finders(one, costs) == (
+        "EL2N 0.75 [0.65, 0.85] for 0, variance over levels 0.70 [0.60, 0.80] for 3, dynamics: confidence 0.60 [0.50, 0.70]. "
+        "EL2N, from the dense run alone, less the variance over levels: 0.05.")
+    seeds = pd.concat([one.assign(seed=0), rivals(v_levels=0.6, el2n=0.75, confidence=0.6).assign(seed=1)])
+    assert sentences.finders(seeds).startswith("EL2N 0.75 [0.75, 0.75], variance over levels 0.65 [0.01, 1.29]")
+    assert sentences.finders(seeds).endswith("less the variance over levels: 0.10 [-0.54, 0.74].")
+    assert sentences.finders(one[one["measure"] == "rank"]).startswith("no AUC")
+
+
+def test_the_gap_beyond_dense_is_told_where_the_models_had_learned():
+    rows = [{"axis": "shortcut_rate", "dose": dose, "model": model, "measure": "test", "value": 0.9, "low": low}
+            for model in ("dense", "imp-70") for dose, low in ((0.5, 0.5 if model == "imp-70" else 0.6), (0.8, 0.8), (0.9, 0.8))]
+    rows += [{"axis": "shortcut_rate", "dose": dose, "model": "imp-70", "measure": "gap_difference", "value": gap,
+              "low": gap - 0.01, "high": gap + 0.01} for dose, gap in ((0.9, 0.2), (0.5, 0.3), (0.8, 0.1))]
+    table = pd.DataFrame(rows)
+    assert sentences.beyond_dense(table, "shortcut_rate") == (
+        "IMP 70 % 10.0 [9.0, 11.0] at 0.8 and 20.0 [19.0, 21.0] at 0.9. Not surely learned: IMP 70 % at 0.5.")
+    once = sentences.beyond_dense(table[table["dose"] == 0.8], "shortcut_rate")
+    assert once == "IMP 70 % 10.0 [9.0, 11.0] at 0.8."
+    assert sentences.beyond_dense(table.assign(low=0.4), "shortcut_rate").startswith("none can be read. Not surely learned")

@@ -89,7 +89,7 @@ def easy_hard_gap(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """
     check(frame, "easy_hard_gap", ["model", "sparsity", "part"], ["value", "low", "high"])
     methods = theme.by_method(frame)
-    fig, axes = theme.panels("Easy rows keep their score; do hard rows?", smoke, columns=len(methods))
+    fig, axes = theme.panels("What pruning costs easy and hard rows", smoke, columns=len(methods))
     for ax, (method, rows) in zip(axes, methods.items()):
         parts = rows.sort_values("sparsity").groupby("part")
         ends = [theme.level_line(ax, line, method, part == "easy", part) for part, line in parts]
@@ -125,7 +125,7 @@ def difficulty_histogram(
         share = np.histogram(np.clip(v[mask], edges[0], edges[-1]), edges)[0] * 100 / mask.sum()
         ax.stairs(share, edges, fill=True, color=theme.TRUTH[name], alpha=0.35)
         ax.stairs(share, edges, color=theme.TRUTH[name], linewidth=1.4)
-    ax.set(xscale="log", xlabel="difficulty v, variance of the loss (log; higher is harder)", ylim=(0, None))
+    ax.set(xscale="log", xlabel="difficulty v, variance of the loss (log; right: more difficult)", ylim=(0, None))
     ax.set_ylabel("rows of the group, %")
     q = np.quantile(v, [0.5, 0.9, 0.99])
     how_good = "" if auc is None else f"; AUC {auc:.2f}"
@@ -176,16 +176,17 @@ def dynamics_map(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     check(frame, "dynamics_map", [], ["confidence", "variability", "is_shortcut"])
     fig, ax = canvas("Where do the rows that break the shortcut lie?", smoke)
     for name, mask in theme.truth_groups(ax, frame).items():
-        size, alpha = (13, 0.75) if name == "shortcut fails" else (7, 0.35)
+        size, alpha = (13, 0.75) if name == "shortcut-breaking" else (7, 0.35)
         dots = {"s": size, "color": theme.TRUTH[name], "alpha": alpha, "linewidth": 0}
         ax.scatter(frame.variability[mask], frame.confidence[mask], **dots, rasterized=True)
     ax.set(xlabel="variability (standard deviation over training)", ylim=(-0.04, 1.04))
     ax.set_ylabel("confidence in the true label (mean)")
     ax.set_xlim(-0.02 * frame.variability.max(), frame.variability.max() * 1.05)
-    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
-    regions = {"easy to learn": (0.03, 0.9), "hard to learn": (0.03, 0.08), "ambiguous": (0.82, 0.5)}
-    for name, at in regions.items():
-        ax.text(*at, name, transform=ax.transAxes, va="center", style="italic", bbox=box)
+    # Where no row can lie: a mean near 0 or 1 leaves no room for a wide spread.
+    regions = {"← learned early": (0.4, 0.97), "← never learned": (0.4, 0.03), "learned late ↓": (0.98, 0.88)}
+    for name, (x, y) in regions.items():
+        side = "right" if x > 0.5 else "left"
+        ax.text(x, y, name, transform=ax.transAxes, va="center", ha=side, style="italic")
     return fig
 
 

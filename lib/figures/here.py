@@ -13,6 +13,7 @@ from lib.figures.plot_answer import kind_of
 from lib.figures.report import say
 from lib.figures.story import SEEDS, points, read
 from lib.figures.theme import label_of
+from lib.params.schema import task_folder
 
 MOST = 6  # models of one figure
 KINDS = {"Firm": ("holds", "holds, size open or small"),
@@ -84,6 +85,18 @@ def summary(run, *claims: str) -> None:
     lines = [line for head, rows in told.items() for line in
              (f"- **{head}**" + (":" if rows else ": nothing."), *(f"  - {row}" for row in rows))]
     say("\n".join(lines) if any(told.values()) else "No committed run asks these claims on this task.")
+
+
+def by_seed(run, path: str) -> tuple[str, pd.DataFrame]:
+    """A table of a notebook, `06_shortcut_samples/rivals.csv`, of each seed of the first committed run that has it for
+    the task, with a column seed, and what it is over (`3 runs of micro_wide`); "" and an empty table if none has."""
+    for known in committed(run.root, run.task):
+        place = run.root / "outputs" / "reference" / known.name / task_folder(run.task)
+        files = {int(file.parts[-3].removeprefix("seed")): file for file in sorted(place.glob(f"seed*/{path}"))}
+        if files:
+            return known.over(len(files)), pd.concat(
+                [pd.read_csv(file).assign(seed=seed) for seed, file in files.items()], ignore_index=True)
+    return "", pd.DataFrame()
 
 
 def lost(relative: pd.DataFrame, of: Iterable[str]) -> str:

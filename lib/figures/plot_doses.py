@@ -1,53 +1,75 @@
 """Figures of notebooks 06b and 07b: dose and response, and what a mend costs and gains."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from lib.figures import theme
 from lib.figures.placing import end_labels
-from lib.figures.theme import GREY, check, color_of, ink, label_of, themed
+from lib.figures.theme import GREY, check, color_of, ink, label_of, style_of, themed
 
-AXES = {"shortcut_rate": "train rows on which the shortcut holds", "n_train": "training rows (log scale)"}
+AXES = {"shortcut_rate": "train rows on which\nthe shortcut holds", "n_train": "training rows"}
 KINDS = {"rows": "o", "steps": "s", "weights": "^", "loss": "D"}
+
+
+def surely_learned(frame: pd.DataFrame, chance: float = 0.5) -> set[tuple[str, float]]:
+    """The (model, dose) of which the ID score is surely above chance; of the others no response can be read.
+
+    frame: model, dose, measure (`test`), value, low: one axis of `doses.response`, or of seeds put together.
+    """
+    rows = frame[frame["measure"] == "test"]
+    rows = rows[rows["low"].fillna(rows["value"]) > chance]
+    return set(zip(rows["model"], rows["dose"]))
 
 
 @themed
 def dose_response(frame: pd.DataFrame, axis: str, chance: float = 0.5, *, smoke: bool = False) -> Figure:
-    """OOD score of every model, and its gap beyond the dense model's, against one dose.
+    """OOD score of every model, and its gap beyond the dense model's, at each dose; the doses stand evenly apart.
 
-    frame: model, axis, dose, measure (`ood`, `gap_difference`), value, low, high in fractions, of `doses.response`;
-    `axis`: shortcut_rate or n_train.
+    frame: model, axis, dose, measure (`test`, `ood`, `gap_difference`), value, low, high in fractions, of
+    `doses.response`, and, of seeds put together, seeds; `axis`: shortcut_rate or n_train. What cannot be read
+    (`surely_learned`; of a gap, where the dense model did not learn either) is hollow, and no line joins it.
     """
-    frame = frame[(frame["axis"] == axis) & frame["measure"].isin(["ood", "gap_difference"])]
+    frame = frame[(frame["axis"] == axis) & frame["measure"].isin(["test", "ood", "gap_difference"])]
     check(frame, "dose_response", ["model", "dose", "measure"], ["value"])
     title = "More of the shortcut in train" if axis == "shortcut_rate" else "More rows in train"
-    fig, (left, right) = theme.panels(title, smoke, columns=2, sharey=False)
-    for ax, measure, title in ((left, "ood", "OOD accuracy (%)\nhigher is better"),
-                               (right, "gap_difference", "gap beyond dense (points)\nlower is better")):
-        ends = []
-        for model, line in frame[frame["measure"] == measure].sort_values("dose").groupby("model", sort=False):
-            ends.append(theme.model_band(ax, line["dose"], line, model, alpha=0.14))
-        ax.axhline(chance * 100 if measure == "ood" else 0, color=GREY, linestyle=":", linewidth=1)
-        ax.set_title(title)
-        if axis == "n_train":
-            ax.set_xscale("log")
-            ax.xaxis.set_minor_locator(NullLocator())
-            ax.xaxis.set_major_locator(FixedLocator(sorted(frame["dose"].unique())))
-            ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-        else:
-            ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        if measure == "gap_difference":
-            end_labels(ax, ends)
-    fig.supxlabel(AXES[axis], fontsize=9.5)
-    dense = frame[(frame["measure"] == "ood") & (frame["model"] == "dense")]
-    top = dense.loc[dense["value"].idxmax()]
-    left.margins(y=0.12)
+    fig, (left, right) = theme.panels(title, smoke, columns=2, height=4.6, sharey=False)
+    over = f" over {frame['seeds'].max():g} seeds" if "seeds" in frame else ""
+    theme.notes(fig, smoke, f"thin lines: 95 % intervals{over}, cut where they leave the panel",
+                "hollow, not joined: the ID score is not surely above chance, so nothing can be read")
+    read = surely_learned(frame, chance)
+    beyond = {(model, dose) for model, dose in read if ("dense", dose) in read}
+    _by_dose(left, frame[frame["measure"] == "ood"], read, 100 * chance)
+    _by_dose(right, frame[frame["measure"] == "gap_difference"], beyond, 0)
+    left.set(title="OOD accuracy, %\n(higher is better)", xlabel=AXES[axis])
+    right.set(title="gap beyond dense, points\n(lower is better)", xlabel=AXES[axis])
     low, high = left.get_ylim()
-    left.set_ylim(max(low, 0), min(high, 107))  # few seeds: an interval of t may leave what an accuracy can be
-    left.annotate("dense", (top["dose"], top["value"] * 100), (0, 7), textcoords="offset points",
-                  ha="right" if top["dose"] == dense["dose"].max() else "center", fontsize=9)
+    left.set_ylim(max(low, -3), min(high, 103))
+    theme.legend(fig, left)
     return fig
+
+
+def _by_dose(ax, part: pd.DataFrame, read: set[tuple[str, float]], zero: float) -> None:
+    """A dot and its interval for each model and dose, those not in `read` hollow; a line through the others.
+
+    The axis reaches as far as all values and the intervals of what can be read (all, where nothing can).
+    """
+    doses, models = sorted(part["dose"].unique()), list(part["model"].unique())
+    none = not read & set(zip(part["model"], part["dose"]))
+    reach = [zero]
+    for i, model in enumerate(models):
+        rows, style = part[part["model"] == model].set_index("dose").reindex(doses), style_of(model)
+        x = np.arange(len(doses)) + 0.6 * ((i + 0.5) / len(models) - 0.5)
+        sure = np.array([(model, dose) in read for dose in doses])
+        value, low, high = (100 * rows[end].to_numpy(float) for end in ("value", "low", "high"))
+        ax.vlines(x, low, high, color=style["color"], linewidth=1, alpha=0.5)
+        ax.plot(x, np.where(sure, value, np.nan), label=label_of(model), **style)
+        ax.plot(x[~sure], value[~sure], **style | {"linestyle": "", "markerfacecolor": "white"})
+        reach += [*value, *low[sure | none], *high[sure | none]]
+    room = 0.06 * (np.nanmax(reach) - np.nanmin(reach))
+    ax.set_ylim(np.nanmin(reach) - room, np.nanmax(reach) + room)
+    ax.set_xticks(range(len(doses)), [f"{100 * dose:g} %" if dose <= 1 else f"{dose:g}" for dose in doses])
+    ax.axhline(zero, color=GREY, linestyle=":", linewidth=1)
 
 
 @themed

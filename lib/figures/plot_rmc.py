@@ -63,8 +63,9 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
     rivals: `shortcuts.rivals`, of which its auc is drawn, or its rank where the truth is not known; costs:
     `shortcuts.prices`. A score that is missing is named.
     """
-    measure, name, zero = ("auc", "AUC against the truth", 0.5) if (rivals["measure"] == "auc").any() else \
-        ("rank", "rank agreement with the variance over levels", 0)
+    measure, name, zero, asked = (
+        ("auc", "AUC against the truth", 0.5, "find the shortcut-breaking rows") if (rivals["measure"] == "auc").any()
+        else ("rank", "rank agreement with the variance over levels", 0, "rank the rows by difficulty"))
     table = rivals[rivals["measure"] == measure]
     known = table.dropna(subset="value")
     check(known, "price_dots", ["score", "on"], ["value", "low", "high"])
@@ -72,9 +73,10 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
     if unknown.any():
         score = unknown.index[unknown.argmax()]
         raise StudyError(f"price_dots: costs has no row of score {score!r}; give shortcuts.prices")
-    fig, ax = canvas("What does it cost to know the hard rows?", smoke, height=1.9 + 0.27 * len(known))
+    fig, ax = canvas(f"What does it cost to {asked}?", smoke, height=2.1 + 0.27 * len(known))
     left_out = [SCORES[name] for name in table.loc[table["value"].isna(), "score"]]
     notes(fig, smoke, "at the right: cost beyond the dense run, in dense runs (lower is better)",
+          "green: needs models trained for it alone; dark: nothing beyond the dense run",
           *([f"not available: {', '.join(left_out)}"] if left_out else []))
     ax.axvline(zero, color="#777777", linewidth=0.9, linestyle=":")
     for y, row in enumerate(known.itertuples()):

@@ -1,10 +1,14 @@
 """What results say, in sentences whose numbers are read from them."""
 
+import numpy as np
 import pandas as pd
 
-from lib.analysis import rmc
+from lib.analysis import bootstrap, rmc, tables
 from lib.analysis.tables import with_interval
+from lib.figures import plot_doses
+from lib.figures.plot_rmc import SCORES
 from lib.figures.report import say
+from lib.figures.theme import label_of
 from lib.tasks import microworld
 
 
@@ -118,3 +122,42 @@ def regret(regret: pd.DataFrame) -> str:
     lines = [f"- {row.task}, {row.base}, rule {row.rule}: {with_interval(row.value, row.low, row.high)} OOD points "
              f"lost to the oracle's alpha over {row.seeds} seed{'s' * (row.seeds > 1)}" for row in regret.itertuples()]
     return "\n".join(lines) or "This profile tries one alpha: nothing to choose."
+
+
+FREE = ("variability", "confidence", "el2n")  # scores that need nothing beyond the dense run
+
+
+def finders(rivals: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
+    """How well each score finds the shortcut-breaking rows of train, the best first, with its price in dense trainings,
+    and how the best free one stands to the variance over levels. The shortcut-only model is left out: it is handed the
+    shortcut. rivals: `shortcuts.rivals`, of several seeds with a column seed; costs: `shortcuts.prices`."""
+    found = rivals[(rivals["measure"] == "auc") & (rivals["on"] == "train")].dropna(subset="value")
+    found = found[found["score"] != "shortcut_confidence"]
+    found = found if "seed" in found else found.assign(seed=0)
+    if found.empty:
+        return "no AUC, as nobody knows which rows of this task break the shortcut."
+    over = tables.over_seeds(found, ["score"]).sort_values("value", ascending=False, kind="stable")
+    price = {} if costs is None else {name: f" for {runs:.3g}" for name, runs in costs["dense_runs"].items()}
+    told = [f"{SCORES[row.score]} {with_interval(row.value, row.low, row.high, 2, 1)}{price.get(row.score, '')}"
+            for row in over.itertuples()]
+    best = next(score for score in over["score"] if score in FREE)
+    auc = found.pivot(index="seed", columns="score", values="value")
+    apart = bootstrap.of_seeds((auc[best] - auc["v_levels"]).to_numpy())
+    beyond = with_interval(apart["value"], apart["low"], apart["high"], 2, 1)
+    return f"{', '.join(told)}. {SCORES[best]}, from the dense run alone, less the variance over levels: {beyond}."
+
+
+def beyond_dense(responses: pd.DataFrame, axis: str, chance: float = 0.5) -> str:
+    """Each model's gap beyond dense, in points, at the least and at the greatest dose at which it can be read
+    (`plot_doses.surely_learned`), and where it cannot. responses: `doses.response` of every dose, or of seeds."""
+    part = responses[responses["axis"] == axis]
+    read = plot_doses.surely_learned(part, chance)
+    gaps = part[part["measure"] == "gap_difference"].sort_values("dose", kind="stable")
+    sure = [{(row.model, row.dose), ("dense", row.dose)} <= read for row in gaps.itertuples()]
+    told = []
+    for model, rows in gaps[sure].groupby("model", sort=False):
+        ends = [f"{with_interval(row.value, row.low, row.high)} at {row.dose:g}" for row in rows.itertuples()]
+        told.append(f"{label_of(model)} " + " and ".join(dict.fromkeys([ends[0], ends[-1]])))
+    blank = [f"{', '.join(label_of(model) for model in rows['model'])} at {dose:g}"
+             for dose, rows in gaps[~np.array(sure, bool)].groupby("dose")]
+    return f"{'; '.join(told) or 'none can be read'}." + f" Not surely learned: {'; '.join(blank)}." * bool(blank)

@@ -51,7 +51,7 @@ DASHES = {
     "truncated": (0, (5, 1.5)), "truncated-alternate": (0, (1, 1)), "scratch": (0, (3, 1, 1, 1)),
     "theseus": (0, (7, 1.5, 1, 1.5)), "theseus-constant": (0, (2, 1.5)),
 }  # fmt: skip
-TRUTH = {"shortcut holds": "#9a9a9a", "shortcut fails": "#b21b3f", "all": "#9a9a9a"}
+TRUTH = {"shortcut holds": "#9a9a9a", "shortcut-breaking": "#b21b3f", "all": "#9a9a9a"}
 WORDS = {"task", "model", "split", "part", "subcase", "loss", "is_shortcut", "found_on", "measure", "base", "mend",
          "control", "score", "on"}  # columns of names; all others hold numbers
 GREY = "#444444"
@@ -289,11 +289,11 @@ def logit_axis(ax, left: float, right: float) -> None:
 def truth_groups(ax, frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """Masks of the groups by `is_shortcut` (all: truth unknown); their names and sizes go in colour above the axis."""
     truth = frame.is_shortcut.astype("boolean")
-    masks = {"all": truth.isna(), "shortcut holds": truth.fillna(False), "shortcut fails": ~truth.fillna(True)}
+    masks = {"all": truth.isna(), "shortcut holds": truth.fillna(False), "shortcut-breaking": ~truth.fillna(True)}
     groups = {name: mask.to_numpy(bool) for name, mask in masks.items() if mask.any()}
     texts = []
     for name, mask in groups.items():
-        text = f"{'truth unknown' if name == 'all' else name} ({mask.sum():,} rows)"
+        text = f"■ {'truth unknown' if name == 'all' else name} ({mask.sum():,} rows)"
         texts.append(TextArea(text, textprops={"color": ink(TRUTH[name]), "weight": "bold"}))
     above = {"bbox_to_anchor": (0, 1.01), "bbox_transform": ax.transAxes, "frameon": False, "pad": 0, "borderpad": 0}
     ax.add_artist(AnchoredOffsetbox("lower left", child=HPacker(children=texts, pad=0, sep=14), **above))
