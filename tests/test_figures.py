@@ -22,6 +22,7 @@ MODELS += ["imp-70 + distil", "imp-70 + rmc"]
 FAMILIES = ["dense", "truncated-3", "truncated-3 + distil", "truncated-3 + pkd", "truncated-3 + tinybert", "imp-70"]
 FAMILIES += ["heads-20", "dense + ptq8", "dense + qat8", "theseus-3", "theseus-3-constant"]
 FAMILIES += [f"{structure} + distil + ptq8" for structure in ("truncated-3", "theseus-3", "imp-60")]
+NAMED = ["dense", "truncated-3", "imp-70", "dense + ptq8", "theseus-3", "truncated-3 + distil + ptq8"]
 COUNTS = [100, 60, 40, 25, 15, 10, 7, 5]
 
 
@@ -89,7 +90,7 @@ def costly() -> pd.DataFrame:
     frame = pd.DataFrame({"model": FAMILIES, "ood": [0.97, 0.6, 0.72, 0.75, 0.79, 0.8, 0.93, 0.95, 0.96, 0.74, 0.7, 0.66, 0.69, 0.64]})
     frame["bytes"] = 90.9e6 * np.where(small, 0.64, 1) * np.where(few, 0.77, 1)
     frame["latency_ms"] = 6.0 * np.where(small, 0.5, 1) * np.where(few, 0.52, 1) * np.linspace(0.98, 1.02, len(FAMILIES))
-    return frame.assign(ood_low=frame.ood - 0.02, ood_high=frame.ood + 0.02, after_attack=frame.ood - 0.4)
+    return frame.assign(ood_low=frame.ood - 0.02, ood_high=frame.ood + 0.02)
 
 
 DRAW = {
@@ -102,7 +103,7 @@ DRAW = {
     "dense_trajectory": lambda **k: curves.dense_trajectory(trajectory(), plane(), **k),
     "loyalty_figure": lambda **k: plot_choice.loyalty_figure(loyal(), null(), **k),
     "attack_matrix": lambda **k: plot_choice.attack_matrix(carried(), **k),
-    "practitioner_plane": lambda **k: plot_choice.practitioner_plane(costly(), **k),
+    "practitioner_plane": lambda **k: plot_choice.practitioner_plane(costly(), NAMED, **k),
 }
 
 
@@ -322,12 +323,12 @@ def test_loyalty_figure_has_a_panel_a_split_a_dot_a_model_and_the_null_band():
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["test (ID)", "OOD", "OOD, unseen"]
     for ax, top in zip(fig.axes, (98, 90, 80)):
         dots = [line for line in ax.lines if line.get_marker() not in ("", "None")]
-        assert np.allclose([dot.get_xdata()[0] for dot in dots], top - np.arange(13))
+        assert np.allclose([dot.get_xdata()[0] for dot in dots], [top - 0.5, *(top - np.arange(13))])
         (band,) = [patch for patch in ax.patches if patch.get_width() > 0]
         assert np.allclose([band.get_x(), band.get_x() + band.get_width()], [top - 3, min(top + 2, 100)])
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()][:2] == ["truncated 3", "truncated 3 + distil"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()][:2] == ["dense, another seed (null)", "truncated 3"]
     alone = plot_choice.loyalty_figure(loyal())
-    assert not alone.axes[0].patches and not [text for text in words(alone) if "grey band" in text]
+    assert not alone.axes[0].patches and not [text for text in words(alone) if "null" in text or "another seed" in text]
 
 
 def test_attack_matrix_has_the_attacked_in_rows_and_leaves_unknown_pairs_blank():
@@ -344,30 +345,25 @@ def test_practitioner_plane_draws_the_front_of_each_cost_and_says_what_was_not_m
     assert len(drawn("practitioner_plane").axes) == 2
     rows = [("dense", 0.9, 8e6, 4.0), ("imp-70", 0.8, 8e6, np.nan), ("truncated-3", 0.7, 4e6, 2.0), ("scratch-3", 0.6, 4e6, 1.0)]
     table = pd.DataFrame(rows, columns=["model", "ood", "bytes", "latency_ms"])
-    size, time = plot_choice.practitioner_plane(table).axes
+    size, time = plot_choice.practitioner_plane(table, [*table.model[:3]]).axes
     fronts = [next(line for line in ax.lines if len(line.get_xdata()) > 2) for ax in (size, time)]
     assert np.allclose(fronts[0].get_data(), [[4, 8, 8, size.get_xlim()[1]], [70, 70, 90, 90]])
     assert np.allclose(fronts[1].get_data(), [[1, 2, 2, 4, 4, time.get_xlim()[1]], [60, 60, 70, 70, 90, 90]])
     assert "not measured: IMP 70 %" in time.get_title(loc="left") and "not measured" not in size.get_title(loc="left")
     assert "IMP 70 %" in [t.get_text() for t in size.texts] and "IMP 70 %" not in [t.get_text() for t in time.texts]
-    assert not [text for text in words(size.figure) if "after the attack" in text]
-    assert len(plot_choice.practitioner_plane(table.assign(latency_ms=np.nan)).axes) == 1
+    grey = [line for line in time.lines if line.get_marker() == "o" and line.get_color() == "#b0b0b0"]
+    assert [list(line.get_xydata()[0]) for line in grey] == [[1, 60]] and "from scratch 3" not in words(size.figure)
+    assert any("without a name" in text for text in words(size.figure))
+    every = plot_choice.practitioner_plane(table.assign(latency_ms=np.nan), table.model)
+    assert len(every.axes) == 1 and not any("without a name" in text for text in words(every))
 
 
 def test_practitioner_plane_stays_readable_where_costs_hardly_differ():
     for costs in ([8e6, 8e6], [8e6, 8.1e6], [8e6, 8e9]):
         table = pd.DataFrame({"model": ["dense", "imp-70"], "ood": [0.9, 0.8], "bytes": costs})
-        ax = plot_choice.practitioner_plane(table).axes[0]
+        ax = plot_choice.practitioner_plane(table, table.model).axes[0]
         left, right = ax.get_xlim()
         assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 2
-
-
-def test_a_point_is_as_large_as_its_accuracy_after_the_attack_and_hollow_without():
-    table = costly()[:3].assign(after_attack=[0.2, 0.8, np.nan])
-    ax = plot_choice.practitioner_plane(table).axes[0]
-    low, high, unknown = [line for line in ax.lines if line.get_marker() not in ("", "None")]
-    assert low.get_markersize() < high.get_markersize()
-    assert unknown.get_markerfacecolor() == "white" != low.get_markerfacecolor()
 
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
@@ -445,7 +441,7 @@ def test_mistakes_are_named():
     with pytest.raises(StudyError, match="attack_matrix: column 'value' holds nan"):
         plot_choice.attack_matrix(carried().assign(value=np.nan))
     with pytest.raises(StudyError, match="practitioner_plane: no model has bytes or latency_ms"):
-        plot_choice.practitioner_plane(costly().assign(bytes=np.nan).drop(columns="latency_ms"))
+        plot_choice.practitioner_plane(costly().assign(bytes=np.nan).drop(columns="latency_ms"), NAMED)
 
 
 def test_where_no_count_is_known_every_subcase_gets_a_dot_a_model():

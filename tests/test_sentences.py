@@ -76,29 +76,31 @@ def test_loyalty_is_read_against_dense_models_of_other_seeds():
     table = pd.concat([entries("test", seed_1=0.9, seed_2=0.94, low=0.85, within=0.87, high=0.99, near=0.97),
                        entries("ood", seed_1=0.5, seed_2=0.5, low=0.49, within=0.5, high=0.5, near=0.5),
                        entries("test", low=1.0, high=0.0).assign(measure="kl")])
-    test, ood = sentences.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]).split("\n")
-    assert test.startswith("- test:") and "gives 92.0 %" in test and "apart: **low**" in test and "more loyal: **high**" in test
-    assert "gives 50.0 %" in ood and ood.count("**none**") == 2
+    assert sentences.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]) == (
+        "On test a dense model of another seed gives 92.0 [88.0, 96.0] % of the rows the same label. Surely fewer: low; no "
+        "loss beyond another seed's: within, near; surely more: high. On ood a dense model of another seed gives 50.0 [48.0, "
+        "52.0] % of the rows the same label. Surely fewer: none; no loss beyond another seed's: low, within, high, near; "
+        "surely more: none.")
     assert "no null" in sentences.loyal(table, [], ["test"])
 
 
 def test_the_most_and_the_least_robust_model_are_named():
     rate = {"truncated-3": 0.3, "dense": 0.25, "imp-70": 0.8}
     table = pd.DataFrame([{"model": m, "measure": measure, "value": v} for m, value in rate.items()
-                          for measure, v in (("success_rate", value), ("queries", 10 * value), ("clean_accuracy", 0.0))])
+                          for measure, v in (("success_rate", value), ("clean_accuracy", 0.0))])
     said = sentences.robust(table)
-    assert "turns 25 % of the dense model's right answers, with 2.5 queries a row" in said
-    assert "Most easily turned: **imp-70 (80 %)**; least: **dense (25 %)**" in said
+    assert said == ("the attack turns 25 % of the dense model's right answers. Most easily turned: IMP 70 % (80 %); least: "
+                    "dense (25 %).")
+    assert "nothing to attack" in sentences.robust(table[table["model"] != "dense"])
 
 
-def test_speeds_are_against_dense_at_each_batch():
-    table = pd.DataFrame([("dense", 1, "compiled", 6.0), ("truncated-3", 1, "eager", 3.0), ("dense + ptq8", 1, "onnx_int8", 1.5),
-                          ("imp-70", 1, "compiled", 6.0), ("truncated-3 + distil", 1, "eager", 3.0),
-                          ("dense", 32, "eager", 90.0), ("truncated-3", 32, "compiled", 60.0)],
-                         columns=["model", "batch", "path", "latency_ms"])  # a mask and a loss share their structure's graph
-    assert sentences.speedups(table).split("\n") == [
-        "- batch 1, against dense (compiled): dense + ptq8 4.0x (onnx_int8), truncated-3 2.0x (eager)",
-        "- batch 32, against dense (eager): truncated-3 1.5x (compiled)"]
+def test_costs_are_told_with_their_path_and_only_where_measured():
+    table = pd.DataFrame([("dense", 90.9e6, 6.0, "onnx_fp32"), ("dense + ptq8", 59.2e6, 1.5, "onnx_int8"),
+                          ("imp-70", 90.9e6, np.nan, ""), ("truncated-3", np.nan, 3.0, "eager")],
+                         columns=["model", "bytes", "latency_ms", "path"])
+    assert sentences.size_and_speed(table) == (
+        "size, and time or speed against dense: dense 90.9 MB and 6.0 ms (`onnx_fp32`); dense + PTQ8 59.2 MB and 4.0x "
+        "(`onnx_int8`); IMP 70 % 90.9 MB.")
 
 
 def test_what_one_run_serves_for_is_said_by_task():

@@ -14,7 +14,6 @@ from lib.errors import StudyError, nearest
 
 FRONT = {"dev": "high", "ood": "high", "label_loyalty": "high", "after_attack": "high", "bytes": "low",
          "latency_ms": "low"}
-SHOWN = ["dev", "ood", "label_loyalty", "loyalty_ood", "after_attack", "bytes", "latency_ms", "path", "front"]
 
 
 def combine(points: pd.DataFrame, loyal: pd.DataFrame, broken: pd.DataFrame, sizes: pd.DataFrame, fastest: pd.DataFrame,

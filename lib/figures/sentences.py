@@ -57,48 +57,49 @@ def notes(table: pd.DataFrame) -> str:
 
 
 def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
-    """Which models follow the dense one less, and which more, than dense models of other seeds do (intervals apart).
+    """Which models follow the dense one less, as much and more than dense models of other seeds do, by intervals apart.
 
     table: `loyalty.by_split` with a column model; null: the names of the other seeds there.
     """
     if not null:
-        return "This run has one dense model only: no null to read loyalty against."
+        return "this run has one dense model only: no null to read loyalty against."
     lines = []
     for split in splits:
         labels = table[(table["measure"] == "label_loyalty") & (table["split"] == split)].set_index("model")
-        low, high = labels.loc[null, "low"].min(), labels.loc[null, "high"].max()
+        ends = labels.loc[null, "value"].mean(), labels.loc[null, "low"].min(), labels.loc[null, "high"].max()
         others = labels.drop(index=null)
-        less, more = others.index[others["high"] < low], others.index[others["low"] > high]
-        same = 100 * labels.loc[null, "value"].mean()
-        lines.append(f"- {split}: a dense model of another seed gives {same:.1f} % of the rows the same label. Less "
-                     f"loyal than that, intervals apart: **{', '.join(less) or 'none'}**; more loyal: "
-                     f"**{', '.join(more) or 'none'}**.")
-    return "\n".join(lines)
+        less, more = others["high"] < ends[1], others["low"] > ends[2]
+        lines.append(f"On {split} a dense model of another seed gives {with_interval(*ends)} % of the rows the same "
+                     f"label. Surely fewer: {_names(others[less])}; no loss beyond another seed's: "
+                     f"{_names(others[~less & ~more])}; surely more: {_names(others[more])}.")
+    return " ".join(lines)
+
+
+def _names(rows: pd.DataFrame) -> str:
+    return ", ".join(label_of(model) for model in rows.index) or "none"
 
 
 def robust(broken: pd.DataFrame) -> str:
     """Which model's right answers the attack turns most easily, and which least; `broken`: summaries by model."""
     rate = broken[broken["measure"] == "success_rate"].set_index("model")["value"].dropna().sort_values(ascending=False)
     if "dense" not in rate:
-        return "The dense model has none of these rows right: there was nothing to attack."
-    asked = broken[broken["measure"] == "queries"].set_index("model")["value"]
-    ends = [f"{name} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
-    return (f"The attack turns {100 * rate['dense']:.0f} % of the dense model's right answers, with "
-            f"{asked['dense']:.1f} queries a row. Most easily turned: **{ends[0]}**; least: **{ends[1]}**.")
+        return "the dense model has none of these rows right: there was nothing to attack."
+    ends = [f"{label_of(name)} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
+    return (f"the attack turns {100 * rate['dense']:.0f} % of the dense model's right answers. Most easily turned: "
+            f"{ends[0]}; least: {ends[1]}.")
 
 
-def speedups(fastest: pd.DataFrame) -> str:
-    """How much faster than the dense model the fastest six run, each in its fastest own path (`costs.fastest`), at each
-    batch size; of models that share a graph, and so a time, one stands for all."""
-    lines = []
-    for batch, part in fastest.groupby("batch", sort=True):
-        times = part.set_index("model")
-        ratio = times.loc["dense", "latency_ms"] / times["latency_ms"]
-        ratio = ratio.dropna().sort_values(ascending=False, kind="stable")
-        ratio = ratio[(ratio != 1) & ~ratio.duplicated()]
-        told = ", ".join(f"{name} {value:.1f}x ({times.loc[name, 'path']})" for name, value in ratio.head(6).items())
-        lines.append(f"- batch {batch}, against dense ({times.loc['dense', 'path']}): {told or 'nothing measured'}")
-    return "\n".join(lines)
+def size_and_speed(table: pd.DataFrame) -> str:
+    """What the models of `choice.combine` take on disk, and how many times as fast as dense they answer one example,
+    each in its fastest own path; what was not measured is left out."""
+    table = table[table["bytes"].notna()].set_index("model")
+    dense = table.loc["dense"]
+    told = []
+    for model, row in table.iterrows():
+        timed = pd.notna(row["latency_ms"]) and pd.notna(dense["latency_ms"])
+        fast = f"{row['latency_ms']:.1f} ms" if model == "dense" else f"{dense['latency_ms'] / row['latency_ms']:.1f}x"
+        told.append(f"{label_of(model)} {row['bytes'] / 1e6:.1f} MB" + f" and {fast} (`{row['path']}`)" * timed)
+    return f"size, and time or speed against dense: {'; '.join(told)}."
 
 
 def one_run(one_run: pd.DataFrame, price: pd.DataFrame) -> str:
