@@ -98,16 +98,16 @@ def read_side(place: str, rows: handed.Rows, how: How = How(), name: str = "", w
 
 
 def read_sides(rows: handed.Rows, parent: str, models: Sequence[str], null: str = "", how: How = How(),
-               parent_labels: Sequence[str] = (), names: Sequence[str] = ()) -> list[Side]:
+               parent_labels: Sequence[str] = ()) -> list[Side]:
     """The parent, the models and, where there is one, the null, each read or run. how.labels are those of the models,
-    parent_labels of the other two; names: of all, `names_of` their places if empty."""
+    parent_labels of the other two."""
     places = [parent, *models, *([null] if null else [])]
     if not all(map(is_table, places)):
         from lib.models import devices
 
         how = replace(how, device=devices.device(how.device))
     own = replace(how, labels=parent_labels)
-    asked = list(zip(places, names or names_of(places), [own, *[how] * len(models), own]))
+    asked = list(zip(places, names_of(places), [own, *[how] * len(models), own]))
     asked.sort(key=lambda one: not is_table(one[0]))  # what is wrong with a table is told before a model runs
     sides = {place: read_side(place, rows, one, name) for place, name, one in asked}
     shared = set.intersection(*(set(side.table["split"]) for side in sides.values()))
