@@ -115,6 +115,15 @@ def read_sides(rows: handed.Rows, parent: str, models: Sequence[str], null: str 
             for side in (sides[place] for place in places)]
 
 
+def write_table(path: Path, table: pd.DataFrame, rows: handed.Rows) -> str:
+    """Write a model's predictions of the rows as a person hands them in, guid and a column for each class; returns the
+    place."""
+    table = table[table["guid"].isin(rows.judged["guid"])].reset_index(drop=True)
+    scores = pd.DataFrame(table["logits"].tolist(), columns=list(rows.task.labels))
+    store.write_csv(path, pd.concat([table["guid"], scores], axis=1))
+    return str(path)
+
+
 def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequence[str] = ()
                  ) -> tuple[handed.Rows, list[Side]]:
     """Rows and sides, the parent's first and the null's last, of samples of the lm-evaluation-harness."""
