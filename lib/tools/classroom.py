@@ -35,7 +35,7 @@ SENTENCE = re.compile(r"(.+?(?<!\bal)(?<!\be\.g)(?<!\bi\.e)[.?!][*_)\"']*)(?:\s|
 EXERCISES = re.compile(r"^#+ +Exercises\s*$", re.M)
 APPENDIX = re.compile(r"^#+ +Appendix\s*$", re.M)
 EXERCISE = re.compile(r"^(\d+)\. +(.+(?:\n(?!\d+\. ).+)*)", re.M)
-NO_CODE = re.compile(r"\*[^*]*\bno code\b[^*]*\* *")  # how an exercise begins that is answered in words
+NO_CODE = re.compile(r"\*[^*]*\bno code\b[^*]*\* *", re.I)  # how an exercise begins that is answered in words
 LINK = re.compile(r"(?<!!)\[([^]]*)\]\(([^)\s]+)\)")
 ONLY_SOLUTIONS = re.compile(r"^[ \t]*\[[^]]*\]\((?:\.\./)*solutions/[^)]*\)\.?[ \t]*(?:\n|\Z)", re.M)
 
