@@ -333,8 +333,7 @@ def test_figures_are_named_marked_and_their_texts_keep_apart(name, effects):
     assert "smoke: not a result" in words(fig) and "smoke: not a result" not in words(drawn(name, effects))
     assert "better)" in fig.axes[0].get_xlabel() + fig.axes[0].get_ylabel() and fig.get_figwidth() == 6
     fig.draw_without_rendering()
-    ax = fig.axes[0]
-    off = {label for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim()))
+    off = {label for ax in fig.axes for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim()))
            for tick in axis.get_major_ticks() if not min(limits) <= tick.get_loc() <= max(limits)
            for label in (tick.label1, tick.label2)}
     texts = [t for t in fig.findobj(plt.Text) if t.get_text() and t.get_visible() and not t.get_rotation() and t not in off]

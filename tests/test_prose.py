@@ -57,7 +57,7 @@ def silent(notebook) -> list[str]:
             sections.setdefault(heading, []).append(cell)
     told = {heading for heading, cells in sections.items() if any("here." in cell.source for cell in cells)}
     shows = {heading for heading, cells in sections.items() for cell in cells
-             if not {"method", "appendix", "parameters"} & set(cell.metadata.get("tags", []))}
+             if not {"method", "appendix", "parameters", "nbval-check-output"} & set(cell.metadata.get("tags", []))}
     return [heading for heading in sections if heading in shows - told - {"", "Parameters", "Appendix"}]
 
 

@@ -108,7 +108,7 @@ def gains(table: pd.DataFrame, base: str, *, smoke: bool = False) -> Figure:
         for y, model in enumerate(models):
             theme.dot(ax, rows.loc[model], y, theme.color_of(model), width=1.8, marker="s" if model == "dense" else "o",
                       markersize=6)
-        theme.panel(ax, LABELS.get(split, split), "points gained (right is better)", bins=4)
+        theme.panel(ax, LABELS.get(split, split), "points (right is better)", bins=4)
     names = ["dense, to compare" if model == "dense" else label_of(model).removeprefix(f"{label_of(base)} ")
              for model in models]
     theme.named_rows(axes[0], names, "loss")
