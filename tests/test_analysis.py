@@ -392,6 +392,18 @@ def test_the_trajectory_holds_test_and_ood_at_every_step(items):
     assert line[["step", "dev", "ood"]].to_numpy().tolist() == [[3, 0.5, 0.5], [7, 0.75, 0.625], [8, 1, 1]]
 
 
+def test_what_the_dense_run_had_learned_by_each_step_is_told_of_the_rows_where_the_shortcut_fails(items):
+    along = along_of(items)
+    table = tables.learned_by(along, TASK)
+    failing = measures.fails_only(along[(along["split"] == "ood") & (along["step"] == 3)])
+    by_case = failing.groupby("subcase")["correct"].mean()
+    assert list(table.columns) == [3, 7, 8] and table[3].to_dict() == by_case.to_dict() and (table[8] == 1).all()
+    assert table.index.tolist() == table.mean(axis=1).sort_values(ascending=False).index.tolist()
+    unknown = along.assign(is_shortcut=pd.array([pd.NA] * len(along), dtype="boolean"), subcase="")
+    table = tables.learned_by(unknown, TASK)
+    assert set(table.index) == {"ood: entailment", "ood: non-entailment"} and sorted(table[7]) == [0.5, 0.75]
+
+
 def test_models_are_matched_with_the_dense_run_at_their_own_id_score(rows, items):
     table = tables.matched(along_of(items), rows, TASK, seed=0, n_boot=20)
     assert table.index.tolist() == ["imp-70"]

@@ -207,8 +207,10 @@ def test_forgetting_tells_the_largest_loss_only_where_intervals_part():
     lower = np.where(frame.model == "dense", 0.9, 0.87)
     same = curves.forgetting(frame.assign(value=lower, low=lower - 0.02, high=lower + 0.02))
     assert any("no model's interval lies below that of the dense model" in text for text in words(same))
-    alone = curves.forgetting(frame[frame.model == "dense"])
-    assert not any("loss" in text or "interval" in text for text in words(alone))
+    for names in (["dense"], ["dense", "dense-0.5x", "untrained"]):
+        alone = words(curves.forgetting(pd.concat(frame[frame.model == "dense"].assign(model=name) for name in names)))
+        assert "What does the dense model know?" in alone and "What does compression forget?" not in alone
+        assert not any("loss" in text or "interval" in text for text in alone)
 
 
 def test_easy_hard_gap_prints_the_gap_in_points():
@@ -268,6 +270,16 @@ def test_dense_trajectory_holds_every_interval_within_its_limits():
     assert left < wide.dev_low.min() * 100 and 99.97 < right < 100
 
 
+def test_dense_trajectory_shows_the_whole_run_unless_compressed_models_set_the_frame():
+    fig = curves.dense_trajectory(trajectory(), plane())
+    assert any("not shown: the dense run up to step 24" in text for text in words(fig))
+    runs = plane()[:2].assign(model=["dense", "dense-0.5x"])
+    fig = curves.dense_trajectory(trajectory(), runs)
+    left, bottom = fig.axes[0].get_xlim()[0], fig.axes[0].get_ylim()[0]
+    assert left < 70 and bottom < 47 and "What does the dense model learn first?" in words(fig)
+    assert not any("not shown" in text or "compress" in text for text in words(fig))
+
+
 def test_labels_keep_clear_of_the_intervals():
     for name in ("mitigation_plane", "dense_trajectory"):
         ax = drawn(name).axes[0]
@@ -298,6 +310,8 @@ def test_one_colour_and_one_name_per_method():
     assert theme.color_of("imp-85") == theme.PALETTE["imp"]
     assert theme.color_of("truncated-3-alternate") == theme.PALETTE["truncated-alternate"]
     assert theme.color_of("someone/their-model") == theme.PALETTE["other"]
+    runs = [theme.color_of(f"dense{steps}") for steps in ("", "-0.5x", "-0.25x", "-0.125x", "-0.01x")]
+    assert runs[0] == theme.PALETTE["dense"] and runs == sorted(runs) and len(set(runs)) == 4, "the fewer steps, the lighter"
     assert theme.label_of("imp-70 + rmc") == "IMP 70 % + RMC"
     assert theme.label_of("truncated-3 + distil") == "truncated 3 + distil"
     assert theme.label_of("distilbert-base-uncased") == "distilbert-base-uncased"

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_report import relative_table
 
 from lib.figures import sentences
 from lib.tasks import microworld, registry
@@ -11,10 +10,56 @@ from lib.tasks import microworld, registry
 TASK = registry.get("micro_nli")
 
 
-def test_losses_are_a_sentence_a_model():
-    assert sentences.points_lost(relative_table()).split("\n") == [
-        "- **truncated-3**: -5.0 [-6.0, -4.0] points ID, -20.0 [-21.0, -19.0] points OOD against dense",
-        "- **imp-70**: 1.0 [0.0, 2.0] points ID, 0.0 [-1.0, 1.0] points OOD against dense"]
+def scored(**models):
+    rows = [(model, split, value) for model, of in models.items() for split, value in zip(("test", "ood"), of)]
+    table = pd.DataFrame(rows, columns=["model", "split", "value"])
+    return table.assign(low=table["value"] - 0.1, high=table["value"] + 0.1)
+
+
+def test_the_best_floor_is_named_and_those_above_chance():
+    assert sentences.best_floor(scored(majority=(0.5, 0.5), words=(0.9, 0.55)), TASK) == (
+        "on test words comes furthest, 90.0; surely above chance OOD: none.")
+    assert sentences.best_floor(scored(words=(0.9, 0.65)), TASK).endswith("chance OOD: words on ood.")
+
+
+def test_the_dense_scores_stand_beside_the_best_floor_and_chance_and_over_the_seeds():
+    table = scored(majority=(0.5, 0.5), words=(0.9, 0.55), dense=(0.98, 0.8))
+    one = "dense scores 98.0 [88.0, 108.0] on test, 8.0 above words; 80.0 [70.0, 90.0] on ood, 30.0 above chance."
+    assert sentences.knows(table, TASK) == one
+    seeds = pd.concat([scored(dense=(0.9, ood), words=(0, 0)).assign(seed=seed) for seed, ood in enumerate((0.6, 0.7))])
+    assert sentences.knows(table, TASK, "2 runs of `micro`", seeds) == (
+        f"{one} Over 2 runs of `micro`: 90.0 [90.0, 90.0] on test, 65.0 [1.5, 128.5] on ood.")
+
+
+def test_where_dense_is_at_chance_there_is_nothing_to_forget():
+    table = pd.DataFrame([("dense", "swap", 9, 0.9), ("dense", "a_b", 0, 0.55), ("untrained", "swap", 9, 0.1)],
+                         columns=["model", "subcase", "count", "value"]).assign(low=lambda t: t["value"] - 0.1)
+    best = "best on swap (9 rows) (90.0 %), worst on a b (0 rows) (55.0 %). Nothing to forget, not surely above chance:"
+    assert sentences.nothing_to_forget(table, 0.5) == f"{best} a b (0 rows)."
+    assert sentences.nothing_to_forget(table, 0.4) == f"{best} none."
+
+
+def test_half_of_a_rise_is_counted_from_chance():
+    line = pd.DataFrame({"step": [8, 2, 4], "dev": [0.9, 0.75, 0.8], "ood": [0.7, 0.5, 0.65]})
+    assert sentences.risen(line, TASK) == (
+        "half of what it ends up with above chance was there, ID by step 2 (25.0 of 40.0 points), "
+        "OOD by step 4 (15.0 of 20.0 points).")
+    assert sentences.risen(line.assign(dev=0.5, ood=0.4), TASK).endswith("there, nowhere, as it ends at chance.")
+
+
+def test_what_was_learned_first_last_and_never():
+    known = pd.DataFrame({4: [0.9, 0.2, 0.1], 8: [0.95, 0.9, 0.2]}, index=["swap", "passive", "a_b"])
+    assert sentences.learned_last(known) == (
+        "by step 4 of 8 the run had learned the largest share of swap (90 %), the smallest of a b (10 %); "
+        "after that the largest of passive (70 %); never the largest of a b (80 %).")
+
+
+def test_a_model_off_the_dense_line_gets_its_reason():
+    table = pd.DataFrame({"value": [0.01, np.nan, 0.3], "low": [0, np.nan, 0.2], "high": [0.02, np.nan, 0.4],
+                          "reason": ["", "ID score above", ""]}, index=["imp-40", "imp-70", "imp-85"])
+    assert sentences.above_line(table, ["dense", "imp-40", "imp-70"]) == (
+        "points above the dense run's line: IMP 40 % 1.0 [0.0, 2.0]; IMP 70 % undefined (ID score above).")
+    assert sentences.above_line(table, ["dense"]).endswith("line: nothing to compare.")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from lib import files, store
-from lib.analysis import bootstrap, measures
+from lib.analysis import bootstrap, learned, measures
 from lib.tasks import microworld
 from lib.tasks.task import Task
 
@@ -101,14 +101,19 @@ def forgetting(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, s
     frames = []
     for name, frame in rows.items():
         ood = frame[frame["split"].isin([split for split in task.ood if split not in task.panel])]
-        by_label = [f"{split}: {task.classes(split)[label]}" for split, label in zip(ood["split"], ood["label"])]
-        ood = ood.assign(subcase=ood["subcase"].where(ood["subcase"] != "", by_label))
-        frames.append(measures.forgetting(ood, counts, n_boot=n_boot, seed=seed).assign(model=name))
+        table = measures.forgetting(ood.assign(subcase=_kinds(ood, task)), counts, n_boot=n_boot, seed=seed)
+        frames.append(table.assign(model=name))
     table = pd.concat(frames, ignore_index=True)
     table = table.assign(depth=table["subcase"].map(depth).fillna(0).astype(int))
     if items["is_shortcut"].isna().all():
         table["count"] = np.nan
     return table[["model", "subcase", "count", "depth", "value", "low", "high", "n"]]
+
+
+def _kinds(rows: pd.DataFrame, task: Task) -> pd.Series:
+    """The subcase of each row; its set and label where it has none."""
+    by_label = [f"{split}: {task.classes(split)[label]}" for split, label in zip(rows["split"], rows["label"])]
+    return rows["subcase"].where(rows["subcase"] != "", by_label)
 
 
 def trajectory_rows(checkpoints: pd.DataFrame, items: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -135,6 +140,19 @@ def trajectory(along: pd.DataFrame, task: Task) -> pd.DataFrame:
     line = [{"step": step} | measures.overall(part, task, n_boot=0).set_index("measure")["value"].to_dict()
             for step, part in along.groupby("step")]
     return pd.DataFrame(line).rename(columns={"test": "dev"})
+
+
+def learned_by(along: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Of the OOD rows on which the shortcut fails, or of all where that is not known, the share of each subcase that is
+    right from a step of the dense run to its end: subcase (the index, first learned first) | a column a step. along:
+    the rows of `trajectory_rows`."""
+    last = along["step"].max()
+    rows = along[(along["step"] == last) & along["split"].isin(ood_splits(task))]
+    failing = measures.fails_only(rows)
+    rows = failing if len(failing) else rows
+    when, kinds = rows["guid"].map(learned.learned_at(along) * last), _kinds(rows, task)
+    table = pd.DataFrame({step: (when <= step).groupby(kinds).mean() for step in sorted(set(along["step"]))})
+    return table.iloc[table.mean(axis=1).argsort(kind="stable")[::-1]].rename_axis("subcase")
 
 
 def matched(along: pd.DataFrame, rows: dict[str, pd.DataFrame], task: Task, seed: int,

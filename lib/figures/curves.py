@@ -11,7 +11,7 @@ from scipy.special import logit
 from lib import files, store
 from lib.errors import StudyError
 from lib.figures import theme
-from lib.figures.placing import end_labels, largest_loss, point_labels, subcase_name
+from lib.figures.placing import end_labels, is_compressed, largest_loss, point_labels, subcase_name
 from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, color_of, ink, label_of, style_of, themed
 
 ID_SPLITS = ("train", "dev", "test")
@@ -55,7 +55,7 @@ def sparsity_curve(frame: pd.DataFrame, chance: float | None = None, *, smoke: b
 
 @themed
 def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
-    """OOD score of each subcase, a dot a model: what does compression forget?
+    """OOD score of each subcase, a dot a model: what does compression forget, or what does the dense model know?
 
     frame: model, subcase, value, low, high (fractions) and, where the truth of train is known, count (rows in train
     that break the shortcut) and depth. With counts the commonest subcase stands at the top and the rarest, then those
@@ -66,7 +66,8 @@ def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False)
     cases = frame.drop_duplicates("subcase")
     cases = cases.sort_values(["count", "depth"], ascending=[False, True], kind="stable") if counted else cases
     models = list(frame["model"].unique())
-    fig, ax = canvas("What does compression forget?", smoke, height=1.8 + 0.3 * len(cases))
+    asked = "What does compression forget?" if is_compressed(frame.model).any() else "What does the dense model know?"
+    fig, ax = canvas(asked, smoke, height=1.8 + 0.3 * len(cases))
     theme.notes(fig, smoke, *["rarer in train from the top down"] * counted, *largest_loss(frame))
     for i, model in enumerate(models):
         rows, style = frame[frame["model"] == model].set_index("subcase").reindex(cases["subcase"]), style_of(model)
@@ -192,32 +193,39 @@ def dynamics_map(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
 
 @themed
 def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: bool = False) -> Figure:
-    """OOD against ID score while the dense model trains (line), and the compressed models (points).
+    """OOD against ID score while the dense model trains (line), and the compressed models, or shorter runs (points).
 
     trajectory: step, dev, ood; models: model, dev, ood, ood_low, ood_high and, where known, dev_low, dev_high
     (fractions). dev is the ID score on the split `test`, which the papers call dev. Effective robustness after Taori
     et al. 2020, the ID score on a logit scale as there: a model below the line lost more OOD than its ID score tells.
+    Beside dense models alone the whole run is drawn, beside compressed ones the stretch that they can be compared with.
     """
     check(trajectory, "dense_trajectory (trajectory)", ["step"], ["dev", "ood"])
     check(models, "dense_trajectory (models)", ["model"], ["dev", "ood", "ood_low", "ood_high"])
     # Half an error in 2,000 rows stands for none, which a logit scale cannot hold.
     tables = (trajectory.sort_values("step"), models)
     line, models = (table.assign(**table.filter(like="dev").clip(0.00025, 0.99975)) for table in tables)
-    fig, ax = canvas("Is it more than an early stop of the dense model?", smoke, height=4.4)
-    ax.set_title("below the line: more OOD lost than the ID score tells", color=GREY)
+    alone = not is_compressed(models.model).any()
+    asked = "What does the dense model learn first?" if alone else "Is it more than an early stop of the dense model?"
+    fig, ax = canvas(asked, smoke, height=4.4)
     ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", zorder=2)
     path = list(zip(line.dev * 100, line.ood * 100))
     points, blocked = [], [list(pair) for pair in zip(path, path[1:])]
     for row in models.itertuples():
         blocked += theme.cross(ax, row)
         points.append((row.dev * 100, row.ood * 100, label_of(row.model), color_of(row.model)))
-    # Only the stretch of the run that the models can be compared with: the early steps would squeeze it to nothing.
     ids = models.filter(like="dev")
-    low, high = logit(ids.min(axis=None)), logit(max(ids.max(axis=None), line.dev.max()))
+    low, high = ids.min(axis=None), max(ids.max(axis=None), line.dev.max())
+    low, high = logit([min(low, line.dev.min()) if alone else low, high])
     left, right = low - 0.15 * (high - low) - 0.05, high + 0.08 * (high - low) + 0.05
     theme.logit_axis(ax, left, right)
     ax.set(xlabel="ID accuracy, % (logit scale; higher is better)", ylabel="OOD " + ACCURACY)
-    shown = line[logit(line.dev) >= left]
+    shown, hidden = line[logit(line.dev) >= left], line[logit(line.dev) < left]
+    told = "points: runs to their end, of all and of fewer steps" if alone else \
+        "below the line: more OOD lost than the ID score tells"
+    if len(hidden):
+        told += f"\nfurther left, not shown: the dense run up to step {hidden.step.max():g}"
+    ax.set_title(told, color=GREY)
     ys = [*models.ood_low, *models.ood_high, *shown.ood]
     ax.set_ylim((min(ys) - 0.04) * 100, (max(ys) + 0.04) * 100)
     steps = shown.iloc[np.unique(np.linspace(0, len(shown) - 2, 3).round().astype(int))] if len(shown) > 1 else shown

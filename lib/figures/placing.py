@@ -87,12 +87,17 @@ def subcase_name(case) -> str:
     return f"{name[:-1]}, depth {case.depth:g})" if case.count > 0 else name
 
 
+def is_compressed(models: pd.Series) -> pd.Series:
+    """Which models are neither untrained nor the dense one, trained for as many steps as may be."""
+    return ~models.str.fullmatch(r"untrained|dense(-.*)?")
+
+
 def largest_loss(frame: pd.DataFrame) -> list[str]:
-    """The subcase of which train holds rows on which a model falls furthest below dense, or that no interval leaves
-    that of dense; nothing where there is no model beside dense."""
+    """The subcase of which train holds rows on which a compressed model falls furthest below dense, or that no interval
+    leaves that of dense; nothing where no model is compressed."""
     seen = frame[frame["count"] != 0]
     dense = seen[seen.model == "dense"][["subcase", "count", "value", "low"]]
-    both = seen[seen.model != "dense"].merge(dense, on=["subcase", "count"], suffixes=("", "_dense"))
+    both = seen[is_compressed(seen.model)].merge(dense, on=["subcase", "count"], suffixes=("", "_dense"))
     apart = both[both.high < both.low_dense]
     if both.empty:
         return []

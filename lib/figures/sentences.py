@@ -4,22 +4,82 @@ import numpy as np
 import pandas as pd
 
 from lib.analysis import bootstrap, rmc, tables
-from lib.analysis.tables import with_interval
+from lib.analysis.tables import case_name, with_interval
 from lib.figures import plot_doses
+from lib.figures.here import ends
 from lib.figures.plot_rmc import SCORES
 from lib.figures.report import say
 from lib.figures.theme import label_of
 from lib.tasks import microworld
+from lib.tasks.task import Task
 
 
-def points_lost(table: pd.DataFrame) -> str:
-    """What `tables.relative` says in a sentence a model: points lost ID and OOD."""
-    lines = []
-    for model, part in table.groupby("model", sort=False):
-        lost = part.set_index("measure")[["value", "low", "high"]]
-        of_id, of_ood = (with_interval(*lost.loc[name]) for name in ("id_difference", "ood_difference"))
-        lines.append(f"- **{model}**: {of_id} points ID, {of_ood} points OOD against dense")
-    return "\n".join(lines)
+def best_floor(scores: pd.DataFrame, task: Task) -> str:
+    """Which floor comes furthest on test, and which is surely above chance OOD. scores: `tables.scores` of floors."""
+    best, score = _best_on_test(scores)
+    above = [f"{row.model} on {row.split}" for row in scores[scores["split"].isin(task.scored)].itertuples()
+             if row.low > task.chance(row.split)]
+    return f"on test {best} comes furthest, {score:.1f}; surely above chance OOD: {', '.join(above) or 'none'}."
+
+
+def knows(scores: pd.DataFrame, task: Task, over: str = "", seeds: pd.DataFrame | None = None) -> str:
+    """The dense model's scores beside the best floor and chance; and over the seeds. scores: `tables.scores` of the
+    floors and of dense; over, seeds: the same table of committed runs, as `here.by_seed` gives them."""
+    best, floor = _best_on_test(scores[scores["model"] != "dense"])
+    dense = scores[scores["model"] == "dense"].set_index("split")
+    beside = {"test": (best, floor)} | {split: ("chance", 100 * task.chance(split)) for split in task.scored}
+    told = "; ".join(f"{_score(dense, split)} on {split}, {100 * dense.loc[split, 'value'] - level:.1f} above {name}"
+                     for split, (name, level) in beside.items())
+    if not over:
+        return f"dense scores {told}."
+    known = tables.over_seeds(seeds[seeds["model"] == "dense"], ["split"]).set_index("split")
+    return f"dense scores {told}. Over {over}: {', '.join(f'{_score(known, split)} on {split}' for split in beside)}."
+
+
+def _best_on_test(scores: pd.DataFrame) -> tuple[str, float]:
+    test = scores[scores["split"] == "test"].set_index("model")["value"]
+    return test.idxmax(), 100 * test.max()
+
+
+def _score(scores: pd.DataFrame, split: str) -> str:
+    return with_interval(*scores.loc[split, ["value", "low", "high"]])
+
+
+def nothing_to_forget(forgetting: pd.DataFrame, chance: float) -> str:
+    """Where the dense model is at chance, and where it is best and worst. forgetting: `tables.forgetting`."""
+    dense = forgetting[forgetting["model"] == "dense"]
+    dense = dense.assign(case=[case_name(*row) for row in zip(dense["subcase"], dense["count"])]).set_index("case")
+    best, worst = ends(100 * dense["value"], ".1f", " %")
+    unknown = ", ".join(dense.index[dense["low"] <= chance])
+    return f"best on {best}, worst on {worst}. Nothing to forget, not surely above chance: {unknown or 'none'}."
+
+
+def risen(trajectory: pd.DataFrame, task: Task) -> str:
+    """The first checkpoint of the dense run with half of what its end has above chance, ID and OOD. trajectory:
+    `tables.trajectory`."""
+    told, line = [], trajectory.sort_values("step").set_index("step")
+    for name, column, chance in (("ID", "dev", task.chance("test")), ("OOD", "ood", tables.ood_chance(task))):
+        above = 100 * (line[column] - chance)
+        if above.iloc[-1] > 0:
+            half = above.index[2 * above >= above.iloc[-1]][0]
+            told.append(f"{name} by step {half:g} ({above[half]:.1f} of {above.iloc[-1]:.1f} points)")
+    return f"half of what it ends up with above chance was there, {', '.join(told) or 'nowhere, as it ends at chance'}."
+
+
+def learned_last(known: pd.DataFrame) -> str:
+    """What the dense run learned first, last and never. known: `tables.learned_by`."""
+    before, last = known.columns[-2:]
+    first, slow = ends(100 * known[before], ".0f", " %")
+    late, never = (ends(100 * shares, ".0f", " %")[0] for shares in (known[last] - known[before], 1 - known[last]))
+    return (f"by step {before:g} of {last:g} the run had learned the largest share of {first}, the smallest of {slow}; "
+            f"after that the largest of {late}; never the largest of {never}.")
+
+
+def above_line(matched: pd.DataFrame, models: list[str]) -> str:
+    """How far each model lies above the dense run's line, or why that is not known. matched: `tables.matched`."""
+    told = [f"{label_of(model)} {with_interval(row.value, row.low, row.high)}" + f" ({row.reason})" * bool(row.reason)
+            for model, row in matched.iterrows() if model in models]
+    return f"points above the dense run's line: {'; '.join(told) or 'nothing to compare'}."
 
 
 def label_kept(task, attacks: pd.DataFrame, rows: pd.DataFrame) -> str:

@@ -164,15 +164,15 @@ def parts_of(model: str) -> tuple[str, float | None, tuple[str, ...]]:
 
 
 def color_of(model: str) -> str:
-    """Hex colour of a model name: that of its last step ("imp-70 + rmc": rmc), else of its structure.
-
-    The more is pruned, the darker. Unknown names: "other".
-    """
+    """Hex colour of a model name: that of its last step ("imp-70 + rmc": rmc), else of its structure, an unknown one
+    being "other"; the darker, the more is pruned or the longer a dense model was trained."""
     family, level, steps = parts_of(model)
     last = ALPHA.sub("rmc", steps[-1]) if steps else ""
     if last in PALETTE:
         return PALETTE[last]
     white = 0.7 * (1 - (min(level, 85) / 85) ** 2) if family == "imp" and level is not None else 0.0
+    if last.startswith("0."):  # a share of the steps
+        white = min(-0.27 * np.log2(float(last[:-1])), 0.75)
     return to_hex(white + (1 - white) * np.array(to_rgb(PALETTE[family])))
 
 
