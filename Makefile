@@ -3,7 +3,7 @@
 # make claims           every table of notebook 09 rebuilt from outputs/reference, without training, and compared with the committed
 # make plan             what a run would do and cost, before it does: models, FLOPs, hours, disk (DEVICES=8 for cards)
 # make judge            what a compressed model forgot, from predictions or models: TASK= PARENT= MODEL= OUT= FAIL_IF='ood_drop > 2'
-# make book             the executed notebooks of one run as an HTML book, outputs/book/html (PROFILE=micro_wide: of the committed one)
+# make book             the executed notebooks of one run as an HTML book, outputs/book/html (PROFILE=micro: of a committed one)
 # make class            of every notebook a twin for students: less text, no answers, cells for the exercises (outputs/class)
 # make test-book        the book in a real browser: console, images, equations, links, keyboard, contrast (needs Chromium)
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
