@@ -45,7 +45,8 @@ def test_code_stays_in_order_with_its_tags_and_without_outputs():
 
 def test_answers_give_way_to_a_question_and_leave_their_heading():
     cells = [code("x"), text("It fell.", "answer"), text("By much.", "answer"), code("y"),
-             text("## Summary\n\n- It is forgotten.", "answer"), text(TASKS), text("The answer is no.", "answer")]
+             text("## Summary\n\n- It is forgotten.", "answer"), code("say(y)", "answer"), text(TASKS),
+             text("The answer is no.", "answer")]
     made = classroom.twin(toy(*cells), "04_x")
     ask = classroom.ASK
     assert [t for t in texts(made) if "Exercises" not in t] == [ask, f"## Summary\n\n{ask}", ask]
@@ -79,6 +80,12 @@ def test_each_exercise_gets_a_cell_and_no_link_to_its_solution():
     assert cells[0].source == "See the solution or [its sizes](../../params/mini.yaml), [02](02_y.ipynb)"
     assert cells[2].source == "1. Set `epochs` to half. What falls?\n   Say why.\n2. Predict, then run $x$."
     assert [cell.source for cell in cells[3:]] == ["# 1. Set epochs to half.", "# 2. Predict, then run x."]
+
+
+def test_an_exercise_without_code_gets_a_text_cell():
+    made = classroom.twin(toy(text("## Exercises\n\n1. *Five minutes, no code.* Which one? Say why.\n2. Run $x$.")), "04_x")
+    assert [(cell.cell_type, cell.source) for cell in made.cells[1:]] == [
+        ("markdown", "1. Which one? *Write it here.*"), ("code", "# 2. Run x.")]
 
 
 @pytest.mark.parametrize("cells, said", [
@@ -115,14 +122,14 @@ def test_the_twin_of_a_committed_notebook(path: Path):
     made = classroom.twin(notebook, path.stem)
     nbformat.validate(made)
     given = [cell.source for cell in codes(notebook) if "answer" not in cell.metadata.get("tags", [])]
-    exercises = [cell.source for cell in codes(made) if cell.id.startswith("exercise-")]
+    exercises = [cell.source.removeprefix("# ") for cell in made.cells if cell.id.startswith("exercise-")]
     own = [cell.source for cell in codes(made) if not cell.id.startswith("exercise-")]
     assert own == given and not any(cell.outputs or cell.execution_count for cell in codes(made))
     whole = "\n\n".join(texts(notebook))
     tasks = whole.partition("## Exercises")[2].partition("[Solutions]")[0].strip()
     assert tasks and tasks in "\n".join(texts(made)) and "solutions/" not in "\n".join(texts(made))
     numbers = re.findall(r"^\d+\. ", tasks, re.M)
-    assert [source[:5] for source in exercises] == [f"# {number}" for number in numbers]
+    assert [source[:3] for source in exercises] == numbers
     for cell in notebook.cells:
         if "answer" in cell.metadata.get("tags", []):
             said = [block for block in classroom.blocks(cell.source) if not block.startswith("#")]

@@ -194,6 +194,16 @@ def test_the_rows_to_predict_are_written(here, capsys):
     assert (status, err) == (3, "")
 
 
+def test_a_table_that_is_written_reads_as_the_predictions_it_is_of(here):
+    rows = handed.of_files({"id": here / "id.csv", "ood": here / "ood.csv"})
+    given = handed.read_predictions(here / "parent.csv", rows).table
+    more = pd.concat([given.iloc[[0]].assign(guid="dev-0"), given.iloc[::-1]], ignore_index=True)
+    place = judging.write_table(here / "written.csv", more, rows)
+    read = handed.read_predictions(place, rows)
+    assert read.kind == "logits" and not read.notes and read.table["guid"].tolist() == given["guid"].tolist()
+    assert np.stack(read.table["logits"]) == pytest.approx(np.stack(given["logits"]), rel=1e-5)
+
+
 def test_the_report_is_one_file_that_asks_nothing_of_the_network(here, capsys):
     run(capsys, [*FILES.split(), *"--model model.csv --model same.csv --null again.csv --out out --fail-if ood_drop>2".split()])
     html = open("out/report.html").read()

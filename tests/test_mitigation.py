@@ -308,24 +308,32 @@ def drawn(name, effects, smoke=False):
         rows.loc[rows["score"] == "v_seeds", ["value", "low", "high"]] = np.nan
         costs = pd.DataFrame({"dense_runs": 2.5}, index=list(plot_rmc.SCORES))
         return plot_rmc.price_dots(rows, costs, smoke=smoke)
+    if name == "gains":
+        return plot_rmc.gains(gained(), "imp-70", smoke=smoke)
     table = pd.DataFrame({"alpha": [0.5, 0.1, 0.3], "dev": [0.95, 0.96, 0.96], "dev_hard": [0.6, 0.5, 0.7],
                           "ood": [0.8, 0.7, 0.75], "by_hard": [False, False, True], "by_gap": [False, True, False],
                           "oracle": [True, False, False]})
     return plot_rmc.alpha_curve(table, smoke=smoke)
 
 
+def gained():
+    models = ["dense", *(f"imp-70 + {loss}" for loss in ("distil", "rmc", "smooth_matched", "rmc_shuffled"))]
+    rows = [(model, split, 0.01 * i) for i, model in enumerate(models) for split in ("test", "ood")]
+    return pd.DataFrame(rows, columns=["model", "split", "value"]).assign(
+        low=lambda frame: frame["value"] - 0.02, high=lambda frame: frame["value"] + 0.02)
+
+
 def words(fig):
     return [text.get_text() for text in fig.findobj(plt.Text) if text.get_visible() and text.get_text()]
 
 
-@pytest.mark.parametrize("name", ["instance_effects", "price_dots", "alpha_curve"])
+@pytest.mark.parametrize("name", ["instance_effects", "price_dots", "alpha_curve", "gains"])
 def test_figures_are_named_marked_and_their_texts_keep_apart(name, effects):
     fig = drawn(name, effects, smoke=True)
     assert "smoke: not a result" in words(fig) and "smoke: not a result" not in words(drawn(name, effects))
     assert "better)" in fig.axes[0].get_xlabel() + fig.axes[0].get_ylabel() and fig.get_figwidth() == 6
     fig.draw_without_rendering()
-    ax = fig.axes[0]
-    off = {label for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim()))
+    off = {label for ax in fig.axes for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim()))
            for tick in axis.get_major_ticks() if not min(limits) <= tick.get_loc() <= max(limits)
            for label in (tick.label1, tick.label2)}
     texts = [t for t in fig.findobj(plt.Text) if t.get_text() and t.get_visible() and not t.get_rotation() and t not in off]
@@ -353,10 +361,22 @@ def test_the_effects_figure_draws_each_seed_the_mean_the_interval_and_the_band(e
     plt.close("all")
 
 
+def test_the_gains_stand_in_points_a_panel_a_set_with_dense_named_as_what_to_compare(effects):
+    fig = drawn("gains", effects)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["test (ID)", "OOD"]
+    assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == [
+        "dense, to compare", "+ distil", "+ RMC", "+ smooth (same mean)", "+ RMC (shuffled)"]
+    dots = [line.get_xdata()[0] for line in fig.axes[1].lines if len(line.get_xdata()) == 1]
+    assert np.allclose(dots, [0, 1, 2, 3, 4])
+    spans = [bar.get_segments()[0][:, 0] for bar in fig.axes[1].collections]
+    assert np.allclose(spans, [[x - 2, x + 2] for x in range(5)])
+    plt.close("all")
+
+
 def test_figures_tell_what_is_missing_and_what_was_chosen(effects):
     assert any("not available: variance over dense seeds" in text for text in words(drawn("price_dots", effects)))
     told = " ".join(words(drawn("alpha_curve", effects)))
-    assert "hard part of dev (alpha 0.3)" in told and "smallest gap on dev (alpha 0.1)" in told and "OOD (alpha 0.5)" in told
+    assert "hard part of dev: 0.3" in told and "smallest gap on dev: 0.1" in told and "best OOD: 0.5" in told
     with pytest.raises(StudyError, match="two rows for"):
         plot_rmc.instance_effects(pd.concat([effects, effects]))
     with pytest.raises(StudyError, match="instance_effects: the frame has no column 'control'"):

@@ -46,6 +46,21 @@ def numbers(notebook) -> list[str]:
     return found
 
 
+def silent(notebook) -> list[str]:
+    """The sections that show a result of the run and do not end by saying what it is (`here.found`)."""
+    sections = {}
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (new := re.search(r"^## (.+)", cell.source, re.M)):
+            heading = new[1]
+        elif cell.cell_type == "code":
+            sections.setdefault(heading, []).append(cell)
+    told = {heading for heading, cells in sections.items() if any("here." in cell.source for cell in cells)}
+    shows = {heading for heading, cells in sections.items() for cell in cells
+             if not {"method", "appendix", "parameters", "nbval-check-output"} & set(cell.metadata.get("tags", []))}
+    return [heading for heading in sections if heading in shows - told - {"", "Parameters", "Appendix"}]
+
+
 def faults(notebook, solutions: set[str], name: str) -> list[str]:
     """Where a notebook's shape is not what a reader and a teacher count on; a line each."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -128,6 +143,12 @@ def test_each_fault_of_shape_is_named(place, cell, fault):
     assert any(fault in found for found in faults(made(*cells), {"04_x"}, "04_x"))
 
 
+def test_a_section_that_shows_a_result_and_says_nothing_is_named():
+    cells = ("|## Parameters", "parameters|%a = 1", "|## Shown", "|%table", "|## Told", "|%table", "answer|%here.found(run, said)",
+             "|## By hand", "method|%1 + 1", "|## Appendix", "appendix|%table")
+    assert silent(made(*cells)) == ["Shown"]
+
+
 def test_code_with_too_little_text_is_named():
     bare = made(*WELL[:4], *["|%a"] * 4, *WELL[4:])
     assert faults(bare, {"04_x"}, "04_x") == ["6 text cells for 6 code cells: 1.2 or more for each"]
@@ -163,3 +184,8 @@ def test_no_number_is_typed_by_hand_in_a_page_of_the_book(path: Path):
 def test_a_notebook_can_be_read_and_taught(path: Path):
     found = faults(nbformat.read(path, as_version=4), {solution.stem for solution in SOLUTIONS}, path.stem)
     assert not found, f"{path.relative_to(ROOT)}:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "02" <= path.stem < "10"], ids=lambda path: path.stem)
+def test_every_section_that_shows_a_result_says_what_it_is(path: Path):
+    assert not silent(nbformat.read(path, as_version=4)), "end the section with here.found"

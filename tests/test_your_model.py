@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification, Trainer, TrainingArguments
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification, Trainer, 
 from lib import store
 from lib.analysis import measures
 from lib.errors import StudyError
+from lib.files import ROOT
 from lib.models import batches, classifiers, pretrained, quantization
 from lib.tasks import registry
 from lib.trials import your_model
@@ -94,3 +96,19 @@ def test_another_tokenizer_is_told(own, micro, tmp_path, tiny_encoder):
     assert your_model.tokenizers_differ(subject, other) == ""
     object.__setattr__(other, "tokenizer", AutoTokenizer.from_pretrained(tiny_encoder(tmp_path / "other", ["three words here"])))
     assert "a tokenizer of its own" in your_model.tokenizers_differ(subject, other)
+
+
+def test_notebook_10_judges_folders_too(own, tmp_path):
+    """Its example is two tables, so nothing else runs the cells that ask a model."""
+    shutil.copytree(own, tmp_path / "copy")
+    given = {"parent": str(own), "models": [str(tmp_path / "copy")], "profile": "folders-of-a-test", "n_train": 32, "n_eval": 110,
+             "n_ood": 10, "n_attack": 3, "n_boot": 100}
+    try:
+        done = papermill.execute_notebook(ROOT / "notebooks" / "10_your_model.ipynb", tmp_path / "out.ipynb", given,
+                                          progress_bar=False)
+    finally:
+        shutil.rmtree(ROOT / "outputs" / given["profile"], ignore_errors=True)
+    said = [output.data.get("text/markdown", "") + output.data.get("text/plain", "")
+            for cell in done.cells for output in cell.get("outputs", []) if "data" in output]
+    assert any("- **copy** " in text for text in said) and any("batches of 1" in text for text in said)
+    assert any("after_attack_accuracy" in text for text in said)

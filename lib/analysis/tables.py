@@ -202,4 +202,4 @@ def with_interval(value: float, low: float, high: float, digits: int = 1, scale:
 
 def case_name(subcase: str, count: float) -> str:
     """A subcase with its rows in train, where they are known: "role swap (5 rows)"."""
-    return subcase.replace("_", " ") + ("" if pd.isna(count) else f" ({count:g} rows)")
+    return subcase.replace("_", " ") + ("" if pd.isna(count) else f" ({count:g} row{'' if count == 1 else 's'})")

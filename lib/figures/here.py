@@ -35,8 +35,8 @@ class Committed(NamedTuple):
     def over(self, seeds: float) -> str:
         """What a number of so many seeds is over: `5 runs of micro, 16 planned`."""
         planned = self.losses["planned"].max()
-        notes = [f", {planned:.0f} planned"] * bool(seeds < planned) + [", a pilot"] * self.is_pilot
-        return f"{seeds:.0f} run{'s' * (seeds != 1)} of `{self.name}`{''.join(notes)}"
+        note = ", a pilot" if self.is_pilot else f", {planned:.0f} planned" if seeds < planned else ""
+        return f"{seeds:.0f} run{'s' * (seeds != 1)} of `{self.name}`{note}"
 
 
 def committed(root: Path, task: str) -> list[Committed]:

@@ -83,10 +83,8 @@ def _joined(group: list[tuple]) -> tuple:
 
 def subcase_name(case) -> str:
     """A subcase as a figure's row names it, with its rows in train and its depth where they are known."""
-    name = case.subcase.replace("_", " ")
-    if np.isnan(case.count):
-        return name
-    return f"{name} ({case.count:g} rows" + f", depth {case.depth:g}" * (case.count > 0) + ")"
+    name = case_name(case.subcase, case.count)
+    return f"{name[:-1]}, depth {case.depth:g})" if case.count > 0 else name
 
 
 def is_compressed(models: pd.Series) -> pd.Series:

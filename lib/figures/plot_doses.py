@@ -85,10 +85,10 @@ def mend_gains(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     fig, ax = theme.canvas(f"What mends {base} most cheaply?", smoke, height=1.6 + 0.24 * places[-1])
     names = []
     for at, row in zip(places, frame.itertuples()):
-        color = color_of("dense") if row.kind == "rows" else ink(color_of(row.model))
+        color = color_of("dense") if row.kind == "rows" else ink(color_of(row.mend))
         theme.dot(ax, row, at, color, marker=KINDS[row.kind])
         ax.annotate(f"{row.cost:.2g}", (1.02, at), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9)
-        names.append(row.mend if row.kind == "rows" else label_of(row.model).removeprefix(f"{base} "))
+        names.append(row.mend if row.kind == "rows" else label_of(row.mend).removeprefix(f"{base} "))
     ax.axvline(0, color=GREY, linestyle=":", linewidth=1)
     ax.set_yticks(places, names)
     ax.set_ylim(places[-1] + 0.7, -0.7)

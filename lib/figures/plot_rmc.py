@@ -92,6 +92,30 @@ def price_dots(rivals: pd.DataFrame, costs: pd.DataFrame, *, smoke: bool = False
 
 
 @themed
+def gains(table: pd.DataFrame, base: str, *, smoke: bool = False) -> Figure:
+    """Points that each loss gains over the model `base`, a panel a set, and what the dense model has more than it.
+
+    table: model, split, value, low, high (fractions), differences from `base`: of dense and of `base + loss`.
+    """
+    check(table, "gains", ["model", "split"], ["value", "low", "high"])
+    models, splits = list(table["model"].unique()), list(table["split"].unique())
+    fig, axes = theme.panels(f"Can what {label_of(base)} forgot be mended?", smoke, 1.7 + 0.34 * len(models),
+                             len(splits))
+    notes(fig, smoke, f"score less that of {label_of(base)}, on the same rows")
+    for ax, split in zip(axes, splits):
+        rows = table[table["split"] == split].set_index("model")
+        ax.axvline(0, color=GREY, linewidth=0.9)
+        for y, model in enumerate(models):
+            theme.dot(ax, rows.loc[model], y, theme.color_of(model), width=1.8, marker="s" if model == "dense" else "o",
+                      markersize=6)
+        theme.panel(ax, LABELS.get(split, split), "points (right is better)", bins=4)
+    names = ["dense, to compare" if model == "dense" else label_of(model).removeprefix(f"{label_of(base)} ")
+             for model in models]
+    theme.named_rows(axes[0], names, "loss")
+    return fig
+
+
+@themed
 def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """Score against alpha on the hard part of dev, on all of dev and OOD, with what dev chooses and what OOD would.
 
@@ -105,17 +129,19 @@ def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     for column, (name, color, dashes) in lines.items():
         ax.plot(rows["alpha"], rows[column] * 100, color=color, linestyle=dashes, marker=".")
         ends.append((rows["alpha"].iloc[-1], rows[column].iloc[-1] * 100, name, color))
-    marks = {"by_hard": ("square: best on the hard part of dev", "s", 9),
-             "by_gap": ("diamond: smallest gap on dev", "D", 9),
-             "oracle": ("circle: the oracle, best OOD", "o", 15)}
-    told = []
-    for rule, (name, marker, size) in marks.items():
-        at = rows[rows[rule]].iloc[0]
-        ax.plot(at["alpha"], at["ood"] * 100, marker, markersize=size, markerfacecolor="none", color=GREY)
-        told.append(f"{name} (alpha {at['alpha']:g})")
-    notes(fig, smoke, *told)
+    chosen = {"by_hard": ("best on the hard part of dev", "s"), "by_gap": ("smallest gap on dev", "D"),
+              "oracle": ("the oracle, best OOD", "o")}
+    notes(fig, smoke, "below the lines, the alpha that each rule chooses:", *(
+        f"{name}: {rows.loc[rows[rule], 'alpha'].iloc[0]:g}" for rule, (name, _) in chosen.items()))
+    foot = ax.get_xaxis_transform()
+    for place, (rule, (_, marker)) in enumerate(chosen.items()):
+        at = rows.loc[rows[rule], "alpha"].iloc[0]
+        ax.plot(at, 0.13 - 0.05 * place, marker, markersize=6, markerfacecolor="none", color=GREY, transform=foot)
+        ax.annotate(rule.removeprefix("by_"), (at, 0.13 - 0.05 * place), (7, 0), foot, "offset points", va="center",
+                    fontsize=9, color=GREY)
     ax.set(xlabel="alpha, the least strength of a target (1: plain distillation)",
            ylabel="accuracy, % (higher is better)")
-    ax.margins(y=0.12)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.25 * (high - low), high + 0.05 * (high - low))
     end_labels(ax, ends)
     return fig

@@ -8,7 +8,8 @@ A twin holds the notebook's code cells, in their order, without outputs. Of the 
   names a paper, a table or a figure, or leads into what follows (it does not end as a sentence does);
 - every other paragraph is cut to its first sentence, but from the Exercises on nothing is cut;
 - links to solutions go, and other links are made to hold from the twin's place.
-After the Exercises stands a code cell for each, empty but for its number and its first words; then the Appendix.
+After the Exercises stands a cell for each, empty but for its number and its first words: of code, or of text where the
+exercise says in italics that it takes *no code*. Then comes the Appendix.
 """
 
 import argparse
@@ -34,6 +35,7 @@ SENTENCE = re.compile(r"(.+?(?<!\bal)(?<!\be\.g)(?<!\bi\.e)[.?!][*_)\"']*)(?:\s|
 EXERCISES = re.compile(r"^#+ +Exercises\s*$", re.M)
 APPENDIX = re.compile(r"^#+ +Appendix\s*$", re.M)
 EXERCISE = re.compile(r"^(\d+)\. +(.+(?:\n(?!\d+\. ).+)*)", re.M)
+NO_CODE = re.compile(r"\*[^*]*\bno code\b[^*]*\* *", re.I)  # how an exercise begins that is answered in words
 LINK = re.compile(r"(?<!!)\[([^]]*)\]\(([^)\s]+)\)")
 ONLY_SOLUTIONS = re.compile(r"^[ \t]*\[[^]]*\]\((?:\.\./)*solutions/[^)]*\)\.?[ \t]*(?:\n|\Z)", re.M)
 
@@ -59,16 +61,24 @@ def twin(notebook: NotebookNode, name: str) -> NotebookNode:
             text = linked(cell.source)
         else:
             text = ASK if cell.cell_type == "code" else asked(cell.source) if answer else shortened(cell.source)
-        if text and not (cells and text == ASK == cells[-1].source):
+        if text and not (cells and text == ASK and cells[-1].source.endswith(ASK)):
             cells.append(nbformat.v4.new_markdown_cell(text, id=cell.id, metadata={"tags": tags} if tags else {}))
     tasks = EXERCISE.findall(exercises)
     if not tasks:
         missing = ("below its heading 'Exercises' stands no numbered task" if exercises
                    else "it has no heading 'Exercises'")
         raise StudyError(f"{name}: {missing}; end it with that heading and two to four lines '1. ...'")
-    own = [nbformat.v4.new_code_cell(f"# {number}. {_short(task)}", id=f"exercise-{number}") for number, task in tasks]
+    own = [_room(number, task) for number, task in tasks]
     end = len(cells) if end is None else end
     return nbformat.from_dict({**notebook, "cells": [*cells[:end], *own, *cells[end:]]})
+
+
+def _room(number: str, task: str) -> NotebookNode:
+    """The cell in which an exercise is answered."""
+    name, words = f"exercise-{number}", NO_CODE.sub("", task, count=1)
+    if words != task:
+        return nbformat.v4.new_markdown_cell(f"{number}. {_short(words)} *Write it here.*", id=name)
+    return nbformat.v4.new_code_cell(f"# {number}. {_short(task)}", id=name)
 
 
 def _short(task: str) -> str:

@@ -98,21 +98,30 @@ def read_side(place: str, rows: handed.Rows, how: How = How(), name: str = "", w
 
 
 def read_sides(rows: handed.Rows, parent: str, models: Sequence[str], null: str = "", how: How = How(),
-               parent_labels: Sequence[str] = (), names: Sequence[str] = ()) -> list[Side]:
+               parent_labels: Sequence[str] = ()) -> list[Side]:
     """The parent, the models and, where there is one, the null, each read or run. how.labels are those of the models,
-    parent_labels of the other two; names: of all, `names_of` their places if empty."""
+    parent_labels of the other two."""
     places = [parent, *models, *([null] if null else [])]
     if not all(map(is_table, places)):
         from lib.models import devices
 
         how = replace(how, device=devices.device(how.device))
     own = replace(how, labels=parent_labels)
-    asked = list(zip(places, names or names_of(places), [own, *[how] * len(models), own]))
+    asked = list(zip(places, names_of(places), [own, *[how] * len(models), own]))
     asked.sort(key=lambda one: not is_table(one[0]))  # what is wrong with a table is told before a model runs
     sides = {place: read_side(place, rows, one, name) for place, name, one in asked}
     shared = set.intersection(*(set(side.table["split"]) for side in sides.values()))
     return [replace(side, table=side.table[side.table["split"].isin(shared)].reset_index(drop=True))
             for side in (sides[place] for place in places)]
+
+
+def write_table(path: Path, table: pd.DataFrame, rows: handed.Rows) -> str:
+    """Write a model's predictions of the rows as a person hands them in, guid and a column for each class; returns the
+    place."""
+    table = table[table["guid"].isin(rows.judged["guid"])].reset_index(drop=True)
+    scores = pd.DataFrame(table["logits"].tolist(), columns=list(rows.task.labels))
+    store.write_csv(path, pd.concat([table["guid"], scores], axis=1))
+    return str(path)
 
 
 def read_samples(parent: str, models: Sequence[str], null: str = "", ood: Sequence[str] = ()

@@ -57,14 +57,6 @@ def load(place: str, task: Task, labels: list[str] | None = None, revision: str 
                    "fp32" if is_quantized(model) else dtype, loaded.stored, notes)
 
 
-def own_pair(run) -> dict[str, str]:
-    """Name and folder of the parent and of a compressed model of this profile's own chain: its dense one and its last
-    quantised one. Raises StudyError where notebooks 02 and 05 have not run."""
-    dense = store.read_stage(run.folder("02_teacher"))["dense"]
-    small = list(store.read_stage(run.folder("05_quantization_and_replacing")).values())[-1]
-    return {model.name: str(model.path) for model in (dense, small)}
-
-
 def order_of(names: list[str], task: Task, place: str) -> tuple[int, ...]:
     """For each class of the task the place of its name among the model's, by letters and digits alone."""
     plain = [sources.normalise(name) for name in names]
