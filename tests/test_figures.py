@@ -213,6 +213,13 @@ def test_forgetting_tells_the_largest_loss_only_where_intervals_part():
         assert not any("loss" in text or "interval" in text for text in alone)
 
 
+def test_a_legend_stands_above_the_mark_of_a_smoke_run():
+    fig = curves.forgetting(forgetting().query("model in @MODELS[:6]"), smoke=True)
+    fig.draw_without_rendering()
+    (mark,) = (text for text in fig.texts if text.get_text().startswith("smoke"))
+    assert mark.get_window_extent().ymax <= fig.legends[0].get_window_extent().ymin
+
+
 def test_easy_hard_gap_prints_the_gap_in_points():
     fig = drawn("easy_hard_gap")
     assert len(lines(fig.axes[0], 3)) == 2

@@ -130,9 +130,9 @@ def named_rows(ax, names: list[str], ylabel: str = "") -> None:
 
 
 def legend(fig, ax) -> None:
-    """The names in one panel, below the figure."""
-    handles, names = ax.get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)), frameon=False)
+    """The names in one panel, below the figure and above what marks a smoke run."""
+    pad = 0.5 + fig.get_layout_engine().get()["rect"][1] * fig.get_figheight() * 72 / plt.rcParams["font.size"]
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, borderaxespad=pad)
 
 
 def check(frame: pd.DataFrame, figure: str, key: list[str], values: list[str]) -> None:
