@@ -190,6 +190,21 @@ def test_the_slider_needs_no_counts_and_no_chance_but_levels_to_move_over():
     assert slider.forgetting(table[table["model"] != "dense"]) == ""
 
 
+def test_a_sentence_of_results_stands_without_its_code_and_the_appendix_is_folded(page):
+    made = page("04_pruning").made(notebook("# 04", code=[
+        result("here.found(run, told)", [{"text/markdown": "**Here:** it fell."}], tags=["answer"]),
+        result("table", [{"text/plain": "1"}], tags=["appendix"])]))
+    told, folded = [cell for cell in made.cells if cell.cell_type == "code"]
+    assert "remove-input" in told.metadata["tags"] and told.outputs[0].data["text/markdown"] == "**Here:** it fell."
+    assert "hide-cell" in folded.metadata["tags"] and folded.metadata["mystnb"]["code_prompt_show"].startswith("Show this")
+
+
+def test_links_to_written_pages_hold_in_the_book(page):
+    text = "[glossary](book/glossary.md) and [a place](../book/map.md#words)"
+    assert page("04_pruning").prose(text) == "[glossary](glossary.md) and [a place](map.md#words)"
+    assert page("solutions/04_pruning").prose(text) == "[glossary](../glossary.md) and [a place](../map.md#words)"
+
+
 def test_the_slider_stands_right_under_the_forgetting_curve(page):
     made = page("04_pruning")
     saved(made, "forgetting", "sparsity")

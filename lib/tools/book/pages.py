@@ -21,7 +21,7 @@ from lib.tools.book import html_tables, slider
 KEPT = re.compile(r"```.*?```|\{[\w:]+\}`[^`]*`|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|\[[^]]*\]\([^)]*\)|<[^>\n]+>|^#.*?$",
                   re.S | re.M)  # what is no prose: code, roles, maths, links, headings
 EQUATION = re.compile(r"^(\$\$.+?\$\$) \(([\w:-]+)\)[ \t]*$", re.S | re.M)
-OUTSIDE = re.compile(r"\[([^]]*)\]\(\.\./(?!\w+\.ipynb)[^)]*\)")
+OUTSIDE = re.compile(r"\[([^]]*)\]\(\.\./(?!\w+\.ipynb|book/\w+\.md)[^)]*\)")
 WRITTEN = re.compile(r"\]\((?:\.\./)?book/(\w+\.md(?:#[\w-]+)?)\)")  # a link from a notebook to a written page
 NUMBER = re.compile(r"(?<![\w.,/:-])(0\d[a-z]?)\b(?![-/:]|\.\d)|(?<=\bnotebook )(1\d)\b")
 NAMED = re.compile(r"(?<![\[`])`(\d\d[a-z]?_[a-z_]+)`(?![]`])")
@@ -130,8 +130,8 @@ class Page:
     def prose(self, text: str) -> str:
         """Text with equations labelled by page, works cited and numbers of notebooks linked; links that lead out of the
         book are mere words."""
-        text = WRITTEN.sub(rf"]({'../' * self.name.count('/')}\1)", text)
-        text = EQUATION.sub(rf"\1 (\2-{self.name})", OUTSIDE.sub(r"\1", text))
+        text = WRITTEN.sub(rf"]({'../' * self.name.count('/')}\1)", OUTSIDE.sub(r"\1", text))
+        text = EQUATION.sub(rf"\1 (\2-{self.name})", text)
         text = NAMED.sub(self._linked, text)
         kept = iter(KEPT.findall(text))
         text = KEPT.sub("\0", text)
@@ -155,6 +155,8 @@ class Page:
         folded = next((text for tag, text in FOLDED.items() if tag in tags), drawing)
         prompts = {"code_prompt_show": f"Show {folded}", "code_prompt_hide": f"Hide {folded}"} if folded else {}
         tags |= {"hide-input"} if folded else set()
+        if "answer" in tags:  # a sentence made of results: the notebook has its code
+            tags |= {"remove-input"}
         if "appendix" in tags:
             tags |= {"hide-cell"}
             prompts = {"code_prompt_show": f"Show {APPENDIX}", "code_prompt_hide": f"Hide {APPENDIX}"}
