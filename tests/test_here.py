@@ -128,3 +128,29 @@ def test_ends_name_the_largest_and_the_smallest():
     (["imp-99"], 3, ["dense", "imp-40", "imp-70"]), ([], 9, ["dense", "imp-40", "imp-70", "imp-85", "heads-20"])])
 def test_few_takes_the_dense_model_and_those_asked_for_first(first, most, kept):
     assert here.few(["dense", "imp-40", "imp-70", "imp-85", "heads-20", "imp-40"], *first, most=most) == kept
+
+
+def judged():
+    """A ledger of a run of its own: two tasks, one pooled, a pilot, a claim of populations and one not measured."""
+    parts = [ledger(5, A1="holds", A2="open", A3="not measured").assign(task=task) for task in (TASK, "fever", "these tasks")]
+    of_populations = ledger(1, T14="indication").assign(finding="beyond that between two dense populations, +2.5 points")
+    table = pd.concat([*parts, of_populations, ledger(5, A3="not measured").assign(task="")], ignore_index=True)
+    return table.assign(word=table["word"].mask((table["id"] == "A1") & (table["task"] == "fever"), "fails"),
+                        pilot=np.where(table["task"] == "fever", "pilot", ""))
+
+
+def test_a_runs_own_ledger_tells_a_claim_once_and_then_each_task(said):
+    here.own(judged(), "much was lost.", "A1", "A3", "T14", "A9")
+    assert said[0].splitlines() == [
+        "**Here:** much was lost.", "",
+        '- "Claim A1 is so" (`A1`) **holds** in micro_nli, +2.5 points [1.0, 4.0] (5 runs); **fails** in fever, '
+        "+2.5 points [1.0, 4.0] (5 runs, a pilot).",
+        '- "Claim T14 is so" (`T14`) **indication** in micro_nli, +2.5 points [1.0, 4.0] (1 population).']
+
+
+def test_a_summary_of_a_runs_own_ledger_sorts_task_by_task(said):
+    here.own_summary(judged(), "A1", "A2", "A3")
+    assert [line.partition("+")[0].partition(" (5")[0] for line in said[0].splitlines()] == [
+        "- **Firm**:", '  - "Claim A1 is so" (`A1`) **holds** in micro_nli, ',
+        "- **Refuted**:", '  - "Claim A1 is so" (`A1`) **fails** in fever, ',
+        "- **Open**:", '  - "Claim A2 is so" (`A2`) **open** in micro_nli, ']

@@ -41,7 +41,7 @@ def test_a_model_that_did_not_learn_is_hollow():
 
 def test_more_models_than_fit_are_left_to_the_table():
     fig = plot_answer.answer(losses([f"imp-{n}" for n in range(10, 30)]))
-    assert any("8 more models" in text.get_text() for text in fig.texts) and len(fig.legends[0].get_texts()) == plot_answer.MOST
+    assert any("14 more models" in text.get_text() for text in fig.texts) and len(fig.legends[0].get_texts()) == plot_answer.MOST
     with pytest.raises(StudyError, match="no row"):
         plot_answer.answer(losses(["scratch-3"]))
 

@@ -148,3 +148,12 @@ def test_without_a_larger_run_only_the_warning_stands(others):
 
 def test_a_run_of_enough_seeds_needs_no_warning():
     assert story.few_seeds(losses(seeds=5), {"large": losses(seeds=16)}) == ""
+
+
+def test_questions_are_answered_by_the_words_of_their_claims_task_by_task():
+    other = ledger("fever", {"A3": "open", "A7": "holds"})
+    said = story.answers(pd.concat([ledger(), other, ledger("these tasks")]), {"Is it hidden?": "A3 A4 A7", "Where?": "T6"})
+    assert said.splitlines() == [
+        "| question | micro_nli | fever |", "| --- | --- | --- |",
+        "| Is it hidden? | `A3` *holds*; `A4` *holds, size open*; `A7` *open* | `A3` *open*; `A7` *holds* |",
+        "| Where? |  |  |"], "what was not measured has no word"

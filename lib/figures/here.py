@@ -11,7 +11,7 @@ import pandas as pd
 from lib.analysis.tables import with_interval
 from lib.figures.plot_answer import kind_of
 from lib.figures.report import say
-from lib.figures.story import SEEDS, points, read
+from lib.figures.story import NOT_MEASURED, POOLED, SEEDS, points, read
 from lib.figures.theme import label_of
 from lib.params.schema import task_folder
 
@@ -80,11 +80,25 @@ def summary(run, *claims: str) -> None:
     told = {head: [] for head in (*KINDS, OPEN)}
     for claim in claims:
         if row := _row(known, claim):
-            kind = kind_of(row[1].word)
-            told[next((head for head, kinds in KINDS.items() if kind in kinds), OPEN)].append(_claim(*row))
-    lines = [line for head, rows in told.items() for line in
-             (f"- **{head}**" + (":" if rows else ": nothing."), *(f"  - {row}" for row in rows))]
-    say("\n".join(lines) if any(told.values()) else "No committed run asks these claims on this task.")
+            told[_head(row[1].word)].append(_claim(*row))
+    say(_under_heads(told) if any(told.values()) else "No committed run asks these claims on this task.")
+
+
+def own(ledger: pd.DataFrame, said: str, *claims: str) -> None:
+    """Show what a section of a run of several seeds found: `said`, then what the run's own ledger, `ledger.judged`,
+    says to the claims, a line each, task by task."""
+    rows = _measured(ledger)
+    say("\n".join([f"**Here:** {said}", "", *(
+        f"- {_by_task(of)}." for claim in claims if len(of := rows[rows["id"] == claim]))]))
+
+
+def own_summary(ledger: pd.DataFrame, *claims: str) -> None:
+    """What a run's own ledger says to some claims: in which tasks each is firm, refuted, open."""
+    told, rows = {head: [] for head in (*KINDS, OPEN)}, _measured(ledger)
+    for claim in claims:
+        for head, of in rows[rows["id"] == claim].groupby(rows["word"].map(_head), sort=False):
+            told[head].append(_by_task(of))
+    say(_under_heads(told))
 
 
 def by_seed(run, path: str) -> tuple[str, pd.DataFrame]:
@@ -152,13 +166,44 @@ def _lost(known: list[Committed], models: Iterable[str]) -> list[str]:
 def _row(known: list[Committed], claim: str) -> tuple[Committed, NamedTuple] | None:
     """What the first of the runs that measured a claim says to it."""
     for run in known:
-        rows = run.ledger[(run.ledger["id"] == claim) & (run.ledger["word"] != "not measured")]
+        rows = run.ledger[(run.ledger["id"] == claim) & (run.ledger["word"] != NOT_MEASURED)]
         if len(rows):
             return run, next(rows.itertuples())
     return None
 
 
 def _claim(run: Committed, row: NamedTuple) -> str:
+    return f"{_sentence(row)} **{row.word}**{_number(row)} ({run.over(row.seeds)})"
+
+
+def _measured(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a ledger that are about one task and have a word."""
+    return ledger[~ledger["task"].isin(["", POOLED]) & (ledger["word"] != NOT_MEASURED)]
+
+
+def _by_task(rows: pd.DataFrame) -> str:
+    """One claim's rows of a ledger, the claim once and then each task."""
+    unit = "population" if "populations" in rows["finding"].iloc[0] else "run"
+    words = [f"**{row.word}** in {row.task}{_number(row)} ({row.seeds:.0f} {unit}{'s' * (row.seeds != 1)}"
+             f"{', a pilot' * (row.pilot == 'pilot')})" for row in rows.itertuples()]
+    return f"{_sentence(next(rows.itertuples()))} {'; '.join(words)}"
+
+
+def _sentence(row: NamedTuple) -> str:
+    return f"\"{row.claim.rstrip('.')}\" (`{row.id}`)"
+
+
+def _number(row: NamedTuple) -> str:
     digits, unit = (1, " points") if " points" in row.finding else (3, "")
-    number = f", {row.ours:+.{digits}f}{unit} {row.interval}".rstrip() if pd.notna(row.ours) else ""
-    return f"\"{row.claim.rstrip('.')}\" (`{row.id}`) **{row.word}**{number} ({run.over(row.seeds)})"
+    return f", {row.ours:+.{digits}f}{unit} {row.interval}".rstrip() if pd.notna(row.ours) else ""
+
+
+def _head(word: str) -> str:
+    """Under which head of a summary a word stands."""
+    kind = kind_of(word)
+    return next((head for head, kinds in KINDS.items() if kind in kinds), OPEN)
+
+
+def _under_heads(told: dict[str, list[str]]) -> str:
+    return "\n".join(line for head, rows in told.items() for line in
+                     (f"- **{head}**" + (":" if rows else ": nothing."), *(f"  - {row}" for row in rows)))

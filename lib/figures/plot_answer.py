@@ -10,9 +10,9 @@ from lib.figures import theme
 from lib.figures.theme import GREY, LABELS, check, label_of, style_of, themed
 from lib.names import OTHER_DENSE, parse
 
-MOST = 12
+MOST = 6  # compressions
 NULL = "#b0b0b0"
-LINES = 6  # of one panel, beside the null
+LINES = 5  # of one panel, beside the null
 GATE = "a gate says no"
 KINDS = {  # what words a colour stands for, in the order of the key
     "holds": ("#1b6e3c", ("holds",)),
@@ -49,7 +49,7 @@ def answer(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
 
     table: `claims.study.Study.losses`: task, gate, model, id_loss and ood_loss with _low and _high, learned. In points.
     Above the dotted line more is lost OOD than in distribution; the black line is the dense model trained shorter, on
-    full schedules, where the runs have it. The first 12 models are shown.
+    full schedules, where the runs have it. The first `MOST` models are shown.
     """
     every = plain(list(table["model"].unique()))
     shown = every[:MOST]

@@ -64,7 +64,8 @@ def pie_figure(table: pd.DataFrame, spread: pd.DataFrame | None = None, *, smoke
     models, splits = list(pies["model"].unique()), list(pies["split"].unique())
     height = 1.9 + 0.21 * len(models)
     fig, axes = theme.panels("Which rows does the whole population answer otherwise?", smoke, height, len(splits))
-    theme.notes(fig, smoke, "dots: modal answer of compressed models against dense ones (95 % over rows)",
+    theme.notes(fig, smoke, *_task(table),
+                "dots: modal answer of compressed models against dense ones (95 % over rows)",
                 "grey band: dense models of other seeds, the churn that means nothing")
     null = table[(table["measure"] == "null") & (table["model"] == models[0])]
     if spread is not None:
@@ -98,6 +99,7 @@ def pie_subcases(table: pd.DataFrame, model: str, counts: dict[str, int] | None 
     if counts:
         cases.sort(key=lambda case: (case == "", counts.get(case, 0)), reverse=True)
     fig, axes = theme.panels("Where do the changed answers lie?", smoke, 1.9 + 0.3 * len(cases), len(splits))
+    theme.notes(fig, smoke, *_task(table))
     for ax, split in zip(axes, splits):
         for measure, (name, color, marker, shift) in kinds.items():
             here = table[(table["measure"] == measure) & (table["split"] == split)].set_index("subcase").reindex(cases)
@@ -125,7 +127,8 @@ def foretold_figure(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     names = [name for name in PREDICTORS if name in set(table["predictor"])]
     height = 2.1 + max(0.16 + 0.08 * len(models), 0.3) * len(names)
     fig, axes = theme.panels("What foretells the rows that are lost?", smoke, height, len(splits))
-    theme.notes(fig, smoke, f"of the rows that the dense model gets right (95 % over {_over(table)}); dotted: a coin")
+    theme.notes(fig, smoke, *_task(table),
+                f"of the rows that the dense model gets right (95 % over {_over(table)}); dotted: a coin")
     special = {OTHER_DENSE: ("dense, other seed (null)", (NULL, "D")),
                ALL: ("mean of all compressions", (PALETTE["dense"], "s"))}
     for ax, split in zip(axes, splits):
@@ -138,6 +141,11 @@ def foretold_figure(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     theme.named_rows(axes[0], [PREDICTORS[name] for name in names], "known before compression")
     theme.legend(fig, axes[0])
     return fig
+
+
+def _task(table: pd.DataFrame) -> list[str]:
+    """The name of a table's task, where it has one."""
+    return [LABELS.get(task, task) for task in table["task"].unique()] if "task" in table else []
 
 
 def _over(table: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ HEAD = "imp-70"  # the compression that the headline is about
 EQUAL = {"holds": "no more", "fails, reversed": "more", "open, undefined, indication": "an amount not yet known"}  # T5
 SEEDS = 5  # training runs below which nothing is more than an indication
 POOLED = "these tasks"  # of a ledger: no task of its own
+NOT_MEASURED = "not measured"
 PAPERS = {"A": "Du et al.", "B": "Xu et al."}
 COUNTED = {"holds": "hold", "holds, size open or small": "hold but may be small",
            "no such effect, or not of that size": "are surely smaller than asked", "fails, reversed": "fail"}
@@ -86,6 +87,22 @@ def tell(runs: list[Run]) -> str:
     return "\n\n".join(filter(None, (headline(runs), lines)))
 
 
+def answers(ledger: pd.DataFrame, questions: dict[str, str]) -> str:
+    """What a ledger says to questions, as a Markdown table: a row a question, a column a task, in each field the words
+    of its claims.
+
+    questions: question -> the ids of its claims, apart by blanks. What a task does not measure is left out.
+    """
+    ledger = ledger[_own(ledger) & (ledger["word"] != NOT_MEASURED)]
+    words = {task: dict(zip(rows["id"], rows["word"])) for task, rows in ledger.groupby("task", sort=False)}
+    lines = [f"| question | {' | '.join(words)} |", f"| --- |{' --- |' * len(words)}"]
+    for question, claims in questions.items():
+        cells = ("; ".join(f"`{claim}` *{of[claim]}*" for claim in claims.split() if claim in of)
+                 for of in words.values())
+        lines.append(f"| {question} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _together(runs: list[Run]) -> Run:
     return Run(*(pd.concat(tables, ignore_index=True) for tables in zip(*runs)))
 
@@ -147,7 +164,7 @@ def _equal(ledger: pd.DataFrame) -> str:
     said = [f"{row.ours:+.1f} {row.interval}".strip() + f" in {row.task} (*{row.word}*)" if pd.notna(row.ours)
             else f"{row.task}: {row.word}" for row in rows.itertuples()]
     return ("OOD points beside dense models that were trained shorter, to the same ID score (`T5`, that nothing more "
-            f"is lost): {'; '.join(said) or 'not measured'}.")
+            f"is lost): {'; '.join(said) or NOT_MEASURED}.")
 
 
 def _papers(ledger: pd.DataFrame) -> str:
@@ -182,7 +199,7 @@ def _mends(told: Run) -> str:
 def _open(ledger: pd.DataFrame) -> str:
     said = []
     for task, rows in ledger[_own(ledger)].groupby("task", sort=False):
-        counts = {word: int(rows["word"].eq(word).sum()) for word in ("open", "indication", "not measured")}
+        counts = {word: int(rows["word"].eq(word).sum()) for word in ("open", "indication", NOT_MEASURED)}
         told = ", ".join(f"{n} {word}{'s' * (word == 'indication' and n > 1)}" for word, n in counts.items() if n)
         said.append(f"{told or 'none'} of {len(rows)} in {task}")
     return f"Claims without a verdict: {'; '.join(said)}." if said else ""
@@ -194,7 +211,7 @@ def _own(ledger: pd.DataFrame) -> pd.Series:
 
 
 def _measured(ledger: pd.DataFrame, claim: str) -> pd.DataFrame:
-    return ledger[(ledger["id"] == claim) & _own(ledger) & (ledger["word"] != "not measured")]
+    return ledger[(ledger["id"] == claim) & _own(ledger) & (ledger["word"] != NOT_MEASURED)]
 
 
 def _ledger(ledger: pd.DataFrame, *claims: tuple[str, str]) -> str:
