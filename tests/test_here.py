@@ -140,7 +140,7 @@ def judged():
 
 
 def test_a_runs_own_ledger_tells_a_claim_once_and_then_each_task(said):
-    here.own(judged(), "much was lost.", "A1", "A3", "T14", "A9")
+    here.judged(judged(), "much was lost.", "A1", "A3", "T14", "A9")
     assert said[0].splitlines() == [
         "**Here:** much was lost.", "",
         '- "Claim A1 is so" (`A1`) **holds** in micro_nli, +2.5 points [1.0, 4.0] (5 runs); **fails** in fever, '

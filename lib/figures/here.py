@@ -84,7 +84,7 @@ def summary(run, *claims: str) -> None:
     say(_under_heads(told) if any(told.values()) else "No committed run asks these claims on this task.")
 
 
-def own(ledger: pd.DataFrame, said: str, *claims: str) -> None:
+def judged(ledger: pd.DataFrame, said: str, *claims: str) -> None:
     """Show what a section of a run of several seeds found: `said`, then what the run's own ledger, `ledger.judged`,
     says to the claims, a line each, task by task."""
     rows = _measured(ledger)
