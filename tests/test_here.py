@@ -140,7 +140,7 @@ def judged():
 
 
 def test_a_runs_own_ledger_tells_a_claim_once_and_then_each_task(said):
-    here.judged(judged(), "much was lost.", "A1", "A3", "T14", "A9")
+    here.by_ledger(judged(), "much was lost.", "A1", "A3", "T14", "A9")
     assert said[0].splitlines() == [
         "**Here:** much was lost.", "",
         '- "Claim A1 is so" (`A1`) **holds** in micro_nli, +2.5 points [1.0, 4.0] (5 runs); **fails** in fever, '
@@ -149,7 +149,7 @@ def test_a_runs_own_ledger_tells_a_claim_once_and_then_each_task(said):
 
 
 def test_a_summary_of_a_runs_own_ledger_sorts_task_by_task(said):
-    here.own_summary(judged(), "A1", "A2", "A3")
+    here.ledger_summary(judged(), "A1", "A2", "A3")
     assert [line.partition("+")[0].partition(" (5")[0] for line in said[0].splitlines()] == [
         "- **Firm**:", '  - "Claim A1 is so" (`A1`) **holds** in micro_nli, ',
         "- **Refuted**:", '  - "Claim A1 is so" (`A1`) **fails** in fever, ',

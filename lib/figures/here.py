@@ -84,7 +84,7 @@ def summary(run, *claims: str) -> None:
     say(_under_heads(told) if any(told.values()) else "No committed run asks these claims on this task.")
 
 
-def judged(ledger: pd.DataFrame, said: str, *claims: str) -> None:
+def by_ledger(ledger: pd.DataFrame, said: str, *claims: str) -> None:
     """Show what a section of a run of several seeds found: `said`, then what the run's own ledger, `ledger.judged`,
     says to the claims, a line each, task by task."""
     rows = _measured(ledger)
@@ -92,7 +92,7 @@ def judged(ledger: pd.DataFrame, said: str, *claims: str) -> None:
         f"- {_by_task(of)}." for claim in claims if len(of := rows[rows["id"] == claim]))]))
 
 
-def own_summary(ledger: pd.DataFrame, *claims: str) -> None:
+def ledger_summary(ledger: pd.DataFrame, *claims: str) -> None:
     """What a run's own ledger says to some claims: in which tasks each is firm, refuted, open."""
     told, rows = {head: [] for head in (*KINDS, OPEN)}, _measured(ledger)
     for claim in claims:
