@@ -27,8 +27,11 @@ def test_the_bill_of_the_reference_adds_up():
     assert total["disk_gb"] == pytest.approx(sum(r["bytes"] for r in made.values()) / 1e9)
     assert total["memory_gb"] == max(cost.get("peak_memory_bytes", 0) for cost in costs.values()) / 1e9
     assert found.loc["02_teacher", "models"] == 2 + 3 and list(found.columns) == bill.COLUMNS  # and the shorter ones
-    dense = costs["seed0", "dense"]
-    assert found.loc["02_teacher", "rows_per_s"] == pytest.approx(dense["rows_per_second"], rel=0.1)
+    teacher = [(path.parts[-3], record["model"]) for path in sorted(REFERENCE.glob("seed*/02_teacher/models.json"))
+               for record in json.loads(path.read_text())]
+    rows, seconds = (sum(of(k) for k in teacher) for of in (
+        lambda k: made[k]["steps"] * made[k]["batch_size"], lambda k: costs[k]["seconds"]))
+    assert found.loc["02_teacher", "rows_per_s"] == pytest.approx(rows / seconds, rel=0.1)
     assert f"**{len(made)} models**" in bill.sentence(found)
 
 
