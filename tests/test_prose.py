@@ -47,7 +47,8 @@ def numbers(notebook) -> list[str]:
 
 
 def silent(notebook) -> list[str]:
-    """The sections that show a result of the run and do not end by saying what it is (`here.found`)."""
+    """The sections that show a result of the run and do not end by saying what it is (`here.found`). A cell whose last
+    line is an assignment shows nothing."""
     sections = {}
     heading = ""
     for cell in notebook.cells:
@@ -57,7 +58,8 @@ def silent(notebook) -> list[str]:
             sections.setdefault(heading, []).append(cell)
     told = {heading for heading, cells in sections.items() if any("here." in cell.source for cell in cells)}
     shows = {heading for heading, cells in sections.items() for cell in cells
-             if not {"method", "appendix", "parameters", "nbval-check-output"} & set(cell.metadata.get("tags", []))}
+             if not {"method", "appendix", "parameters", "nbval-check-output"} & set(cell.metadata.get("tags", []))
+             and not re.match(r"[\w, ]+ = ", cell.source.splitlines()[-1])}
     return [heading for heading in sections if heading in shows - told - {"", "Parameters", "Appendix"}]
 
 
@@ -145,7 +147,7 @@ def test_each_fault_of_shape_is_named(place, cell, fault):
 
 def test_a_section_that_shows_a_result_and_says_nothing_is_named():
     cells = ("|## Parameters", "parameters|%a = 1", "|## Shown", "|%table", "|## Told", "|%table", "answer|%here.found(run, said)",
-             "|## By hand", "method|%1 + 1", "|## Appendix", "appendix|%table")
+             "|## Made", "|%made = train()", "|## By hand", "method|%1 + 1", "|## Appendix", "appendix|%table")
     assert silent(made(*cells)) == ["Shown"]
 
 

@@ -193,7 +193,8 @@ def _mends(told: Run) -> str:
         said.append(f"In {task} {cheapest + 'dense trainings' if len(sure) else none}{few}")
     return (". ".join(said) + "." * bool(said) + _ledger(
         told.ledger, ("A20", "that RMC makes a compressed model less biased"), ("O4", "that it takes the right rows"),
-        ("C6", "that with twice the steps it still stays behind a dense model of as many"))).strip()
+        ("C5", "that with twice the steps a compressed model still stays behind the dense model"),
+        ("C6", "behind a dense model of as many steps"))).strip()
 
 
 def _open(ledger: pd.DataFrame) -> str:
