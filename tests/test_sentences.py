@@ -222,5 +222,5 @@ def test_the_best_alpha_is_counted_and_how_often_dev_finds_it():
                           for seed, best in enumerate((0.1, 0.3, 0.3)) for alpha in (0.1, 0.3)],
                          columns=["base", "seed", "alpha", "by_hard", "by_gap", "oracle"])
     assert sentences.chosen_alpha(table) == (
-        "the alpha that is best OOD for IMP 70 % is 0.1 at 1, 0.3 at 2 of 3 seeds; dev chooses it by its hard part at 3 and "
+        "the alpha that is best OOD for IMP 70 % is 0.1 at 1 and 0.3 at 2 of 3 seeds; dev chooses it by its hard part at 3 and "
         "by the gap at 2 of them")

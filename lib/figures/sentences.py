@@ -210,7 +210,7 @@ def chosen_alpha(choices: pd.DataFrame) -> str:
     told = []
     for base, part in choices.groupby("base", sort=False):
         oracle = part[part["oracle"]]
-        places = ", ".join(f"{alpha:g} at {n}" for alpha, n in oracle["alpha"].value_counts().sort_index().items())
+        places = " and ".join(f"{alpha:g} at {n}" for alpha, n in oracle["alpha"].value_counts().sort_index().items())
         rules = " and ".join(f"{name} at {int(oracle[rule].sum())}" for rule, name in (
             ("by_hard", "by its hard part"), ("by_gap", "by the gap")))
         told.append(f"the alpha that is best OOD for {label_of(base)} is {places} of {len(oracle)} seeds; dev chooses "
