@@ -162,3 +162,25 @@ def test_a_bad_parameter_is_named(override, says):
 def test_the_costs_of_a_run_are_finite(made):
     _, found = made
     assert all(np.isfinite(mends.cost(model, found["dense"], [found["imp-50"]])) for model in found.values())
+
+
+def tried(seed: int, shift: float) -> pd.DataFrame:
+    rows = [("1 more row", "rows", 1), ("5 more rows", "rows", 5), ("imp-70-2x", "steps", 0), ("imp-60", "weights", 0),
+            ("imp-40", "weights", 0), ("imp-70 + distil", "loss", 0), ("imp-70 + focal", "loss", 0), ("imp-70 + rmc", "loss", 0),
+            ("imp-70 + rmc-10", "loss", 0), ("imp-70 + rmc_one_run", "loss", 0)]
+    table = pd.DataFrame(rows, columns=["mend", "kind", "rows"]).assign(base="imp-70", cost=1.0, seed=seed, forgotten=str(seed))
+    ends = {"value": shift, "low": shift - 0.1, "high": shift + 0.1}
+    return table.assign(**ends, **{f"forgotten_{end}": 2 * value for end, value in ends.items()})
+
+
+def test_few_mends_are_one_of_a_kind_and_three_losses():
+    told = ["5 more rows", "imp-70-2x", "imp-60", "imp-70 + distil", "imp-70 + rmc", "imp-70 + rmc_one_run"]
+    assert mends.few(tried(0, 0.1))["mend"].tolist() == told
+
+
+def test_mends_of_several_seeds_are_put_together_with_their_own_forgotten_subcase():
+    table = mends.over_seeds(pd.concat([tried(0, 0.1), tried(1, 0.3)], ignore_index=True))
+    assert len(table) == 10 and (table["seeds"] == 2).all() and (table["cost"] == 1).all()
+    assert np.allclose(table["value"], 0.2) and np.allclose(table["forgotten_value"], 0.4)
+    assert (table["low"] < 0.1).all() and (table["forgotten_high"] > 0.6).all()
+    assert mends.few(table)["mend"].tolist() == mends.few(tried(0, 0.1))["mend"].tolist()

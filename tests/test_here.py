@@ -88,6 +88,9 @@ def test_a_table_of_each_seed_comes_from_the_first_run_that_has_it(run):
     over, table = here.by_seed(run, "06_x/rivals.csv")
     assert over == "3 runs of `wide`, a pilot"
     assert sorted(zip(table["seed"], table["value"])) == [(0, 0.0), (1, 0.1), (10, 1.0)]
+    (run.root / "outputs" / "reference" / "decides" / TASK / "seed0" / "06_x").mkdir(parents=True)
+    (run.root / "outputs" / "reference" / "decides" / TASK / "seed0" / "06_x" / "rivals.csv").write_text("value\n")
+    assert here.by_seed(run, "06_x/rivals.csv")[0] == over  # a run that has the file and no row of it is passed by
     over, table = here.by_seed(run, "06_x/none.csv")
     assert over == "" and table.empty
 

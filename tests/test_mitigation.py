@@ -224,6 +224,9 @@ def test_alpha_is_chosen_on_the_hard_part_of_dev_and_set_against_the_oracle(alph
     assert np.allclose(table["dev_hard"], [0.8, 0.6, 0.4]) and np.allclose(table["dev_easy"], [1, 1, 0.4])
     assert np.allclose(table["dev"], [0.95, 0.9, 0.4]) and np.allclose(table["gap"], [0.2, 0.4, 0])
     assert np.allclose(table["ood"], [0.8, 0.95, 0.75])
+    for name in ("dev", "dev_hard", "ood"):
+        assert (table[f"{name}_low"] <= table[name]).all() and (table[f"{name}_high"] >= table[name]).all()
+    assert table.loc[0.1, "ood_low"] < 0.8 < table.loc[0.1, "ood_high"]
     assert [table.index[table[rule]].tolist() for rule in ("by_hard", "by_gap", "oracle")] == [[0.1], [0.5], [0.3]]
     found = rmc.regret(rows, table.reset_index(), TASK, seed=0, n_boot=50).set_index("rule")
     assert np.allclose(found["value"], [0.15, 0.2]) and (found["oracle"] == 0.3).all()
@@ -261,6 +264,32 @@ def test_every_base_gets_its_choice_and_its_regret(alphas):
     assert choices["base"].eq("imp-70").all() and choices["alpha"].tolist() == [0.1, 0.3]
     assert regrets["rule"].tolist() == ["by_hard", "by_gap"] and np.allclose(regrets["value"], 0.15)
     assert all(table.empty for table in rmc.over_alpha({"imp-70 + rmc": rows[0.3]}, 0.3, v, TASK, seed=0))
+
+
+def test_choices_of_several_seeds_have_a_mean_an_interval_and_a_count_a_rule(alphas):
+    rows, v = alphas
+    one = rmc.choose_alpha(rows, v, TASK, threshold=0.5, n_boot=20)
+    two = one.assign(ood=one["ood"] - 0.1, oracle=[True, False, False])
+    table = rmc.alpha_over_seeds(pd.concat([one.assign(seed=0), two.assign(seed=1)]).assign(base="imp-70"))
+    assert table["alpha"].tolist() == [0.1, 0.3, 0.5] and (table["seeds"] == 2).all()
+    assert np.allclose(table["ood"], [0.75, 0.9, 0.7]) and np.allclose(table["dev"], [0.95, 0.9, 0.4])
+    assert (table["ood_low"] < table["ood"]).all() and np.allclose(table["dev_high"], table["dev"])
+    assert table[["by_hard", "oracle"]].to_numpy().tolist() == [[2, 1], [0, 1], [0, 0]]
+    assert rmc.alpha_over_seeds(one.assign(base="", seed=0).iloc[:0]).empty
+
+
+# --- what the base had lost
+
+def test_what_comes_back_is_set_against_what_the_base_of_the_seed_had_lost():
+    scores = {("imp-70", 0): -0.2, ("imp-70 + rmc", 0): -0.05, ("imp-70", 1): 0.01, ("imp-70 + rmc", 1): 0.0,
+              ("imp-70 + distil", 1): 0.03, ("truncated-3 + rmc", 1): 0.5}
+    table = pd.DataFrame([{"model": model, "seed": seed, "measure": "ood_difference", "value": value}
+                          for (model, seed), value in scores.items()])
+    found = rmc.regained(pd.concat([table, table.assign(measure="id_difference", value=9.0)]))
+    assert found[["base", "loss", "seed"]].to_numpy().tolist() == [["imp-70", "rmc", 0], ["imp-70", "rmc", 1],
+                                                                   ["imp-70", "distil", 1]]
+    assert np.allclose(found["lost"], [0.2, -0.01, -0.01]) and np.allclose(found["value"], [0.15, -0.01, 0.02])
+    assert rmc.regained(table.iloc[:0]).empty
 
 
 # --- does the instance matter?
@@ -310,10 +339,22 @@ def drawn(name, effects, smoke=False):
         return plot_rmc.price_dots(rows, costs, smoke=smoke)
     if name == "gains":
         return plot_rmc.gains(gained(), "imp-70", smoke=smoke)
+    if name == "regained":
+        return plot_rmc.regained(back(), smoke=smoke)
+    return plot_rmc.alpha_curve(tried(), smoke=smoke)
+
+
+def tried():
     table = pd.DataFrame({"alpha": [0.5, 0.1, 0.3], "dev": [0.95, 0.96, 0.96], "dev_hard": [0.6, 0.5, 0.7],
                           "ood": [0.8, 0.7, 0.75], "by_hard": [False, False, True], "by_gap": [False, True, False],
                           "oracle": [True, False, False]})
-    return plot_rmc.alpha_curve(table, smoke=smoke)
+    return table.assign(**{f"{name}{end}": table[name] + by for name in rmc.SCORES for end, by in (("_low", -0.1), ("_high", 0.1))})
+
+
+def back():
+    rows = [(base, loss, seed, 0.1 * seed, 0.05 * seed) for base in ("imp-70", "truncated-3") for seed in range(3)
+            for loss in ("rmc", "smooth_matched", "rmc_shuffled")]
+    return pd.DataFrame(rows, columns=["base", "loss", "seed", "lost", "value"])
 
 
 def gained():
@@ -327,7 +368,7 @@ def words(fig):
     return [text.get_text() for text in fig.findobj(plt.Text) if text.get_visible() and text.get_text()]
 
 
-@pytest.mark.parametrize("name", ["instance_effects", "price_dots", "alpha_curve", "gains"])
+@pytest.mark.parametrize("name", ["instance_effects", "price_dots", "alpha_curve", "gains", "regained"])
 def test_figures_are_named_marked_and_their_texts_keep_apart(name, effects):
     fig = drawn(name, effects, smoke=True)
     assert "smoke: not a result" in words(fig) and "smoke: not a result" not in words(drawn(name, effects))
@@ -373,10 +414,29 @@ def test_the_gains_stand_in_points_a_panel_a_set_with_dense_named_as_what_to_com
     plt.close("all")
 
 
-def test_figures_tell_what_is_missing_and_what_was_chosen(effects):
+def test_every_score_of_an_alpha_has_its_bar_and_every_rule_its_row():
+    scores, rules = plot_rmc.alpha_curve(tried()).axes
+    assert [text.get_text() for text in rules.get_yticklabels()] == ["best on hard dev", "least gap on dev", "best OOD (oracle)"]
+    assert [list(line.get_xdata()) for line in rules.lines] == [[0.3], [0.1], [0.5]]
+    bars = [bar.get_segments() for bar in scores.collections]
+    assert [len(of_score) for of_score in bars] == [3, 3, 3] and np.allclose(bars[0][0][:, 1], [60, 80])
+    assert any("over the rows of one training" in text for text in words(scores.figure))
+    several = plot_rmc.alpha_curve(tried().assign(seeds=5, by_hard=[0, 2, 3], by_gap=[5, 0, 0], oracle=[1, 2, 2]))
+    assert {"bars: 95 % intervals over 5 seeds", "3 of 5", "5 of 5"} <= set(words(several))
+    plt.close("all")
+
+
+def test_what_came_back_is_a_dot_a_loss_and_seed_a_panel_a_base():
+    fig = plot_rmc.regained(back())
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["IMP 70 %", "truncated 3"]
+    dots = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 3]
+    assert len(dots) == 3 and np.allclose(dots[0].get_xdata(), [0, 10, 20]) and np.allclose(dots[0].get_ydata(), [0, 5, 10])
+    assert {"RMC", "smooth (same mean)", "RMC (shuffled)"} <= set(words(fig))
+    plt.close("all")
+
+
+def test_figures_tell_what_is_missing_and_refuse_what_they_cannot_draw(effects):
     assert any("not available: variance over dense seeds" in text for text in words(drawn("price_dots", effects)))
-    told = " ".join(words(drawn("alpha_curve", effects)))
-    assert "hard part of dev: 0.3" in told and "smallest gap on dev: 0.1" in told and "best OOD: 0.5" in told
     with pytest.raises(StudyError, match="two rows for"):
         plot_rmc.instance_effects(pd.concat([effects, effects]))
     with pytest.raises(StudyError, match="instance_effects: the frame has no column 'control'"):

@@ -86,6 +86,8 @@ def test_each_mend_stands_at_its_gain_with_its_interval_and_cost(mends):
     assert [text.get_text() for text in ax.get_yticklabels()] == ["5 rows", "20 rows", "IMP 70 %, 2x steps", "IMP 40 %", "+ RMC"]
     assert [t for t in words(ax.figure) if t in ("1", "2", "6")] == ["1", "1", "2", "1", "6"]
     assert [tuple(bar.get_segments()[0][:, 0].round(6)) for bar in ax.collections][-1] == (-6.0, -1.0)
+    assert any("over the rows of one training" in text for text in words(ax.figure))
+    assert any("over 3 seeds" in text for text in words(plot_doses.mend_gains(mends.assign(seeds=3))))
     shuffled = plot_doses.mend_gains(mends.iloc[::-1]).axes[0]
     assert [text.get_text() for text in shuffled.get_yticklabels()][:2] == ["20 rows", "5 rows"]
     plt.close("all")

@@ -199,3 +199,28 @@ def test_the_gap_beyond_dense_is_told_where_the_models_had_learned():
     once = sentences.beyond_dense(table[table["dose"] == 0.8], "shortcut_rate")
     assert once == "IMP 70 % 10.0 [9.0, 11.0] at 0.8."
     assert sentences.beyond_dense(table.assign(low=0.4), "shortcut_rate").startswith("none can be read. Not surely learned")
+
+
+def test_gains_are_told_set_by_set_without_the_name_of_the_base():
+    rows = [(model, split, value) for model, value in (("dense", 0.2), ("imp-70 + rmc", 0.1)) for split in ("test", "ood")]
+    table = pd.DataFrame(rows, columns=["model", "split", "value"]).assign(low=0.0, high=0.3)
+    assert sentences.gained(table, "imp-70") == (
+        "test (ID) dense 20.0 [0.0, 30.0], RMC 10.0 [0.0, 30.0]; OOD dense 20.0 [0.0, 30.0], RMC 10.0 [0.0, 30.0]")
+
+
+def test_what_came_back_is_told_over_the_seeds_and_where_most_was_lost():
+    table = pd.DataFrame([("imp-70", "rmc", 0, 0.1, 0.1), ("imp-70", "rmc", 1, 0.3, 0.1), ("imp-70", "distil", 1, 0.3, 0.02)],
+                         columns=["base", "loss", "seed", "lost", "value"])
+    assert sentences.regained(table) == (
+        "IMP 70 % had lost 20.0 [-107.1, 147.1] OOD points, given back: RMC 10.0 [10.0, 10.0], distil 2.0; "
+        "where it had lost most, 30.0: RMC 10.0, distil 2.0")
+    assert sentences.regained(table.iloc[:0]) == ""
+
+
+def test_the_best_alpha_is_counted_and_how_often_dev_finds_it():
+    table = pd.DataFrame([("imp-70", seed, alpha, alpha == best, alpha == 0.3, alpha == best)
+                          for seed, best in enumerate((0.1, 0.3, 0.3)) for alpha in (0.1, 0.3)],
+                         columns=["base", "seed", "alpha", "by_hard", "by_gap", "oracle"])
+    assert sentences.chosen_alpha(table) == (
+        "the alpha that is best OOD for IMP 70 % is 0.1 at 1 and 0.3 at 2 of 3 seeds; dev chooses it by its hard part at 3 and "
+        "by the gap at 2 of them")

@@ -1,4 +1,5 @@
-"""What RMC is read against: its controls, itself with the difficulty of one run, and itself over several alpha.
+"""What RMC is read against: its controls, what its base had lost, itself with the difficulty of one run, and itself
+over several alpha.
 
 Scores and their differences are shares in [0, 1] (a point is 0.01).
 """
@@ -6,7 +7,7 @@ Scores and their differences are shares in [0, 1] (a point is 0.01).
 import pandas as pd
 
 from lib import names
-from lib.analysis import measures
+from lib.analysis import bootstrap, measures
 from lib.errors import StudyError
 from lib.tasks import registry
 from lib.tasks.task import Task
@@ -14,7 +15,10 @@ from lib.tasks.task import Task
 INSTANCE = ("smooth_matched", "smooth_entropy", "rmc_shuffled", "distil")  # as RMC, but for the row's own difficulty
 CONTROLS = {"rmc": (*INSTANCE, "rmc_one_run")}
 RANK, MARGIN = 0.8, 0.01  # one run serves as well as several: least rank agreement, largest OOD difference
-CHOICES = ["base", "alpha", "dev", "dev_hard", "dev_easy", "gap", "ood", "by_hard", "by_gap", "oracle"]
+RULES = ("by_hard", "by_gap", "oracle")  # ways to choose alpha
+SCORES = ("dev", "dev_hard", "ood")  # what is shown for each alpha
+ENDS = [f"{name}{end}" for name in SCORES for end in ("", "_low", "_high")]
+CHOICES = ["base", "alpha", *ENDS, "dev_easy", "gap", *RULES]
 REGRETS = ["base", "rule", "alpha", "oracle", "value", "low", "high", "n"]
 
 
@@ -52,9 +56,22 @@ def by_alpha(rows: dict[str, pd.DataFrame], alpha: float) -> dict[str, dict[floa
     return {base: dict(sorted(frames.items())) for base, frames in of_base.items() if len(frames) > 1}
 
 
-def choose_alpha(rows: dict[float, pd.DataFrame], v_dev: pd.Series, task: Task,
-                 threshold: float | None = None) -> pd.DataFrame:
-    """alpha | dev | dev_hard | dev_easy | gap | ood | by_hard | by_gap | oracle, one row an alpha.
+def regained(relative: pd.DataFrame) -> pd.DataFrame:
+    """What each base had lost OOD against the dense model, and what each loss gave back of it: base | loss | seed |
+    lost | value. relative: `tables.relative` of bases and of bases with a loss, with a column seed."""
+    ood = relative[relative["measure"] == "ood_difference"].set_index(["model", "seed"])["value"]
+    found = []
+    for (model, seed), score in ood.items():
+        base, _, loss = model.partition(" + ")
+        if loss and (base, seed) in ood.index:
+            found.append({"base": base, "loss": loss, "seed": seed, "lost": -ood[base, seed],
+                          "value": score - ood[base, seed]})
+    return pd.DataFrame(found, columns=["base", "loss", "seed", "lost", "value"])
+
+
+def choose_alpha(rows: dict[float, pd.DataFrame], v_dev: pd.Series, task: Task, threshold: float | None = None,
+                 seed: int = 0, n_boot: int = 1000) -> pd.DataFrame:
+    """alpha | dev, dev_hard, ood, with _low and _high | dev_easy | gap | by_hard | by_gap | oracle, one row an alpha.
 
     rows: of the model of each alpha. v_dev: variance of each dev row's loss over sparsities, by guid; rows at or above
     `threshold` are hard (None: those above the median). Du et al. tune alpha on these two parts and do not say how.
@@ -67,10 +84,16 @@ def choose_alpha(rows: dict[float, pd.DataFrame], v_dev: pd.Series, task: Task,
                          "another threshold, or sparsity levels that differ more")
     choices = []
     for alpha, frame in rows.items():
-        dev = frame[frame["split"] == "dev"].set_index("guid")["correct"]
-        parts = dev.groupby(hard.loc[dev.index]).mean()
-        choices.append({"alpha": alpha, "dev": dev.mean(), "dev_hard": parts[True], "dev_easy": parts[False],
-                        "gap": parts[False] - parts[True], "ood": _ood(frame, task)})
+        dev = frame[frame["split"] == "dev"]
+        is_hard = hard.loc[dev["guid"]].to_numpy()
+        parts = {"dev": dev, "dev_hard": dev[is_hard], "dev_easy": dev[~is_hard]}
+        found = bootstrap.intervals([({"on": name}, part, "accuracy") for name, part in parts.items()], n_boot, seed)
+        whole = measures.overall(frame, task, n_boot=n_boot, seed=seed).rename(columns={"measure": "on"})
+        found = pd.concat([found, whole]).set_index("on")
+        row = {f"{name}{end}": found.loc[name, column] for name in SCORES
+               for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))}
+        easy = found.loc["dev_easy", "value"]
+        choices.append({"alpha": alpha, **row, "dev_easy": easy, "gap": easy - row["dev_hard"]})
     table = pd.DataFrame(choices)
     best = {"by_hard": table.sort_values(["dev_hard", "dev", "alpha"]).index[-1],
             "by_gap": table.assign(gap=-table["gap"].abs()).sort_values(["gap", "dev", "alpha"]).index[-1],
@@ -96,12 +119,25 @@ def over_alpha(rows: dict[str, pd.DataFrame], alpha: float, v_dev: pd.Series, ta
     """`choose_alpha` and `regret` of every base of `by_alpha`, with a first column base; both empty where none is."""
     choices, regrets = [pd.DataFrame(columns=CHOICES)], [pd.DataFrame(columns=REGRETS)]
     for base, models_of in by_alpha(rows, alpha).items():
-        table = choose_alpha(models_of, v_dev, task)
+        table = choose_alpha(models_of, v_dev, task, seed=seed, n_boot=n_boot)
         lost = regret(models_of, table, task, seed, n_boot)
         for frames, part in ((choices, table), (regrets, lost)):
             part.insert(0, "base", base)
             frames.append(part)
     return tuple(pd.concat(frames[1:] or frames, ignore_index=True) for frames in (choices, regrets))
+
+
+def alpha_over_seeds(choices: pd.DataFrame) -> pd.DataFrame:
+    """`choose_alpha` of several seeds put together, base by base: means and 95 % t intervals over them, and how many
+    of them choose the alpha by_hard, by_gap and as the oracle. choices: with columns base and seed."""
+    table = []
+    for (base, alpha), part in choices.groupby(["base", "alpha"]):
+        row = {"base": base, "alpha": alpha, "seeds": len(part)} | part[list(RULES)].sum().to_dict()
+        for name in SCORES:
+            over = bootstrap.of_seeds(part[name].to_numpy(float))
+            row |= {name: over["value"], f"{name}_low": over["low"], f"{name}_high": over["high"]}
+        table.append(row)
+    return pd.DataFrame(table, columns=["base", "alpha", "seeds", *ENDS, *RULES])
 
 
 def instance_effects(runs: dict[tuple[str, int], dict[str, pd.DataFrame]]) -> pd.DataFrame:

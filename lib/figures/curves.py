@@ -151,11 +151,13 @@ def mitigation_plane(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     fig, ax = canvas("Can what was forgotten be mended?", smoke, height=4.4)
     ax.set_title("arrows start at the same model without a mitigation; up and right is better", color=GREY)
     vanilla = frame[frame.loss == "vanilla"].set_index("model")
+    mended = {model.partition(" + ")[0] for model in frame.model[frame.loss != "vanilla"]}
     points, blocked = [], []
     for row in frame.itertuples():
         blocked += theme.cross(ax, row)
         base, color = row.model.partition(" + ")[0], color_of(row.model)
-        name = label_of(row.model) if row.loss == "vanilla" else LABELS.get(row.loss, row.loss)
+        short = row.loss != "vanilla" and len(mended) == 1
+        name = LABELS.get(row.loss, row.loss) if short else label_of(row.model)
         points.append((row.dev * 100, row.ood * 100, name, color))
         if row.loss != "vanilla" and base in vanilla.index:
             start, end = (vanilla.dev[base] * 100, vanilla.ood[base] * 100), (row.dev * 100, row.ood * 100)

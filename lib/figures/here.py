@@ -102,14 +102,14 @@ def ledger_summary(ledger: pd.DataFrame, *claims: str) -> None:
 
 
 def by_seed(run, path: str) -> tuple[str, pd.DataFrame]:
-    """A table of a notebook, `06_shortcut_samples/rivals.csv`, of each seed of the first committed run that has it for
-    the task, with a column seed, and what it is over (`3 runs of micro_wide`); "" and an empty table if none has."""
+    """A table of a notebook, `06_shortcut_samples/rivals.csv`, of each seed of the first committed run with rows of it
+    for the task, with a column seed, and what it is over (`3 runs of micro_wide`); "", an empty table if none has."""
     for known in committed(run.root, run.task):
         place = run.root / "outputs" / "reference" / known.name / task_folder(run.task)
         files = {int(file.parts[-3].removeprefix("seed")): file for file in sorted(place.glob(f"seed*/{path}"))}
-        if files:
-            return known.over(len(files)), pd.concat(
-                [pd.read_csv(file).assign(seed=seed) for seed, file in files.items()], ignore_index=True)
+        read = [pd.read_csv(file).assign(seed=seed) for seed, file in files.items()]
+        if kept := [table for table in read if len(table)]:
+            return known.over(len(kept)), pd.concat(kept, ignore_index=True)
     return "", pd.DataFrame()
 
 

@@ -76,13 +76,15 @@ def _by_dose(ax, part: pd.DataFrame, read: set[tuple[str, float]], zero: float) 
 def mend_gains(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """What each mend gains OOD over its base, with its 95 % interval and, right of it, what it costs.
 
-    frame: one base of `mends.gains`: base, mend, kind, rows, cost, value, low, high. The kinds stand apart.
+    frame: one base of `mends.gains`: base, mend, kind, rows, cost, value, low, high; of seeds put together, seeds. The
+    kinds stand apart.
     """
     check(frame, "mends", ["mend"], ["cost", "value", "low", "high"])
     base = label_of(frame["base"].iloc[0])
     frame = frame.assign(kind=pd.Categorical(frame["kind"], KINDS)).sort_values("kind", kind="stable")
     places = frame.groupby("kind", observed=True).ngroup().to_numpy() * 0.6 + range(len(frame))
-    fig, ax = theme.canvas(f"What mends {base} most cheaply?", smoke, height=1.6 + 0.24 * places[-1])
+    fig, ax = theme.canvas(f"What mends {base} most cheaply?", smoke, height=2.1 + 0.24 * places[-1])
+    theme.notes(fig, smoke, _bars(frame), "cost: dense trainings, by floating-point operations")
     names = []
     for at, row in zip(places, frame.itertuples()):
         color = color_of("dense") if row.kind == "rows" else ink(color_of(row.mend))
@@ -93,7 +95,7 @@ def mend_gains(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     ax.set_yticks(places, names)
     ax.set_ylim(places[-1] + 0.7, -0.7)
     ax.annotate("cost", (1.02, 1), xycoords="axes fraction", va="bottom", fontsize=9, weight="bold")
-    ax.set_xlabel("OOD gain over the base (points, right is better); cost in dense trainings")
+    ax.set_xlabel("OOD gain over the base (points, right is better)")
     return fig
 
 
@@ -101,11 +103,13 @@ def mend_gains(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
 def more_rows(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """Gain on the forgotten subcase and on OOD as a whole against the number of new rows of that subcase, by base.
 
-    frame: the rows of `mends.gains` of kind "rows": base, rows, forgotten, value, low, high and forgotten_*.
+    frame: the rows of `mends.gains`, or of `mends.over_seeds`, of kind "rows": base, rows, value, low, high and
+    forgotten_*.
     """
     check(frame, "more_rows", ["base", "rows"], ["value", "forgotten_value"])
     interval = ["value", "low", "high"]
-    fig, axes = theme.panels("A few more rows of what was forgotten", smoke, height=3.4, columns=2, sharey=False)
+    fig, axes = theme.panels("A few more rows of what was forgotten", smoke, height=3.8, columns=2, sharey=False)
+    theme.notes(fig, smoke, _bars(frame))
     for ax, prefix, title in ((axes[0], "forgotten_", "forgotten subcase"), (axes[1], "", "all OOD subcases")):
         ends = []
         for base, line in frame.sort_values("rows").groupby("base", sort=False):
@@ -116,3 +120,9 @@ def more_rows(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
         if not prefix:
             end_labels(ax, ends)
     return fig
+
+
+def _bars(frame: pd.DataFrame) -> str:
+    """What the intervals of a table of mends are over."""
+    seeds = frame["seeds"].max() if "seeds" in frame else 1
+    return f"95 % intervals over {f'{seeds:g} seeds' if seeds > 1 else 'the rows of one training'}"

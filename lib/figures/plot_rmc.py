@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.analysis import tables
+from lib.analysis import rmc, tables
 from lib.errors import StudyError
 from lib.figures import theme
 from lib.figures.placing import end_labels
@@ -15,7 +15,7 @@ SCORES = {
     "el2n": "EL2N", "variability": "dynamics: variability", "confidence": "dynamics: confidence",
     "shortcut_confidence": "shortcut-only model",
 }
-BAND = "#d9d9d9"
+BAND, ACCURACY = "#d9d9d9", "accuracy, % (higher is better)"
 
 
 @themed
@@ -101,7 +101,7 @@ def gains(table: pd.DataFrame, base: str, *, smoke: bool = False) -> Figure:
     models, splits = list(table["model"].unique()), list(table["split"].unique())
     fig, axes = theme.panels(f"Can what {label_of(base)} forgot be mended?", smoke, 1.7 + 0.34 * len(models),
                              len(splits))
-    notes(fig, smoke, f"score less that of {label_of(base)}, on the same rows")
+    notes(fig, smoke, f"score less that of {label_of(base)} on the same rows; bars: 95 % over rows, not over seeds")
     for ax, split in zip(axes, splits):
         rows = table[table["split"] == split].set_index("model")
         ax.axvline(0, color=GREY, linewidth=0.9)
@@ -116,32 +116,66 @@ def gains(table: pd.DataFrame, base: str, *, smoke: bool = False) -> Figure:
 
 
 @themed
-def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
-    """Score against alpha on the hard part of dev, on all of dev and OOD, with what dev chooses and what OOD would.
+def regained(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """What each loss gave back OOD against what its base had lost, a dot a loss and seed, a panel a base.
 
-    table: `rmc.choose_alpha`.
+    table: `rmc.regained` (fractions). On the dashed line all that was lost is back.
     """
-    check(table, "alpha_curve", ["alpha"], ["dev", "dev_hard", "ood", "by_hard", "by_gap", "oracle"])
-    fig, ax = canvas("Can alpha be chosen without OOD rows?", smoke, height=4.4)
+    check(table, "regained", ["base", "loss", "seed"], ["lost", "value"])
+    bases = list(table["base"].unique())
+    fig, axes = theme.panels("Is it the loss, or an unlucky base?", smoke, 4.3, len(bases), sharey=False)
+    notes(fig, smoke, "a dot: one loss at one seed; dashed line: all that the base had lost is back")
+    for ax, base in zip(axes, bases):
+        rows = table[table["base"] == base]
+        ends = 100 * np.array([min(0, rows["lost"].min()), rows["lost"].max()])
+        ax.axhline(0, color=GREY, linewidth=0.9)
+        ax.plot(ends, ends, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)))
+        for marker, (loss, part) in zip("oDs^vPX<>*hd", rows.groupby("loss", sort=False)):
+            color = theme.color_of(f"{base} + {loss}")
+            ax.plot(100 * part["lost"], 100 * part["value"], marker, color=color, markeredgecolor=ink(color),
+                    markersize=6, label=label_of(f"{base} + {loss}").removeprefix(f"{label_of(base)} + "))
+        theme.panel(ax, label_of(base), "lost by the base (OOD points)")
+    axes[0].set_ylabel("given back (OOD points, higher is better)")
+    theme.legend(fig, max(axes, key=lambda ax: len(ax.lines)))
+    return fig
+
+
+@themed
+def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
+    """Score against alpha on the hard part of dev, on all of dev and OOD, with 95 % intervals, and below them the alpha
+    that each rule chooses.
+
+    table: one base of `rmc.choose_alpha`, or of `rmc.alpha_over_seeds` (with a column seeds).
+    """
+    check(table, "alpha_curve", ["alpha"], [*rmc.SCORES, *rmc.RULES])
+    fig, (ax, foot) = theme.panels("Can alpha be chosen without OOD rows?", smoke, 5, rows=2, sharey=False)
+    foot.get_gridspec().set_height_ratios([3, 1])
     rows, ends = table.sort_values("alpha"), []
+    seeds = int(rows["seeds"].max()) if "seeds" in rows else 1
+    notes(fig, smoke, f"bars: 95 % intervals over {f'{seeds} seeds' if seeds > 1 else 'the rows of one training'}")
     lines = {"ood": ("OOD", PALETTE["rmc"], "-"), "dev": ("dev (ID)", PALETTE["dense"], (0, (1, 1))),
              "dev_hard": ("dev, hard part", PALETTE["truncated"], (0, (4, 1.5)))}
-    for column, (name, color, dashes) in lines.items():
-        ax.plot(rows["alpha"], rows[column] * 100, color=color, linestyle=dashes, marker=".")
-        ends.append((rows["alpha"].iloc[-1], rows[column].iloc[-1] * 100, name, color))
-    chosen = {"by_hard": ("best on the hard part of dev", "s"), "by_gap": ("smallest gap on dev", "D"),
-              "oracle": ("the oracle, best OOD", "o")}
-    notes(fig, smoke, "below the lines, the alpha that each rule chooses:", *(
-        f"{name}: {rows.loc[rows[rule], 'alpha'].iloc[0]:g}" for rule, (name, _) in chosen.items()))
-    foot = ax.get_xaxis_transform()
-    for place, (rule, (_, marker)) in enumerate(chosen.items()):
-        at = rows.loc[rows[rule], "alpha"].iloc[0]
-        ax.plot(at, 0.13 - 0.05 * place, marker, markersize=6, markerfacecolor="none", color=GREY, transform=foot)
-        ax.annotate(rule.removeprefix("by_"), (at, 0.13 - 0.05 * place), (7, 0), foot, "offset points", va="center",
-                    fontsize=9, color=GREY)
-    ax.set(xlabel="alpha, the least strength of a target (1: plain distillation)",
-           ylabel="accuracy, % (higher is better)")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.25 * (high - low), high + 0.05 * (high - low))
+    apart = 0.012 * (rows["alpha"].max() - rows["alpha"].min())
+    for place, (column, (name, color, dashes)) in enumerate(lines.items()):
+        x = rows["alpha"] + apart * (place - 1)
+        ax.vlines(x, rows[f"{column}_low"] * 100, rows[f"{column}_high"] * 100, color=color, linewidth=1, alpha=0.6)
+        ax.plot(x, rows[column] * 100, color=color, linestyle=dashes, marker=".")
+        ends.append((x.iloc[-1], rows[column].iloc[-1] * 100, name, color))
+    ax.set(ylabel=ACCURACY, xticklabels=[])
+    ax.margins(y=0.08)
+    rules = {"by_hard": "best on hard dev", "by_gap": "least gap on dev", "oracle": "best OOD (oracle)"}
+    for y, rule in enumerate(rules):
+        chosen = rows[rows[rule] > 0]
+        foot.plot(chosen["alpha"], [y] * len(chosen), "o", color=GREY, markersize=6)
+        for at, times in zip(chosen["alpha"], chosen[rule]):
+            if seeds > 1:
+                foot.annotate(f"{int(times)} of {seeds}", (at, y), (7, 0), textcoords="offset points", va="center",
+                              fontsize=9, color=GREY)
+    foot.set_title("the alpha that each rule chooses", color=GREY)
+    foot.set(xlim=ax.get_xlim(), xlabel="alpha, the least strength of a target (1: plain distillation)")
+    theme.named_rows(foot, list(rules.values()))
+    for panel in (ax, foot):
+        panel.set_xticks(rows["alpha"])
+        theme.grid(panel)
     end_labels(ax, ends)
     return fig

@@ -6,10 +6,10 @@ import pandas as pd
 from lib.analysis import bootstrap, rmc, tables
 from lib.analysis.tables import case_name, with_interval
 from lib.figures import plot_doses
-from lib.figures.here import ends
+from lib.figures.here import each, ends
 from lib.figures.plot_rmc import SCORES
 from lib.figures.report import say
-from lib.figures.theme import label_of
+from lib.figures.theme import LABELS, label_of
 from lib.tasks import microworld
 from lib.tasks.task import Task
 
@@ -176,6 +176,46 @@ def one_run(one_run: pd.DataFrame, price: pd.DataFrame) -> str:
                      f"run less RMC from several, {ood or 'not trained'}. One run **{serves}** by the rule (agreement "
                      "of 0.8, difference within a point).")
     return "\n".join(lines) or "No difficulty was measured."
+
+
+def gained(gains: pd.DataFrame, base: str) -> str:
+    """Points that each loss, and the dense model, have more than a base, set by set. gains: `tables.gains`."""
+    named = gains.assign(loss=[_loss(model, base) for model in gains["model"]]).groupby("split", sort=False)
+    return "; ".join(f"{LABELS.get(split, split)} {each(part, 'loss')}" for split, part in named)
+
+
+def regained(table: pd.DataFrame) -> str:
+    """How many OOD points each base had lost over the seeds and how many each loss gave back, over them all and at the
+    seed where the base had lost most. table: `rmc.regained`."""
+    told = []
+    for base, part in table.groupby("base", sort=False):
+        named = part.assign(loss=[_loss(f"{base} + {loss}", base) for loss in part["loss"]])
+        back = tables.over_seeds(named, ["base", "loss"])
+        had = bootstrap.of_seeds(named.drop_duplicates("seed")["lost"].to_numpy(float))
+        lost = with_interval(had["value"], had["low"], had["high"])
+        worst = named[named["lost"] == named["lost"].max()]
+        there = ", ".join(f"{row.loss} {100 * row.value:.1f}" for row in worst.itertuples())
+        told.append(f"{label_of(base)} had lost {lost} OOD points, given back: {each(back, 'loss')}; where it had lost "
+                    f"most, {100 * worst['lost'].iloc[0]:.1f}: {there}")
+    return ". ".join(told)
+
+
+def _loss(model: str, base: str) -> str:
+    return label_of(model).removeprefix(f"{label_of(base)} + ")
+
+
+def chosen_alpha(choices: pd.DataFrame) -> str:
+    """At how many seeds each rule on dev chooses the oracle's alpha, and which alpha the oracle chooses at how many.
+    choices: `rmc.choose_alpha` of several seeds, with columns base and seed."""
+    told = []
+    for base, part in choices.groupby("base", sort=False):
+        oracle = part[part["oracle"]]
+        places = " and ".join(f"{alpha:g} at {n}" for alpha, n in oracle["alpha"].value_counts().sort_index().items())
+        rules = " and ".join(f"{name} at {int(oracle[rule].sum())}" for rule, name in (
+            ("by_hard", "by its hard part"), ("by_gap", "by the gap")))
+        told.append(f"the alpha that is best OOD for {label_of(base)} is {places} of {len(oracle)} seeds; dev chooses "
+                    f"it {rules} of them")
+    return "; ".join(told)
 
 
 def regret(regret: pd.DataFrame) -> str:

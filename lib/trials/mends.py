@@ -90,3 +90,20 @@ def gains(base: str, mends: dict[str, tuple[str, int, store.Model, pd.DataFrame]
                        "cost": cost(model, dense, pruned), "nonzero_parameters": model.record["nonzero_parameters"],
                        "test": whole["test"], "ood": whole["ood"], "forgotten": subcase, **ends})
     return pd.DataFrame(result, columns=TABLE)
+
+
+def few(table: pd.DataFrame) -> pd.DataFrame:
+    """At most six mends of each base, for a figure: the largest number of rows, more steps, the least change of
+    structure, and of the losses distillation and RMC with either difficulty."""
+    losses = table["mend"].str.endswith(("+ distil", "+ rmc", "+ rmc_one_run"))
+    first = table.sort_values("rows", ascending=False, kind="stable").groupby(["base", "kind"]).head(1)
+    return table[table.index.isin(first.index) & (table["kind"] != "loss") | (table["kind"] == "loss") & losses]
+
+
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """`gains` of several seeds put together: base | mend | kind | rows | value, low, high | seeds | cost | forgotten_*,
+    these of each seed's own forgotten subcase. table: with a column seed."""
+    ends, keys = ["value", "low", "high"], ["base", "mend", "kind", "rows"]
+    whole = tables.over_seeds(table, keys, ("cost",))
+    own = tables.over_seeds(table.assign(**{end: table[f"forgotten_{end}"] for end in ends}), keys)
+    return whole.join(own[ends].add_prefix("forgotten_"))
