@@ -1,6 +1,7 @@
 """What a section found, in a generated sentence that begins with "Here": the run's own numbers, and what the committed
 runs of its task say over their seeds."""
 
+import functools
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from lib.analysis.tables import with_interval
 from lib.figures.plot_answer import kind_of
 from lib.figures.report import say
-from lib.figures.story import NOT_MEASURED, POOLED, SEEDS, points, read
+from lib.figures.story import SEEDS, measured, points, read
 from lib.figures.theme import label_of
 from lib.params.schema import task_folder
 
@@ -39,6 +40,7 @@ class Committed(NamedTuple):
         return f"{seeds:.0f} run{'s' * (seeds != 1)} of `{self.name}`{note}"
 
 
+@functools.cache  # a notebook asks at the end of every section
 def committed(root: Path, task: str) -> list[Committed]:
     """The runs of `outputs/reference` that have the task: those of enough seeds for a verdict first, pilots after the
     others, then by the number of seeds."""
@@ -87,14 +89,14 @@ def summary(run, *claims: str) -> None:
 def by_ledger(ledger: pd.DataFrame, said: str, *claims: str) -> None:
     """Show what a section of a run of several seeds found: `said`, then what the run's own ledger, `ledger.judged`,
     says to the claims, a line each, task by task."""
-    rows = _measured(ledger)
+    rows = measured(ledger)
     say("\n".join([f"**Here:** {said}", "", *(
         f"- {_by_task(of)}." for claim in claims if len(of := rows[rows["id"] == claim]))]))
 
 
 def ledger_summary(ledger: pd.DataFrame, *claims: str) -> None:
     """What a run's own ledger says to some claims: in which tasks each is firm, refuted, open."""
-    told, rows = {head: [] for head in (*KINDS, OPEN)}, _measured(ledger)
+    told, rows = {head: [] for head in (*KINDS, OPEN)}, measured(ledger)
     for claim in claims:
         for head, of in rows[rows["id"] == claim].groupby(rows["word"].map(_head), sort=False):
             told[head].append(_by_task(of))
@@ -166,7 +168,7 @@ def _lost(known: list[Committed], models: Iterable[str]) -> list[str]:
 def _row(known: list[Committed], claim: str) -> tuple[Committed, NamedTuple] | None:
     """What the first of the runs that measured a claim says to it."""
     for run in known:
-        rows = run.ledger[(run.ledger["id"] == claim) & (run.ledger["word"] != NOT_MEASURED)]
+        rows = measured(run.ledger[run.ledger["id"] == claim])
         if len(rows):
             return run, next(rows.itertuples())
     return None
@@ -174,11 +176,6 @@ def _row(known: list[Committed], claim: str) -> tuple[Committed, NamedTuple] | N
 
 def _claim(run: Committed, row: NamedTuple) -> str:
     return f"{_sentence(row)} **{row.word}**{_number(row)} ({run.over(row.seeds)})"
-
-
-def _measured(ledger: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a ledger that are about one task and have a word."""
-    return ledger[~ledger["task"].isin(["", POOLED]) & (ledger["word"] != NOT_MEASURED)]
 
 
 def _by_task(rows: pd.DataFrame) -> str:

@@ -93,7 +93,7 @@ def answers(ledger: pd.DataFrame, questions: dict[str, str]) -> str:
 
     questions: question -> the ids of its claims, apart by blanks. What a task does not measure is left out.
     """
-    ledger = ledger[_own(ledger) & (ledger["word"] != NOT_MEASURED)]
+    ledger = measured(ledger)
     words = {task: dict(zip(rows["id"], rows["word"])) for task, rows in ledger.groupby("task", sort=False)}
     lines = [f"| question | {' | '.join(words)} |", f"| --- |{' --- |' * len(words)}"]
     for question, claims in questions.items():
@@ -211,8 +211,13 @@ def _own(ledger: pd.DataFrame) -> pd.Series:
     return ~ledger["task"].isin(["", POOLED])
 
 
+def measured(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a ledger that are about one task and have a word."""
+    return ledger[_own(ledger) & (ledger["word"] != NOT_MEASURED)]
+
+
 def _measured(ledger: pd.DataFrame, claim: str) -> pd.DataFrame:
-    return ledger[(ledger["id"] == claim) & _own(ledger) & (ledger["word"] != NOT_MEASURED)]
+    return measured(ledger[ledger["id"] == claim])
 
 
 def _ledger(ledger: pd.DataFrame, *claims: tuple[str, str]) -> str:
