@@ -15,7 +15,9 @@ FAR = {"IMP 40 %": "imp-40", "IMP 70 %": "imp-70"}
 def ledger(seeds, pilot="", **words):
     rows = [{"id": claim, "task": TASK, "claim": f"Claim {claim} is so.", "word": word, "pilot": pilot, "seeds": seeds,
              "ours": np.nan if word == "not measured" else 2.5, "interval": "[1.0, 4.0]",
-             "finding": "imp-40 against dense, +2.5 points [1.0, 4.0]"} for claim, word in words.items()]
+             "measured": "imp-40 against dense, ID score",
+             "caveat": "without sym1" if word == "holds" else "",
+             "finding": "imp-40 against dense, ID score +2.5 points [1.0, 4.0]"} for claim, word in words.items()]
     return pd.DataFrame(rows)
 
 
@@ -53,9 +55,11 @@ def test_each_claim_is_told_by_the_run_that_decides_it(run, said):
     first, blank, *claims = said[0].splitlines()
     assert first == "**Here:** imp-40 lost much." and not blank
     assert claims == [
-        '- "Claim A1 is so" (`A1`) **holds**, +2.5 points [1.0, 4.0] (5 runs of `decides`, 16 planned).',
-        '- "Claim A2 is so" (`A2`) **holds**, +2.5 points [1.0, 4.0] (9 runs of `wide`, a pilot).',
-        '- "Claim A4 is so" (`A4`) **indication**, +2.5 points [1.0, 4.0] (2 runs of `small`).']
+        '- "Claim A1 is so" (`A1`) **holds**: imp-40 against dense, ID score +2.5 points [1.0, 4.0] '
+        "(5 runs of `decides`, 16 planned; without sym1).",
+        '- "Claim A2 is so" (`A2`) **holds**: imp-40 against dense, ID score +2.5 points [1.0, 4.0] '
+        "(9 runs of `wide`, a pilot; without sym1).",
+        '- "Claim A4 is so" (`A4`) **indication**: imp-40 against dense, ID score +2.5 points [1.0, 4.0] (2 runs of `small`).']
 
 
 def test_models_are_told_by_the_first_run_of_enough_seeds_that_has_them(run, said):
@@ -75,8 +79,12 @@ def test_a_task_without_a_committed_run_gets_its_own_sentence_alone(run, said):
 def test_a_summary_sorts_the_claims_by_their_words(run, said):
     here.summary(run, "A1", "A3", "A4")
     heads = [line for line in said[0].splitlines() if not line.startswith("  ")]
-    assert heads == ["- **Firm**:", "- **Refuted**:", "- **Open**:"]
-    assert ["`A1`" in line for line in said[0].splitlines()] == [False, True, False, False, False, False]
+    assert heads == ["- **Firm** (5 runs of `decides`, 16 planned):", "- **Refuted**: nothing.",
+                     "- **Open** (2 runs of `small`):",
+                     "- **Seen in a pilot, which decides nothing** (9 runs of `wide`, a pilot):"]
+    assert ["`A1`" in line for line in said[0].splitlines()] == [False, True, False, False, False, False, False]
+    here.summary(run, "A1")
+    assert said[1].splitlines()[2:] == ["- **Refuted**: nothing.", "- **Open**: nothing."], "no pilot, no head of it"
 
 
 def test_a_table_of_each_seed_comes_from_the_first_run_that_has_it(run):
@@ -117,6 +125,7 @@ def test_rows_are_named_one_by_one_in_the_order_asked_for():
     assert here.each(table, of=["imp-70", "imp-40"]) == "IMP 70 % 20.0, IMP 40 % 10.0 [0.0, 20.0]"
     assert here.each(table, "pair", digits=2, scale=1) == "a b 0.10 [0.00, 0.20], c 0.20"
     assert here.each(table, of=["dense"]) == "nothing to compare"
+    assert here.each(table.assign(reason=["", "no interval"])) == "IMP 40 % 10.0 [0.0, 20.0], IMP 70 % 20.0 (no interval)"
 
 
 def test_ends_name_the_largest_and_the_smallest():
@@ -146,14 +155,27 @@ def test_a_runs_own_ledger_tells_a_claim_once_and_then_each_task(said):
     here.by_ledger(judged(), "much was lost.", "A1", "A3", "T14", "A9")
     assert said[0].splitlines() == [
         "**Here:** much was lost.", "",
-        '- "Claim A1 is so" (`A1`) **holds** in micro_nli, +2.5 points [1.0, 4.0] (5 runs); **fails** in fever, '
-        "+2.5 points [1.0, 4.0] (5 runs, a pilot).",
-        '- "Claim T14 is so" (`T14`) **indication** in micro_nli, +2.5 points [1.0, 4.0] (1 population).']
+        '- "Claim A1 is so" (`A1`: imp-40 against dense, ID score) **holds** in micro_nli, +2.5 points [1.0, 4.0] '
+        "(5 runs; without sym1); **fails** in fever, +2.5 points [1.0, 4.0] (5 runs, a pilot; without sym1).",
+        '- "Claim T14 is so" (`T14`: imp-40 against dense, ID score) **indication** in micro_nli, +2.5 points [1.0, 4.0] '
+        "(1 population)."]
 
 
-def test_a_summary_of_a_runs_own_ledger_sorts_task_by_task(said):
-    here.ledger_summary(judged(), "A1", "A2", "A3")
-    assert [line.partition("+")[0].partition(" (5")[0] for line in said[0].splitlines()] == [
-        "- **Firm**:", '  - "Claim A1 is so" (`A1`) **holds** in micro_nli, ',
-        "- **Refuted**:", '  - "Claim A1 is so" (`A1`) **fails** in fever, ',
-        "- **Open**:", '  - "Claim A2 is so" (`A2`) **open** in micro_nli, ']
+def test_what_was_measured_stands_with_each_task_where_it_differs(said):
+    table = judged()
+    here.by_ledger(table.assign(measured=table["measured"].mask(table["task"] == "fever", "imp-70 against dense, ID score,")),
+                   "much was lost.", "A1")
+    assert said[0].splitlines()[2] == (
+        '- "Claim A1 is so" (`A1`) **holds** in micro_nli, imp-40 against dense, ID score, +2.5 points [1.0, 4.0] (5 runs; '
+        "without sym1); **fails** in fever, imp-70 against dense, ID score, +2.5 points [1.0, 4.0] (5 runs, a pilot; without sym1).")
+
+
+def test_a_summary_of_a_runs_own_ledger_sorts_task_by_task_and_pilots_apart(said):
+    table = pd.concat([judged(), ledger(5, A2="open").assign(task="qqp")], ignore_index=True)
+    here.ledger_summary(table, "A1", "A2", "A3", "A9")
+    assert said[0].splitlines() == [
+        "- **Firm**:", '  - "Claim A1 is so" (`A1`) **holds** in micro_nli',
+        "- **Refuted**: nothing.",
+        "- **Open**:", '  - "Claim A2 is so" (`A2`) **open** in micro_nli and qqp',
+        "- **Seen in a pilot, which decides nothing**:",
+        '  - "Claim A1 is so" (`A1`) **fails** in fever', '  - "Claim A2 is so" (`A2`) **open** in fever']

@@ -20,7 +20,8 @@ from lib.claims.printed import COUNTERPART, number_of
 from lib.claims.reading import Reading, borne_out, one_sided, read, word_of
 
 LEDGER = ["id", "task", "claim", "where", "written", "changed", "word", "pilot", "ours", "interval", "seeds", "models",
-          "borne_out", "rows", "paper", "difference", "p", "q", "effect", "sd", "needs", "finding"]
+          "borne_out", "rows", "paper", "difference", "p", "q", "effect", "sd", "needs", "measured", "caveat",
+          "finding"]
 EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "seeds", "p", "word",
             "left_out"]
 NOT_MEASURED, UNDECIDABLE, PILOT = rule.NOT_MEASURED, "not decidable here", "pilot"
@@ -58,7 +59,8 @@ def judged(claims: list[Claim], study) -> pd.DataFrame:
     Holm. rows: the word if other rows were drawn, where that is another. paper: its own number by the same mean (of its
     own measure, where a micro-world task has another); difference: ours less paper, on the paper's tasks. q:
     false-discovery rate over the ledger. effect: the smallest; needs: seeds that would decide one twice that at the SD
-    seen.
+    seen. measured: models, baselines and measure of the number; caveat: what may speak against the word; finding: both,
+    with the number, in a sentence.
     """
     rows = []
     for claim in claims:
@@ -76,12 +78,14 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
     row = dict.fromkeys(LEDGER, np.nan) | {
         "id": claim.id, "task": task, "claim": claim.claim, "where": claim.where, "written": str(claim.written),
         "changed": str(claim.changed or ""), "paper": paper[0] if paper else np.nan, "interval": "", "rows": "",
-        "pilot": "", "effect": claim.smallest_effect, "seeds": 0, "models": 0, "borne_out": 0}
+        "measured": "", "caveat": "", "pilot": "", "effect": claim.smallest_effect, "seeds": 0, "models": 0,
+        "borne_out": 0}
     if reading is None:
         return row | {"word": NOT_MEASURED, "finding": wording.lacking(claim, task)}
     row["pilot"] = PILOT if pilot else ""
     if not reading.pairs:
-        return row | {"word": reading.gate, "seeds": len(reading.seeds), "finding": wording.left(reading)}
+        said = wording.left(reading)
+        return row | {"word": reading.gate, "seeds": len(reading.seeds), "caveat": said, "finding": said}
     values, k, d = reading.mean, len(reading.seeds), claim.smallest_effect
     undefined = reading.undefined
     mean, low, high = map(float, rule.over_seeds(values)) if not undefined else (np.nan,) * 3
@@ -96,7 +100,8 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
             "needs": _needs(claim, sd)}
     if paper and task not in COUNTERPART:
         row["difference"] = mean - paper[0]
-    return row | {"finding": wording.finding(reading, mean, low, high, undefined, sd)}
+    return row | {"measured": wording.measured(reading), "caveat": wording.caveat(reading, sd),
+                  "finding": wording.finding(reading, mean, low, high, undefined, sd)}
 
 
 def _needs(claim: Claim, sd: float) -> float:
@@ -124,12 +129,13 @@ def _pooled(readings: list[Reading], is_pilot: Callable[[str], bool]) -> dict | 
     claim, values, k = read[0].claim, np.mean([one.mean for one in read], axis=0), len(read[0].seeds)
     mean, low, high = map(float, rule.over_seeds(values))
     tasks = [one.task for one in read]
+    measured = f"mean of {', '.join(tasks)}, which are not drawn from other tasks"
     return _entry(claim, tasks[0], None) | {
         "task": POOLED, "pilot": PILOT if all(map(is_pilot, tasks)) else "", "paper": np.nan,
         "word": word_of(values, claim), "ours": mean, "seeds": k, "interval": wording.interval(claim, low, high),
         "models": sum(len(one.pairs) for one in read),
-        "finding": f"mean of {', '.join(tasks)}, which are not drawn from other tasks: "
-                   f"{wording.number(claim, mean, low, high)} {wording.over(claim, k)}"}
+        "measured": measured,
+        "finding": f"{measured}: {wording.number(claim, mean, low, high)} {wording.over(claim, k)}"}
 
 
 def _with_rows(reading: Reading, word: str) -> str:

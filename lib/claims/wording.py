@@ -22,14 +22,14 @@ WORDS = {  # what a finding calls a measure; the split goes in front
     "label_loyalty": "label loyalty", "probability_loyalty": "probability loyalty",
     "hidden_flips": "answers changed beyond what the score tells and what another dense model changes",
     "learned_late": "AUC above a coin's of when the dense run learned what is lost",
-    "learned_excess": "that AUC beyond the one of what another dense model loses",
+    "learned_excess": "AUC of when the dense run learned what is lost, beyond the one of what another dense model loses",
     "lost_alike": "agreement on what is lost beyond the one with another dense model",
     "rarity_beyond": "AUC of rarity for what is lost of the rows learned at one time, beyond another dense model's",
     "depth_beyond": "AUC of depth for what is lost of the rows learned at one time, beyond another dense model's",
     "pie_excess": "share of rows whose modal answer changes, beyond that between two dense populations,",
     "attack_success": "share of right answers that the attack turns", "after_attack": "accuracy after the attack",
     "agreement": "agreement with the easy-hard split beyond the larger class",
-    "auc": "AUC above a coin's", "rank_agreement": "rank agreement less what is asked",
+    "auc": "AUC above a coin's", "rank_agreement": "rank agreement less the {asked:g} asked",
     "alpha_regret": "OOD score beside the oracle's alpha",
     "bias_slope": "gap beyond dense for ten points of shortcut rate",
     "foretold": "AUC beyond the one for another dense model",
@@ -57,14 +57,10 @@ def over(claim: Claim, k: int) -> str:
 
 
 def finding(reading: Reading, mean: float, low: float, high: float, undefined: str, sd: float) -> str:
-    """What the ledger says beside a word: models and baselines, the number, what is borne out, what left out."""
+    """What the ledger says beside a word: what was measured, the number, what is borne out, its caveats."""
     claim, k = reading.claim, len(reading.seeds)
-    models, baselines = (list(dict.fromkeys(pair[side] for pair in reading.pairs if pair[side])) for side in (0, 1))
-    told = ", ".join(models) if len(models) < 4 else f"mean of {len(reading.pairs)} pairs"
-    against = f" against {', '.join(baselines)}" if 0 < len(baselines) < 3 else ""
-    what = f"{SPLITS.get(claim.split, claim.split)} {WORDS[claim.measure]}".strip()
     value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
-    said = f"{told}{against}, {what} {value} {over(claim, k)}"
+    said = f"{measured(reading)} {value} {over(claim, k)}"
     if len(reading.pairs) > 1 and not undefined:
         means = {model: float(reading.values((model, baseline)).mean()) for model, baseline in reading.pairs}
         least, most = (pick(means, key=means.get) for pick in (min, max))
@@ -72,13 +68,28 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
         said += f", from {means[least]:+.{digits}f} ({least}) to {means[most]:+.{digits}f} ({most})"
     if len(reading.pairs) > 1 and k >= rule.SEEDS and not reading.gate and not undefined:
         said += f"; {borne_out(reading)} of {len(reading.pairs)} bear it out one by one"
+    return "; ".join(filter(None, (said, caveat(reading, sd))))
+
+
+def measured(reading: Reading) -> str:
+    """What a claim's number is of: `mean of 4 pairs against dense, OOD score`."""
+    models, baselines = (list(dict.fromkeys(pair[side] for pair in reading.pairs if pair[side])) for side in (0, 1))
+    told = ", ".join(models) if len(models) < 4 else f"mean of {len(reading.pairs)} pairs"
+    against = f" against {', '.join(baselines)}" if 0 < len(baselines) < 3 else ""
+    measure = WORDS[reading.claim.measure].format(asked=reading.claim.threshold)
+    return f"{told}{against}, {f'{SPLITS.get(reading.claim.split, reading.claim.split)} {measure}'.strip()}"
+
+
+def caveat(reading: Reading, sd: float) -> str:
+    """What a claim's number does not rest on, and what may speak against its word; "" where there is nothing."""
+    said, k = [], len(reading.seeds)
     if reading.is_flagged:
-        said += "; too many models lie beyond the shorter dense runs"
+        said.append("too many models lie beyond the shorter dense runs")
     if reading.without:
-        said += "; without " + ", ".join(f"{name}: {word}" for name, word in reading.without.items())
+        said.append("without " + ", ".join(f"{name}: {word}" for name, word in reading.without.items()))
     if sd == 0:
-        said += f"; {k} of {k} seeds alike, which proves a share of {rule.all_of(k):.0%} or more"
-    return said + (f"; left out: {left(reading)}" if reading.left_out else "")
+        said.append(f"{k} of {k} seeds alike, which proves a share of {rule.all_of(k):.0%} or more")
+    return "; ".join(said + [f"left out: {left(reading)}"] * bool(reading.left_out))
 
 
 def left(reading: Reading) -> str:

@@ -19,7 +19,8 @@ from lib.params.schema import task_folder
 MOST = 6  # models of one figure
 KINDS = {"Firm": ("holds", "holds, size open or small"),
          "Refuted": ("no such effect, or not of that size", "fails, reversed")}
-OPEN = "Open"  # all other words
+OPEN, PILOT = "Open", "Seen in a pilot, which decides nothing"  # all other words; whatever a pilot says
+HEADS = (*KINDS, OPEN, PILOT)
 
 
 class Committed(NamedTuple):
@@ -68,22 +69,21 @@ def found(run, said: str, *claims: str, models: Iterable[str] = ()) -> None:
 def each(table: pd.DataFrame, by: str = "model", *, of: Iterable[str] | None = None, digits: int = 1,
          scale: float = 100) -> str:
     """`IMP 40 % 1.5 [0.7, 2.3], IMP 70 % 9.8 [8.1, 11.5]`: the rows of a table with value, low, high, each named by its
-    column `by`. of: those named there alone, in that order."""
+    column `by`, with its column `reason` where there is one. of: those named there alone, in that order."""
     rows = {getattr(row, by): row for row in table.itertuples()}
     told = [f"{label_of(name) if by == 'model' else str(name).replace('_', ' ')} "
-            f"{with_interval(rows[name].value, rows[name].low, rows[name].high, digits, scale)}"
+            f"{with_interval(rows[name].value, rows[name].low, rows[name].high, digits, scale)}{_reason(rows[name])}"
             for name in (rows if of is None else of) if name in rows]
     return ", ".join(told) or "nothing to compare"
 
 
 def summary(run, *claims: str) -> None:
-    """What the committed runs say to the claims of a chapter: what is firm, what is refuted, what is open."""
-    known = committed(run.root, run.task)
-    told = {head: [] for head in (*KINDS, OPEN)}
-    for claim in claims:
-        if row := _row(known, claim):
-            told[_head(row[1].word)].append(_claim(*row))
-    say(_under_heads(told) if any(told.values()) else "No committed run asks these claims on this task.")
+    """What the committed runs say to the claims of a chapter: what is firm, what is refuted, what is open, and what was
+    seen in a pilot alone."""
+    rows = [row for claim in claims if (row := _row(committed(run.root, run.task), claim))]
+    told = {head: [(_shown(row), of.over(row.seeds)) for of, row in rows if _head(row.word, row.pilot) == head]
+            for head in HEADS}
+    say(_under_heads(told) if rows else "No committed run asks these claims on this task.")
 
 
 def by_ledger(ledger: pd.DataFrame, said: str, *claims: str) -> None:
@@ -95,11 +95,13 @@ def by_ledger(ledger: pd.DataFrame, said: str, *claims: str) -> None:
 
 
 def ledger_summary(ledger: pd.DataFrame, *claims: str) -> None:
-    """What a run's own ledger says to some claims: in which tasks each is firm, refuted, open."""
-    told, rows = {head: [] for head in (*KINDS, OPEN)}, measured(ledger)
+    """What a run's own ledger says to some claims: in which tasks each is firm, refuted, open, or a pilot's alone."""
+    told, rows = {head: [] for head in HEADS}, measured(ledger)
     for claim in claims:
-        for head, of in rows[rows["id"] == claim].groupby(rows["word"].map(_head), sort=False):
-            told[head].append(_by_task(of))
+        of = rows[rows["id"] == claim]
+        for head, some in of.groupby(pd.Series(map(_head, of["word"], of["pilot"]), of.index, str), sort=False):
+            words = [f"**{word}** in {' and '.join(part['task'])}" for word, part in some.groupby("word", sort=False)]
+            told[head].append((f"{_sentence(next(some.itertuples()))} {'; '.join(words)}", ""))
     say(_under_heads(told))
 
 
@@ -113,6 +115,11 @@ def by_seed(run, path: str) -> tuple[str, pd.DataFrame]:
         if kept := [table for table in read if len(table)]:
             return known.over(len(kept)), pd.concat(kept, ignore_index=True)
     return "", pd.DataFrame()
+
+
+def _reason(row: NamedTuple) -> str:
+    reason = getattr(row, "reason", "")
+    return f" ({reason})" if isinstance(reason, str) and reason else ""
 
 
 def lost(relative: pd.DataFrame, of: Iterable[str]) -> str:
@@ -175,32 +182,55 @@ def _row(known: list[Committed], claim: str) -> tuple[Committed, NamedTuple] | N
 
 
 def _claim(run: Committed, row: NamedTuple) -> str:
-    return f"{_sentence(row)} **{row.word}**{_number(row)} ({run.over(row.seeds)})"
+    return f"{_shown(row)} ({'; '.join(filter(None, (run.over(row.seeds), row.caveat)))})"
 
 
 def _by_task(rows: pd.DataFrame) -> str:
-    """One claim's rows of a ledger, the claim once and then each task."""
-    unit = "population" if "populations" in rows["finding"].iloc[0] else "run"
-    words = [f"**{row.word}** in {row.task}{_number(row)} ({row.seeds:.0f} {unit}{'s' * (row.seeds != 1)}"
-             f"{', a pilot' * (row.pilot == 'pilot')})" for row in rows.itertuples()]
-    return f"{_sentence(next(rows.itertuples()))} {'; '.join(words)}"
+    """One claim's rows of a ledger, the claim once and then each task; what was measured once where it is the same."""
+    alike = rows["measured"].nunique() == 1
+    words = []
+    for row in rows.itertuples():
+        unit = "population" if "populations" in row.finding else "run"
+        over = (f"{row.seeds:.0f} {unit}{'s' * (row.seeds != 1)}", "a pilot" * (row.pilot == "pilot"))
+        number = ", ".join(filter(None, ("" if alike else row.measured.rstrip(","), _number(row))))
+        words.append(f"**{row.word}** in {row.task}{f', {number}' * bool(number)} "
+                     f"({'; '.join(filter(None, (', '.join(filter(None, over)), row.caveat)))})")
+    first = next(rows.itertuples())
+    return f"{_sentence(first, first.measured if alike else '')} {'; '.join(words)}"
 
 
-def _sentence(row: NamedTuple) -> str:
-    return f"\"{row.claim.rstrip('.')}\" (`{row.id}`)"
+def _shown(row: NamedTuple) -> str:
+    """Claim, word, what was measured, the number."""
+    number = " ".join(filter(None, (row.measured.rstrip(","), _number(row))))
+    return f"{_sentence(row)} **{row.word}**{f': {number}' * bool(number)}"
+
+
+def _sentence(row: NamedTuple, beside: str = "") -> str:
+    inside = ": ".join(filter(None, (f"`{row.id}`", beside.rstrip(","))))
+    return f"\"{row.claim.rstrip('.')}\" ({inside})"
 
 
 def _number(row: NamedTuple) -> str:
+    if pd.isna(row.ours):
+        return ""
     digits, unit = (1, " points") if " points" in row.finding else (3, "")
-    return f", {row.ours:+.{digits}f}{unit} {row.interval}".rstrip() if pd.notna(row.ours) else ""
+    return f"{row.ours:+.{digits}f}{unit} {row.interval}".rstrip()
 
 
-def _head(word: str) -> str:
-    """Under which head of a summary a word stands."""
+def _head(word: str, pilot: str) -> str:
+    """Under which head of a summary a row of a ledger stands."""
     kind = kind_of(word)
-    return next((head for head, kinds in KINDS.items() if kind in kinds), OPEN)
+    return PILOT if pilot == "pilot" else next((head for head, kinds in KINDS.items() if kind in kinds), OPEN)
 
 
-def _under_heads(told: dict[str, list[str]]) -> str:
-    return "\n".join(line for head, rows in told.items() for line in
-                     (f"- **{head}**" + (":" if rows else ": nothing."), *(f"  - {row}" for row in rows)))
+def _under_heads(told: dict[str, list[tuple[str, str]]]) -> str:
+    """Lines under their heads, each with what it is over, which stands once where it is the same for all of a head; a
+    pilot's head only where there is a pilot."""
+    lines = []
+    for head, rows in told.items():
+        overs = {over for _, over in rows}
+        shared = f" ({', '.join(overs)})" if len(overs) == 1 and all(overs) else ""
+        if rows or head != PILOT:
+            lines.append(f"- **{head}**{shared}" + (":" if rows else ": nothing."))
+        lines += [f"  - {row}" + f" ({over})" * bool(over and not shared) for row, over in rows]
+    return "\n".join(lines)

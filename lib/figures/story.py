@@ -1,7 +1,7 @@
 """The answer to the study's title in plain sentences, every number and word read from a run's tables."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +15,17 @@ from lib.figures.plot_answer import GATE, kind_of
 from lib.figures.theme import label_of
 from lib.names import OTHER_DENSE
 
-TOLD = (("half the layers", r"truncated-\d+"), ("IMP 70 %", "imp-70"), ("IMP 40 %", "imp-40"),
-        ("eight bits", r"dense \+ ptq8"))
-HEAD = "imp-70"  # the compression that the headline is about
-EQUAL = {"holds": "no more", "fails, reversed": "more", "open, undefined, indication": "an amount not yet known"}  # T5
+TOLD = (("half the layers gone", r"truncated-\d+"), ("half the layers gone, distilled", r"truncated-\d+ \+ distil"),
+        ("70 % of the weights gone", "imp-70"), ("the same with twice the steps", "imp-70-2x"),
+        ("40 % of the weights gone", "imp-40"), ("eight bits a weight", r"dense \+ ptq8"))
+EQUAL = {"holds": "no more is lost", "fails, reversed": "more is lost"}  # what T5 comes to
+VERBS = ("holds", "holds, size open", "fails")  # words that are verbs; of the others a claim *is*
 SEEDS = 5  # training runs below which nothing is more than an indication
 POOLED = "these tasks"  # of a ledger: no task of its own
 NOT_MEASURED = "not measured"
 PAPERS = {"A": "Du et al.", "B": "Xu et al."}
-COUNTED = {"holds": "hold", "holds, size open or small": "hold but may be small",
-           "no such effect, or not of that size": "are surely smaller than asked", "fails, reversed": "fail"}
+COUNTED = {"holds": "held", "holds, size open or small": "held but may be small",
+           "no such effect, or not of that size": "surely smaller than asked", "fails, reversed": "failed"}
 
 
 class Run(NamedTuple):
@@ -50,41 +51,47 @@ def read(folder: Path) -> Run:
 
 
 def headline(runs: list[Run]) -> str:
-    """The answer in a few sentences: what `HEAD` costs, which rows go, what a shorter dense run loses, what more steps
-    bring back; of what the runs do not tell, nothing."""
+    """The answer: a table of what each compression costs, then a line a question: which rows go, whether a dense model
+    trained shorter loses as much, whether more steps bring it back, what the papers' claims come to, how sure all that
+    is; of what the runs do not tell, nothing."""
     told = _together(runs)
-    losses = told.losses[told.losses["learned"] & (told.losses["gate"].fillna("") == "")]
-    costs, more = (_in_tasks(losses[losses["model"] == model], lambda row: (
-        f"{points(row, 'id_loss')} and {points(row, 'ood_loss')}")) for model in (HEAD, f"{HEAD}-2x"))
-    late, equal = (rows[rows["word"].map(kind_of) != GATE] for rows in (
-        _measured(told.ledger, "T2"), _measured(told.ledger, "T5")))
-    late = _in_tasks(late, lambda row: f"*{row.word}*")
-    equal = _in_tasks(equal, lambda row: f"{EQUAL[kind_of(row.word)]} (*{row.word}*)")
-    gone = label_of(HEAD).removeprefix("IMP ")
-    parts = (
-        (costs, f"Without the smallest {gone} of its weights (`{HEAD}`) a model loses, in points on rows like its "
-                "training rows and on others: {}."),
-        (late, "That it loses what the dense model had learned last: {}."),
-        (equal, "Beside a dense model that was merely trained for fewer steps, to the same ID score, it loses {}."),
-        (more, "Trained for twice the steps, it loses beside the dense model (below zero: it gains): {}."))
-    return " ".join(text.format("; ".join(said)) for said, text in parts if said)
-
-
-def _in_tasks(rows: pd.DataFrame, say: Callable) -> list[str]:
-    return [f"{say(row)} in {row.task}" for row in rows.itertuples()]
+    return _costs(told.losses) + _lines(
+        ("Which rows go?", _late(told.ledger)), ("Is it more than too little training?", _equal(told.ledger)),
+        ("Does more training bring it back?", _longer(told.ledger)),
+        ("Do the papers' claims hold?", _papers(told.ledger)), ("How sure is that?", _rests(told)))
 
 
 def tell(runs: list[Run]) -> str:
-    """The `headline`, then a sentence each about every task of the runs: what it rests on, what compression costs,
-    where the loss lies, what remains at an equal ID score, what the papers' claims come to, what mends it, what stays
-    open. What the runs do not tell is left out, or named."""
+    """The `headline`, then where the loss lies, what mends it and what stays open. What the runs do not tell is left
+    out, or named."""
     told = _together(runs)
-    parts = (("What it rests on", _rests(told)), ("What it costs", _costs(told.losses)),
-             ("Where the loss lies", _where(told)), ("At an equal ID score", _equal(told.ledger)),
-             ("The papers' claims", _papers(told.ledger)), ("What mends it", _mends(told)),
-             ("What stays open", _open(told.ledger)))
-    lines = "\n".join(f"- **{head}.** {said}" for head, said in parts if said)
-    return "\n\n".join(filter(None, (headline(runs), lines)))
+    return headline(runs) + "\n" + _lines(("Where does the loss lie?", _where(told)), ("What mends it?", _mends(told)),
+                                          ("What stays open?", _open(told.ledger)))
+
+
+def _lines(*parts: tuple[str, str]) -> str:
+    return "\n".join(f"- **{head}** {said}" for head, said in parts if said)
+
+
+def _late(ledger: pd.DataFrame) -> str:
+    said = (("That they are those which the dense model had learned last (`T2`)", _words(ledger, "T2")),
+            ("That they are so beyond what another dense model loses (`T4`)", _words(ledger, "T4")))
+    return " ".join(f"{what} {words}." for what, words in said if words)
+
+
+def _words(ledger: pd.DataFrame, claim: str) -> str:
+    """`*holds* in micro_nli and micro_paraphrase; is *open* in ...`: tasks of one word together."""
+    rows = _measured(ledger, claim)
+    rows = rows[rows["word"].map(kind_of) != GATE]
+    return "; ".join(f"{'' if word in VERBS else 'is '}*{word}* in {' and '.join(of['task'])}"
+                     for word, of in rows.groupby("word", sort=False))
+
+
+def _longer(ledger: pd.DataFrame) -> str:
+    said = (("That a model without 70 % of its weights, trained for twice the steps, still scores lower OOD than the dense "
+             "model (`C5`)", _words(ledger, "C5")),
+            ("That it scores lower than a dense model of as many steps (`C6`)", _words(ledger, "C6")))
+    return " ".join(f"{what} {words}." for what, words in said if words)
 
 
 def answers(ledger: pd.DataFrame, questions: dict[str, str]) -> str:
@@ -114,22 +121,30 @@ def _rests(told: Run) -> str:
         n, planned = int(rows["seeds"].max()), int(rows["planned"].max())
         notes = [f"of {planned} planned: its words are interim"] * (n < planned) + ["a pilot"] * (task in pilots)
         said.append(f"{n} in {task}" + f" ({'; '.join(notes)})" * bool(notes))
-    return f"Training runs of each model: {', '.join(said)}."
+    return (f"It rests on so many training runs of each model: {', '.join(said)}. The words in italics are those of "
+            "one rule; its intervals are over runs.")
 
 
 def _costs(losses: pd.DataFrame) -> str:
-    said = []
-    for task, rows in losses.groupby("task", sort=False):
-        if gate := rows["gate"].fillna("").iloc[0]:
-            said.append(f"In {task}: {gate}")
-            continue
-        costs = []
-        for name, pattern in TOLD:
-            for row in rows[rows["model"].str.fullmatch(pattern)].itertuples():
-                lost = f"{points(row, 'id_loss')} and {points(row, 'ood_loss')}"
-                costs.append(f"{name} {lost}" if row.learned else f"{name} did not learn it")
-        said += [f"In {task}: {'; '.join(costs)}"] if costs else []
-    return f"Points lost ID and OOD. {'. '.join(said)}." if said else ""
+    """A table of the points that each compression of `TOLD` loses, with a line before it; "" where no run has one."""
+    tasks, rows = list(losses["task"].unique()), []
+    for name, pattern in TOLD:
+        models = losses[losses["model"].str.fullmatch(pattern)]
+        for model, of in models.groupby("model", sort=False):
+            known = {row.task: _cost(row) for row in of.itertuples()}
+            rows.append([f"{name} (`{model}`)", *(cell for task in tasks for cell in known.get(task, ("", "")))])
+    if not rows:
+        return ""
+    heads = ["points lost", *(f"{task}, {kind}" for task in tasks for kind in ("ID", "OOD"))]
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+    return "\n".join([*lines, "", "ID: on rows like the training rows; OOD: on others. In brackets 95 % intervals over "
+                                  "training runs.", "", ""])
+
+
+def _cost(row: NamedTuple) -> tuple[str, str]:
+    if isinstance(row.gate, str) and row.gate:
+        return row.gate, row.gate
+    return (points(row, "id_loss"), points(row, "ood_loss")) if row.learned else ("did not learn",) * 2
 
 
 def points(row: NamedTuple, name: str, suffix: str = "") -> str:
@@ -160,11 +175,14 @@ def _share(row: pd.Series) -> str:
 
 
 def _equal(ledger: pd.DataFrame) -> str:
-    rows = _measured(ledger, "T5")
-    said = [f"{row.ours:+.1f} {row.interval}".strip() + f" in {row.task} (*{row.word}*)" if pd.notna(row.ours)
-            else f"{row.task}: {row.word}" for row in rows.itertuples()]
-    return ("OOD points beside dense models that were trained shorter, to the same ID score (`T5`, that nothing more "
-            f"is lost): {'; '.join(said) or NOT_MEASURED}.")
+    said = []
+    for row in _measured(ledger, "T5").itertuples():
+        number = f"{row.ours:+.1f} points {row.interval}".strip() if pd.notna(row.ours) else ""
+        reasons = ": ".join(filter(None, (f"*{row.word}*", row.caveat)))
+        meant = ", ".join(filter(None, (number, EQUAL.get(kind_of(row.word)))))
+        said.append(f"{meant} ({reasons}) in {row.task}".strip())
+    return ("OOD, beside dense models that were trained for fewer steps, to the same ID score (`T5`, that nothing more "
+            f"is lost): {'; '.join(said)}.") if said else ""
 
 
 def _papers(ledger: pd.DataFrame) -> str:
@@ -173,11 +191,12 @@ def _papers(ledger: pd.DataFrame) -> str:
         for task, rows in ledger[ledger["id"].str.startswith(letter) & _own(ledger)].groupby("task", sort=False):
             kinds, words = rows["word"].map(kind_of), rows["word"]
             counts = {short: (kinds == kind).sum() for kind, short in COUNTED.items()}
-            counts |= {"are open": words.isin(["open", "undefined"]).sum(),
-                       "are no more than an indication": words.eq("indication").sum()}
+            counts |= {"open": words.isin(["open", "undefined"]).sum(),
+                       "no more than an indication": words.eq("indication").sum()}
             if asked := sum(counts.values()):
-                said.append(f"of {asked} of {paper} in {task} " + ", ".join(f"{n} {t}" for t, n in counts.items() if n))
-    return f"Of those that could be asked: {'; '.join(said)}." if said else ""
+                said.append(f"{paper} in {task}, {asked} asked: "
+                            + ", ".join(f"{n} {t}" for t, n in counts.items() if n))
+    return f"Those that could be asked: {'; '.join(said)}." if said else ""
 
 
 def _mends(told: Run) -> str:
@@ -192,9 +211,8 @@ def _mends(told: Run) -> str:
         few = f" (an indication: {row['seeds']} runs)" if row["seeds"] < SEEDS else ""
         said.append(f"In {task} {cheapest + 'dense trainings' if len(sure) else none}{few}")
     return (". ".join(said) + "." * bool(said) + _ledger(
-        told.ledger, ("A20", "that RMC makes a compressed model less biased"), ("O4", "that it takes the right rows"),
-        ("C5", "that with twice the steps a compressed model still stays behind the dense model"),
-        ("C6", "behind a dense model of as many steps"))).strip()
+        told.ledger, ("A20", "that RMC makes a compressed model less biased"),
+        ("O4", "that it takes the right rows"))).strip()
 
 
 def _open(ledger: pd.DataFrame) -> str:

@@ -15,6 +15,8 @@ A block is a pair of HTML comments, which a reader never sees, with the text mad
                                 a table: the claims that both runs measured and whose words differ, OTHER's first
     PROFILE answer [PROFILE ...] [tasks=TASK; TASK]
                                 the answer to the title (`lib.figures.story`), of one run or of several
+    PROFILE headline [PROFILE ...] [tasks=TASK; TASK]
+                                the first part of it, a line a question
     PROFILE notebooks           a table: every notebook, its question, the minutes that its models took to train
     PROFILE csv FILE KEY=a; b columns=x %; y MB
                                 a table of a CSV in the profile's folder: a row for each value of its columns KEY (for

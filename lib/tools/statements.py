@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,8 @@ def statement(asked: str, reference: Path = REFERENCE) -> str:
     profile, kind, rest = [*asked.split(None, 2), "", "", ""][:3]
     if not kind:
         raise StudyError(f"'{asked}' must read PROFILE CLAIM TASK, PROFILE claims CLAIM; ... tasks=..., "
-                         "PROFILE against PROFILE [tasks=TASK; ...], PROFILE answer [PROFILE ...] [tasks=TASK; ...], "
+                         "PROFILE against PROFILE [tasks=TASK; ...], "
+                         "PROFILE answer|headline [PROFILE ...] [tasks=TASK; ...], "
                          "PROFILE notebooks or PROFILE csv FILE ...")
     if kind in TABLES:
         return TABLES[kind](profile, rest, reference)
@@ -88,7 +91,7 @@ def _told(word: str, finding: str) -> str:
     return f"**{word}** {number[0]}" if number else word
 
 
-def _answer(profile: str, rest: str, reference: Path) -> str:
+def _answer(profile: str, rest: str, reference: Path, told_by: Callable = story.tell) -> str:
     others, _, tasks = rest.partition("tasks=")
     runs, wanted = {name: _ledger(name, reference) for name in (profile, *others.split())}, _list(tasks)
     known = {task for ledger in runs.values() for task in ledger["task"]}
@@ -96,7 +99,7 @@ def _answer(profile: str, rest: str, reference: Path) -> str:
         if task not in known:
             raise StudyError(f"{', '.join(runs)}: no task '{task}'{nearest(task, filter(None, known))}")
     told = [story.read(reference / name / "09_claims") for name in runs]
-    return story.tell([run.of(wanted) for run in told] if wanted else told)
+    return told_by([run.of(wanted) for run in told] if wanted else told)
 
 
 def _list(text: str) -> list[str]:
@@ -161,8 +164,8 @@ def _table(profile: str, rest: str, reference: Path) -> str:
     return _markdown([*shown, *headings], rows)
 
 
-TABLES = {"claims": _claims, "against": _against, "answer": _answer, "notebooks": _notebooks,
-          "csv": _table}
+TABLES = {"claims": _claims, "against": _against, "answer": _answer,
+          "headline": partial(_answer, told_by=story.headline), "notebooks": _notebooks, "csv": _table}
 
 
 def _measure(column: str) -> tuple[str, str]:
