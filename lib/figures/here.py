@@ -201,7 +201,7 @@ def _by_task(rows: pd.DataFrame) -> str:
 
 def _shown(row: NamedTuple) -> str:
     """Claim, word, what was measured, the number."""
-    number = " ".join(filter(None, (row.measured.rstrip(","), _number(row))))
+    number = " ".join(filter(None, (row.measured, _number(row))))
     return f"{_sentence(row)} **{row.word}**{f': {number}' * bool(number)}"
 
 
