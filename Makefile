@@ -9,7 +9,7 @@
 # make bench            how fast the study trains and predicts, beside transformers and the machine's peak; a quiet machine
 # make test-long        killed at twenty moments, and on a Slurm that loses a node: the same tables (half an hour, 10 GB, root for Slurm)
 # make lab              JupyterLab in the same environment
-#   PROFILE=micro       smoke mini micro micro_wide real_small real base base_core paper, or a YAML file of your own
+#   PROFILE=micro       smoke mini micro micro_wide real_small real_core real base base_core paper, or a YAML file of your own
 #   SET='mitigation.alpha=0.3 pruning.head_fractions=[0.2]'   overrides of the profile
 #   JOBS=2              notebooks at a time; give each one thread: SET=common.threads=1
 #   CLUSTER=slurm       slurm or kubernetes: the notebooks as jobs there (params/cluster/<name>/config.yaml says what it needs)

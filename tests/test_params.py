@@ -19,7 +19,7 @@ from lib.params.stages import CHAIN, MODEL_STAGES, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = load_profile("smoke")
-PROFILES = ["smoke", "mini", "micro", "micro_wide", "real_small", "real", "base", "base_core", "paper"]
+PROFILES = ["smoke", "mini", "micro", "micro_wide", "real_small", "real_core", "real", "base", "base_core", "paper"]
 
 
 def cell(section):

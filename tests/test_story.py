@@ -51,7 +51,7 @@ def test_the_headline_is_a_table_of_costs_and_a_line_a_question():
     said = story.headline([run()])
     assert story.tell([run()]).startswith(said + "\n- **Where does the loss lie?**")
     table, ends, lines = said.split("\n\n")
-    assert table.splitlines()[0] == "| points lost | micro_nli, ID | micro_nli, OOD |" and "intervals over training runs" in ends
+    assert table.splitlines()[0] == "| points lost without | micro_nli, ID | micro_nli, OOD |" and "intervals over training runs" in ends
     late, equal, more, papers, sure = (line.split("?** ")[1] for line in lines.splitlines())
     assert "(`T2`) *holds* in micro_nli. " in late and late.endswith("(`T4`) is *open* in micro_nli.")
     assert equal.endswith("+0.5 points [-0.5, 1.5], no more is lost (*holds*) in micro_nli.")
