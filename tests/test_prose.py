@@ -191,3 +191,18 @@ def test_a_notebook_can_be_read_and_taught(path: Path):
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "02" <= path.stem < "10"], ids=lambda path: path.stem)
 def test_every_section_that_shows_a_result_says_what_it_is(path: Path):
     assert not silent(nbformat.read(path, as_version=4)), "end the section with here.found"
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem != "09_claims"],  # 09 draws what its runs hold
+                         ids=lambda path: path.stem)
+def test_a_cell_with_a_caption_shows_something(path: Path):
+    cells = nbformat.read(path, 4).cells
+    assert not [cell.metadata.label for cell in cells if "caption" in cell.metadata and not cell.outputs]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "outputs" / "reference" / "mini").rglob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_the_committed_mini_ran_todays_notebooks(path: Path):
+    ran, today = ([cell.source for cell in nbformat.read(of, 4).cells if not {"parameters", "injected-parameters"} & {
+        *cell.metadata.get("tags", [])}] for of in (path, ROOT / "notebooks" / path.name))
+    assert ran == today, (f"{path.relative_to(ROOT)} is of another form of {path.name}: run `make study PROFILE=mini`, then "
+                          "`python -m lib.tools.reference mini`")

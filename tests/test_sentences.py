@@ -122,9 +122,9 @@ def test_loyalty_is_read_against_dense_models_of_other_seeds():
                        entries("ood", seed_1=0.5, seed_2=0.5, low=0.49, within=0.5, high=0.5, near=0.5),
                        entries("test", low=1.0, high=0.0).assign(measure="kl")])
     assert sentences.loyal(table, ["seed, 1", "seed, 2"], ["test", "ood"]) == (
-        "On test a dense model of another seed gives 92.0 [88.0, 96.0] % of the rows the same label. Surely fewer: low; no "
-        "loss beyond another seed's: within, near; surely more: high. On ood a dense model of another seed gives 50.0 [48.0, "
-        "52.0] % of the rows the same label. Surely fewer: none; no loss beyond another seed's: low, within, high, near; "
+        "On test a dense model of another seed gives 92.0 [88.0, 96.0] % of the rows the same label. Surely fewer: low; not "
+        "told apart from another seed: within, near; surely more: high. On ood a dense model of another seed gives 50.0 [48.0, "
+        "52.0] % of the rows the same label. Surely fewer: none; not told apart from another seed: low, within, high, near; "
         "surely more: none.")
     assert "no null" in sentences.loyal(table, [], ["test"])
 
@@ -134,8 +134,8 @@ def test_the_most_and_the_least_robust_model_are_named():
     table = pd.DataFrame([{"model": m, "measure": measure, "value": v} for m, value in rate.items()
                           for measure, v in (("success_rate", value), ("clean_accuracy", 0.0))])
     said = sentences.robust(table)
-    assert said == ("the attack turns 25 % of the dense model's right answers. Most easily turned: IMP 70 % (80 %); least: "
-                    "dense (25 %).")
+    assert said == ("the attack turns 25 % of the dense model's right answers. Of these models most easily turned: IMP 70 % "
+                    "(80 %); least: dense (25 %).")
     assert "nothing to attack" in sentences.robust(table[table["model"] != "dense"])
 
 

@@ -234,10 +234,15 @@ def matched_dev(trajectory: pd.DataFrame, model_rows: pd.DataFrame, task: Task, 
                           "outside": outside, "reason": reason}])
 
 
-def _on_curve(at: float, dev: np.ndarray, ood: np.ndarray) -> float:
+def dense_curve(dev: np.ndarray, ood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The knots of the dense run's curve: ID scores, rising, and the nondecreasing least-squares fit of OOD scores;
+    between them it is straight in the ID score."""
     x, place, count = np.unique(dev, return_inverse=True, return_counts=True)
-    fitted = isotonic_regression(np.bincount(place, ood) / count, weights=count).x
-    return float(np.interp(at, x, fitted, left=np.nan, right=np.nan))
+    return x, isotonic_regression(np.bincount(place, ood) / count, weights=count).x
+
+
+def _on_curve(at: float, dev: np.ndarray, ood: np.ndarray) -> float:
+    return float(np.interp(at, *dense_curve(dev, ood), left=np.nan, right=np.nan))
 
 
 def id_and_ood(frame: pd.DataFrame, model: np.ndarray, task: Task, ood: list[str], n_boot: int,

@@ -20,8 +20,8 @@ from lib.claims.printed import COUNTERPART, number_of
 from lib.claims.reading import Reading, borne_out, one_sided, read, word_of
 
 LEDGER = ["id", "task", "claim", "where", "written", "changed", "word", "pilot", "ours", "interval", "seeds", "models",
-          "borne_out", "rows", "paper", "difference", "p", "q", "effect", "sd", "needs", "measured", "caveat",
-          "finding"]
+          "borne_out", "rows", "paper", "difference", "p", "q", "effect", "sd", "needs", "measured", "asked",
+          "caveat", "finding"]
 EVIDENCE = ["claim", "measure", "task", "split", "model", "baseline", "estimate", "low", "high", "seeds", "p", "word",
             "left_out"]
 NOT_MEASURED, UNDECIDABLE, PILOT = rule.NOT_MEASURED, "not decidable here", "pilot"
@@ -59,8 +59,8 @@ def judged(claims: list[Claim], study) -> pd.DataFrame:
     Holm. rows: the word if other rows were drawn, where that is another. paper: its own number by the same mean (of its
     own measure, where a micro-world task has another); difference: ours less paper, on the paper's tasks. q:
     false-discovery rate over the ledger. effect: the smallest; needs: seeds that would decide one twice that at the SD
-    seen. measured: models, baselines and measure of the number; caveat: what may speak against the word; finding: both,
-    with the number, in a sentence.
+    seen. measured: models, baselines and measure of the number; asked: where its interval must lie for *holds*; caveat:
+    what may speak against the word; finding: all but asked in a sentence.
     """
     rows = []
     for claim in claims:
@@ -78,7 +78,7 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
     row = dict.fromkeys(LEDGER, np.nan) | {
         "id": claim.id, "task": task, "claim": claim.claim, "where": claim.where, "written": str(claim.written),
         "changed": str(claim.changed or ""), "paper": paper[0] if paper else np.nan, "interval": "", "rows": "",
-        "measured": "", "caveat": "", "pilot": "", "effect": claim.smallest_effect, "seeds": 0, "models": 0,
+        "measured": "", "asked": "", "caveat": "", "pilot": "", "effect": claim.smallest_effect, "seeds": 0, "models": 0,
         "borne_out": 0}
     if reading is None:
         return row | {"word": NOT_MEASURED, "finding": wording.lacking(claim, task)}
@@ -100,7 +100,7 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
             "needs": _needs(claim, sd)}
     if paper and task not in COUNTERPART:
         row["difference"] = mean - paper[0]
-    return row | {"measured": wording.measured(reading), "caveat": wording.caveat(reading, sd),
+    return row | {"measured": wording.measured(reading), "asked": wording.asked(claim), "caveat": wording.caveat(reading, sd),
                   "finding": wording.finding(reading, mean, low, high, undefined, sd)}
 
 
@@ -134,7 +134,7 @@ def _pooled(readings: list[Reading], is_pilot: Callable[[str], bool]) -> dict | 
         "task": POOLED, "pilot": PILOT if all(map(is_pilot, tasks)) else "", "paper": np.nan,
         "word": word_of(values, claim), "ours": mean, "seeds": k, "interval": wording.interval(claim, low, high),
         "models": sum(len(one.pairs) for one in read),
-        "measured": measured,
+        "measured": measured, "asked": wording.asked(claim),
         "finding": f"{measured}: {wording.number(claim, mean, low, high)} {wording.over(claim, k)}"}
 
 

@@ -49,6 +49,14 @@ def number(claim: Claim, mean: float, low: float, high: float) -> str:
     return f"{told} {interval(claim, low, high)}".strip()
 
 
+def asked(claim: Claim) -> str:
+    """What an interval must show for *holds*: `below -2`, `within 0.5 of zero`."""
+    d = f"{claim.smallest_effect:g}"
+    zero = not claim.smallest_effect
+    return {"above": "above zero" if zero else f"above {d}", "below": "below zero" if zero else f"below -{d}",
+            "same": f"within {d} of zero", "not_below": f"not below -{d}"}[claim.direction]
+
+
 def over(claim: Claim, k: int) -> str:
     """What k numbers of a claim are over."""
     if claim.measure == "pie_excess":

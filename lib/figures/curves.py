@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy.special import logit
 
 from lib import files, store
+from lib.analysis.measures import dense_curve
 from lib.errors import StudyError
 from lib.figures import theme
 from lib.figures.placing import end_labels, is_compressed, largest_loss, point_labels, subcase_name
@@ -186,7 +187,7 @@ def dynamics_map(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     ax.set_ylabel("confidence in the true label (mean)")
     ax.set_xlim(-0.02 * frame.variability.max(), frame.variability.max() * 1.05)
     # Where no row can lie: a mean near 0 or 1 leaves no room for a wide spread.
-    regions = {"← learned early": (0.4, 0.97), "← never learned": (0.4, 0.03), "learned late ↓": (0.98, 0.88)}
+    regions = {"← learned early": (0.4, 0.97), "← never learned": (0.4, 0.03), "learned late →": (0.78, 0.92)}
     for name, (x, y) in regions.items():
         side = "right" if x > 0.5 else "left"
         ax.text(x, y, name, transform=ax.transAxes, va="center", ha=side, style="italic")
@@ -200,7 +201,8 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     trajectory: step, dev, ood; models: model, dev, ood, ood_low, ood_high and, where known, dev_low, dev_high
     (fractions). dev is the ID score on the split `test`, which the papers call dev. Effective robustness after Taori
     et al. 2020, the ID score on a logit scale as there: a model below the line lost more OOD than its ID score tells.
-    Beside dense models alone the whole run is drawn, beside compressed ones the stretch that they can be compared with.
+    Beside dense models alone the whole run is drawn, checkpoint to checkpoint; beside compressed ones the stretch that
+    they can be compared with, and the line is `measures.dense_curve`.
     """
     check(trajectory, "dense_trajectory (trajectory)", ["step"], ["dev", "ood"])
     check(models, "dense_trajectory (models)", ["model"], ["dev", "ood", "ood_low", "ood_high"])
@@ -210,8 +212,12 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     alone = not is_compressed(models.model).any()
     asked = "What does the dense model learn first?" if alone else "Is it more than an early stop of the dense model?"
     fig, ax = canvas(asked, smoke, height=4.4)
-    ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", zorder=2)
+    ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", linestyle="-" if alone else "", zorder=2)
     path = list(zip(line.dev * 100, line.ood * 100))
+    if not alone:
+        knots, fit = dense_curve(line.dev.to_numpy(), line.ood.to_numpy())
+        x = np.unique([*np.linspace(knots[0], knots[-1], 200), *knots])
+        ax.plot(x * 100, np.interp(x, knots, fit) * 100, color=PALETTE["dense"], zorder=2)
     points, blocked = [], [list(pair) for pair in zip(path, path[1:])]
     for row in models.itertuples():
         blocked += theme.cross(ax, row)

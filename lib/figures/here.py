@@ -35,9 +35,9 @@ class Committed(NamedTuple):
         return bool((self.ledger["pilot"] == "pilot").any())
 
     def over(self, seeds: float) -> str:
-        """What a number of so many seeds is over: `5 runs of micro, 16 planned`."""
+        """What a number of so many seeds is over: `5 runs of micro of 16 planned`."""
         planned = self.losses["planned"].max()
-        note = ", a pilot" if self.is_pilot else f", {planned:.0f} planned" if seeds < planned else ""
+        note = ", a pilot" if self.is_pilot else f" of {planned:.0f} planned" if seeds < planned else ""
         return f"{seeds:.0f} run{'s' * (seeds != 1)} of `{self.name}`{note}"
 
 
@@ -81,8 +81,10 @@ def summary(run, *claims: str) -> None:
     """What the committed runs say to the claims of a chapter: what is firm, what is refuted, what is open, and what was
     seen in a pilot alone."""
     rows = [row for claim in claims if (row := _row(committed(run.root, run.task), claim))]
-    told = {head: [(_shown(row), of.over(row.seeds)) for of, row in rows if _head(row.word, row.pilot) == head]
-            for head in HEADS}
+    told: dict[str, list] = {head: [] for head in HEADS}
+    for of, row in rows:
+        caveat = f" ({row.caveat})" * bool(row.caveat)
+        told[_head(row.word, row.pilot)].append((_shown(row) + caveat, of.over(row.seeds)))
     say(_under_heads(told) if rows else "No committed run asks these claims on this task.")
 
 
@@ -169,7 +171,7 @@ def _lost(known: list[Committed], models: Iterable[str]) -> list[str]:
                 told.setdefault(run.over(row.seeds), []).append(
                     f"{label_of(model)} {points(row, 'id_loss')} ID and {points(row, 'ood_loss')} OOD")
                 break
-    return [f"Over {of}: {'; '.join(rows)}." for of, rows in told.items()]
+    return [f"Points lost against dense, over {of}: {'; '.join(rows)}." for of, rows in told.items()]
 
 
 def _row(known: list[Committed], claim: str) -> tuple[Committed, NamedTuple] | None:
@@ -200,9 +202,9 @@ def _by_task(rows: pd.DataFrame) -> str:
 
 
 def _shown(row: NamedTuple) -> str:
-    """Claim, word, what was measured, the number."""
+    """Claim, word, what was measured, the number, what was asked of it."""
     number = " ".join(filter(None, (row.measured, _number(row))))
-    return f"{_sentence(row)} **{row.word}**{f': {number}' * bool(number)}"
+    return f"{_sentence(row)} **{row.word}**{f': {number}, asked: {row.asked}' * bool(number)}"
 
 
 def _sentence(row: NamedTuple, beside: str = "") -> str:

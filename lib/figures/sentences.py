@@ -117,7 +117,7 @@ def notes(table: pd.DataFrame) -> str:
 
 
 def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
-    """Which models follow the dense one less, as much and more than dense models of other seeds do, by intervals apart.
+    """Which models follow the dense one less and more than dense models of other seeds do, by intervals apart.
 
     table: `loyalty.by_split` with a column model; null: the names of the other seeds there.
     """
@@ -130,7 +130,7 @@ def loyal(table: pd.DataFrame, null: list[str], splits: list[str]) -> str:
         others = labels.drop(index=null)
         less, more = others["high"] < ends[1], others["low"] > ends[2]
         lines.append(f"On {split} a dense model of another seed gives {with_interval(*ends)} % of the rows the same "
-                     f"label. Surely fewer: {_names(others[less])}; no loss beyond another seed's: "
+                     f"label. Surely fewer: {_names(others[less])}; not told apart from another seed: "
                      f"{_names(others[~less & ~more])}; surely more: {_names(others[more])}.")
     return " ".join(lines)
 
@@ -145,7 +145,7 @@ def robust(broken: pd.DataFrame) -> str:
     if "dense" not in rate:
         return "the dense model has none of these rows right: there was nothing to attack."
     ends = [f"{label_of(name)} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
-    return (f"the attack turns {100 * rate['dense']:.0f} % of the dense model's right answers. Most easily turned: "
+    return (f"the attack turns {100 * rate['dense']:.0f} % of the dense model's right answers. Of these models most easily turned: "
             f"{ends[0]}; least: {ends[1]}.")
 
 

@@ -16,16 +16,15 @@ from lib.figures.theme import label_of
 from lib.names import OTHER_DENSE
 
 TOLD = (("half the layers", r"truncated-\d+"), ("half the layers, distilled", r"truncated-\d+ \+ distil"),
-        ("70 % of the weights", "imp-70"), ("70 %, twice the steps", "imp-70-2x"), ("40 % of the weights", "imp-40"),
-        ("all but eight bits", r"dense \+ ptq8"))  # what each is without
+        ("70 % of the encoder's weights", "imp-70"), ("70 %, twice the steps", "imp-70-2x"),
+        ("40 % of the encoder's weights", "imp-40"), ("all but eight bits", r"dense \+ ptq8"))  # what each is without
 EQUAL = {"holds": "no more is lost", "fails, reversed": "more is lost"}  # what T5 comes to
-VERBS = ("holds", "holds, size open", "fails")  # words that are verbs; of the others a claim *is*
 SEEDS = 5  # training runs below which nothing is more than an indication
 POOLED = "these tasks"  # of a ledger: no task of its own
 NOT_MEASURED = "not measured"
 PAPERS = {"A": "Du et al.", "B": "Xu et al."}
 COUNTED = {"holds": "held", "holds, size open or small": "held but may be small",
-           "no such effect, or not of that size": "surely smaller than asked", "fails, reversed": "failed"}
+           "no such effect, or not of that size": "surely smaller than asked", "fails, reversed": "failed or reversed"}
 
 
 class Run(NamedTuple):
@@ -75,23 +74,32 @@ def _lines(*parts: tuple[str, str]) -> str:
 
 def _late(ledger: pd.DataFrame) -> str:
     said = (("That they are those which the dense model had learned last (`T2`)", _words(ledger, "T2")),
-            ("That they are so beyond what another dense model loses (`T4`)", _words(ledger, "T4")))
-    return " ".join(f"{what} {words}." for what, words in said if words)
-
-
-def _words(ledger: pd.DataFrame, claim: str) -> str:
-    """`*holds* in micro_nli and micro_paraphrase; is *open* in ...`: tasks of one word together."""
-    rows = _measured(ledger, claim)
-    rows = rows[rows["word"].map(kind_of) != GATE]
-    return "; ".join(f"{'' if word in VERBS else 'is '}*{word}* in {' and '.join(of['task'])}"
-                     for word, of in rows.groupby("word", sort=False))
+            ("that they are so beyond what another dense model loses (`T4`)", _words(ledger, "T4")))
+    return _sentence(said)
 
 
 def _longer(ledger: pd.DataFrame) -> str:
-    said = (("That a model without 70 % of its weights, trained for twice the steps, still scores lower OOD than the dense "
-             "model (`C5`)", _words(ledger, "C5")),
-            ("That it scores lower than a dense model of as many steps (`C6`)", _words(ledger, "C6")))
-    return " ".join(f"{what} {words}." for what, words in said if words)
+    said = (("That a model without 70 % of its encoder's weights, trained for twice the steps, scores lower OOD than the "
+             "dense model (`C5`)", _words(ledger, "C5", numbers=True)),
+            ("that it scores lower than a dense model of as many steps (`C6`)", _words(ledger, "C6", numbers=True)))
+    return _sentence(said)
+
+
+def _sentence(said: Iterable[tuple[str, str]]) -> str:
+    """`That ...: words; that ...: words.`, of what has words."""
+    told = ". ".join(f"{what}: {words}" for what, words in said if words)
+    return f"{told[0].upper()}{told[1:]}." if told else ""
+
+
+def _words(ledger: pd.DataFrame, claim: str, numbers: bool = False) -> str:
+    """`*holds* in micro_nli and micro_paraphrase; *open* in ...`: tasks of one word together. numbers: each with its
+    own, in points."""
+    rows = _measured(ledger, claim)
+    rows = rows[rows["word"].map(kind_of) != GATE]
+    told = [f"{task} ({value:+.1f} points {interval})" if numbers and pd.notna(value) else task
+            for task, value, interval in zip(rows["task"], rows["ours"], rows["interval"])]
+    return "; ".join(f"*{word}* in {' and '.join(names)}"
+                     for word, names in pd.Series(told, rows.index, str).groupby(rows["word"], sort=False))
 
 
 def answers(ledger: pd.DataFrame, questions: dict[str, str]) -> str:
@@ -181,8 +189,8 @@ def _equal(ledger: pd.DataFrame) -> str:
         reasons = ": ".join(filter(None, (f"*{row.word}*", row.caveat)))
         meant = ", ".join(filter(None, (number, EQUAL.get(kind_of(row.word)))))
         said.append(f"{meant} ({reasons}) in {row.task}".strip())
-    return ("OOD, beside dense models that were trained for fewer steps, to the same ID score (`T5`, that nothing more "
-            f"is lost): {'; '.join(said)}.") if said else ""
+    return ("OOD score less that of dense models that were trained for fewer steps, to the same ID score (`T5`, that "
+            f"nothing more is lost; above zero the compressed model is better): {'; '.join(said)}.") if said else ""
 
 
 def _papers(ledger: pd.DataFrame) -> str:
