@@ -56,7 +56,7 @@ def test_each_claim_is_told_by_the_run_that_decides_it(run, said):
     assert first == "**Here:** imp-40 lost much." and not blank
     assert claims == [
         '- "Claim A1 is so" (`A1`) **holds**: imp-40 against dense, ID score +2.5 points [1.0, 4.0], asked: above 2 '
-        "(5 runs of `decides` of 16 planned; without sym1).",
+        "(5 of the 16 planned runs of `decides`; without sym1).",
         '- "Claim A2 is so" (`A2`) **holds**: imp-40 against dense, ID score +2.5 points [1.0, 4.0], asked: above 2 '
         "(9 runs of `wide`, a pilot; without sym1).",
         '- "Claim A4 is so" (`A4`) **indication**: imp-40 against dense, ID score +2.5 points [1.0, 4.0], asked: above 2 (2 runs of `small`).']
@@ -65,7 +65,7 @@ def test_each_claim_is_told_by_the_run_that_decides_it(run, said):
 def test_models_are_told_by_the_first_run_of_enough_seeds_that_has_them(run, said):
     here.found(run, "So.", models=["imp-40", "imp-70", "imp-85"])
     assert said[0].splitlines()[2:] == [
-        "- Points lost against dense, over 5 runs of `decides` of 16 planned: IMP 40 % 0.5 [0.1, 0.9] ID and 10.0 [8.0, 12.0] OOD.",
+        "- Points lost against dense, over 5 of the 16 planned runs of `decides`: IMP 40 % 0.5 [0.1, 0.9] ID and 10.0 [8.0, 12.0] OOD.",
         "- Points lost against dense, over 9 runs of `wide`, a pilot: IMP 70 % 0.5 [0.1, 0.9] ID and 10.0 [8.0, 12.0] OOD."]
 
 
@@ -79,7 +79,7 @@ def test_a_task_without_a_committed_run_gets_its_own_sentence_alone(run, said):
 def test_a_summary_sorts_the_claims_by_their_words(run, said):
     here.summary(run, "A1", "A3", "A4")
     heads = [line for line in said[0].splitlines() if not line.startswith("  ")]
-    assert heads == ["- **Firm** (5 runs of `decides` of 16 planned):", "- **Refuted**: nothing.",
+    assert heads == ["- **Firm** (5 of the 16 planned runs of `decides`):", "- **Refuted**: nothing.",
                      "- **Open** (2 runs of `small`):",
                      "- **Seen in a pilot, which decides nothing** (9 runs of `wide`, a pilot):"]
     assert ["`A1`" in line for line in said[0].splitlines()] == [False, True, False, False, False, False, False]

@@ -35,10 +35,11 @@ class Committed(NamedTuple):
         return bool((self.ledger["pilot"] == "pilot").any())
 
     def over(self, seeds: float) -> str:
-        """What a number of so many seeds is over: `5 runs of micro of 16 planned`."""
-        planned = self.losses["planned"].max()
-        note = ", a pilot" if self.is_pilot else f" of {planned:.0f} planned" if seeds < planned else ""
-        return f"{seeds:.0f} run{'s' * (seeds != 1)} of `{self.name}`{note}"
+        """What a number of so many seeds is over: `5 of the 16 planned runs of micro`."""
+        planned, runs = self.losses["planned"].max(), "run" if seeds == 1 else "runs"
+        if seeds < planned and not self.is_pilot:
+            return f"{seeds:.0f} of the {planned:.0f} planned runs of `{self.name}`"
+        return f"{seeds:.0f} {runs} of `{self.name}`{', a pilot' * self.is_pilot}"
 
 
 @functools.cache  # a notebook asks at the end of every section
