@@ -78,8 +78,8 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
     row = dict.fromkeys(LEDGER, np.nan) | {
         "id": claim.id, "task": task, "claim": claim.claim, "where": claim.where, "written": str(claim.written),
         "changed": str(claim.changed or ""), "paper": paper[0] if paper else np.nan, "interval": "", "rows": "",
-        "measured": "", "asked": "", "caveat": "", "pilot": "", "effect": claim.smallest_effect, "seeds": 0, "models": 0,
-        "borne_out": 0}
+        "measured": "", "asked": "", "caveat": "", "pilot": "", "effect": claim.smallest_effect, "seeds": 0,
+        "models": 0, "borne_out": 0}
     if reading is None:
         return row | {"word": NOT_MEASURED, "finding": wording.lacking(claim, task)}
     row["pilot"] = PILOT if pilot else ""
@@ -100,7 +100,8 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
             "needs": _needs(claim, sd)}
     if paper and task not in COUNTERPART:
         row["difference"] = mean - paper[0]
-    return row | {"measured": wording.measured(reading), "asked": wording.asked(claim), "caveat": wording.caveat(reading, sd),
+    return row | {"measured": wording.measured(reading), "asked": wording.asked(claim),
+                  "caveat": wording.caveat(reading, sd),
                   "finding": wording.finding(reading, mean, low, high, undefined, sd)}
 
 

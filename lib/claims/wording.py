@@ -22,7 +22,8 @@ WORDS = {  # what a finding calls a measure; the split goes in front
     "label_loyalty": "label loyalty", "probability_loyalty": "probability loyalty",
     "hidden_flips": "answers changed beyond what the score tells and what another dense model changes",
     "learned_late": "AUC above a coin's of when the dense run learned what is lost",
-    "learned_excess": "AUC of when the dense run learned what is lost, beyond the one of what another dense model loses",
+    "learned_excess": "AUC of when the dense run learned what is lost, beyond the one of what another dense model "
+                      "loses",
     "lost_alike": "agreement on what is lost beyond the one with another dense model",
     "rarity_beyond": "AUC of rarity for what is lost of the rows learned at one time, beyond another dense model's",
     "depth_beyond": "AUC of depth for what is lost of the rows learned at one time, beyond another dense model's",

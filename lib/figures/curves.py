@@ -212,7 +212,8 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     alone = not is_compressed(models.model).any()
     asked = "What does the dense model learn first?" if alone else "Is it more than an early stop of the dense model?"
     fig, ax = canvas(asked, smoke, height=4.4)
-    ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", linestyle="-" if alone else "", zorder=2)
+    joined = "-" if alone else ""
+    ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", linestyle=joined, zorder=2)
     path = list(zip(line.dev * 100, line.ood * 100))
     if not alone:
         knots, fit = dense_curve(line.dev.to_numpy(), line.ood.to_numpy())

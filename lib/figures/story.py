@@ -79,8 +79,8 @@ def _late(ledger: pd.DataFrame) -> str:
 
 
 def _longer(ledger: pd.DataFrame) -> str:
-    said = (("That a model without 70 % of its encoder's weights, trained for twice the steps, scores lower OOD than the "
-             "dense model (`C5`)", _words(ledger, "C5", numbers=True)),
+    said = (("That a model without 70 % of its encoder's weights, trained for twice the steps, scores lower OOD than "
+             "the dense model (`C5`)", _words(ledger, "C5", numbers=True)),
             ("that it scores lower than a dense model of as many steps (`C6`)", _words(ledger, "C6", numbers=True)))
     return _sentence(said)
 
