@@ -145,8 +145,8 @@ def robust(broken: pd.DataFrame) -> str:
     if "dense" not in rate:
         return "the dense model has none of these rows right: there was nothing to attack."
     ends = [f"{label_of(name)} ({100 * rate[name]:.0f} %)" for name in (rate.index[0], rate.index[-1])]
-    return (f"the attack turns {100 * rate['dense']:.0f} % of the dense model's right answers. Of these models most easily "
-            f"turned: {ends[0]}; least: {ends[1]}.")
+    return (f"the attack turns {100 * rate['dense']:.0f} % of the dense model's right answers. Of these models most "
+            f"easily turned: {ends[0]}; least: {ends[1]}.")
 
 
 def size_and_speed(table: pd.DataFrame) -> str:
