@@ -126,6 +126,7 @@ OVERRIDES = {
     "control of heads": ("pruning.controls=[heads-20-after]", "'heads-20-after'", "controls are dense-after"),
     "base that is not made": ("mitigation.bases=[imp-71]", "mitigation.bases names 'imp-71'", "add it there; did you mean 'imp-70'"),
     "base with a loss": ("mitigation.bases=[imp-70 + rmc]", "'imp-70 \\+ rmc'", "without a loss"),
+    "no loss": ("mitigation.losses=[]", "mitigation.losses = \\[\\]", "must hold 1 or more"),
     "loss misspelt": ("mitigation.losses=[rcm]", "'rcm'", "did you mean 'rmc'"),
     "alpha above 100 percent": ("mitigation.losses=[rmc-101]", "'rmc-101' is no loss", "did you mean 'rmc'"),
     "jtt from no checkpoint": (("mitigation.losses=[jtt]", "mitigation.jtt_checkpoint=0.3"), "jtt_checkpoint = 0.3", "must be one of teacher.checkpoints"),

@@ -163,8 +163,8 @@ class Mends(Run):
 
 class Mitigation(Run):
     section = "mitigation"
-    bases: Names
-    losses: Names
+    bases: Annotated[Names, Field(min_length=1)]
+    losses: Annotated[Names, Field(min_length=1)]
     alpha: Share
     smooth: Share
     gamma: Annotated[float, Field(ge=0)]
