@@ -100,9 +100,7 @@ def _entry(claim: Claim, task: str, reading: Reading | None, pilot: bool = False
             "needs": _needs(claim, sd)}
     if paper and task not in COUNTERPART:
         row["difference"] = mean - paper[0]
-    return row | {"measured": wording.measured(reading), "asked": wording.asked(claim),
-                  "caveat": wording.caveat(reading, sd),
-                  "finding": wording.finding(reading, mean, low, high, undefined, sd)}
+    return row | wording.told(reading, mean, low, high, undefined, sd)
 
 
 def _needs(claim: Claim, sd: float) -> float:

@@ -65,11 +65,13 @@ def over(claim: Claim, k: int) -> str:
     return f"over {k} seed{'s' * (k > 1)}"
 
 
-def finding(reading: Reading, mean: float, low: float, high: float, undefined: str, sd: float) -> str:
-    """What the ledger says beside a word: what was measured, the number, what is borne out, its caveats."""
+def told(reading: Reading, mean: float, low: float, high: float, undefined: str, sd: float) -> dict[str, str]:
+    """What the ledger says beside a word: measured, asked, caveat, and finding: what was measured, the number, what is
+    borne out, the caveat."""
     claim, k = reading.claim, len(reading.seeds)
+    what, against = measured(reading), caveat(reading, sd)
     value = f"undefined ({undefined})" if undefined else number(claim, mean, low, high)
-    said = f"{measured(reading)} {value} {over(claim, k)}"
+    said = f"{what} {value} {over(claim, k)}"
     if len(reading.pairs) > 1 and not undefined:
         means = {model: float(reading.values((model, baseline)).mean()) for model, baseline in reading.pairs}
         least, most = (pick(means, key=means.get) for pick in (min, max))
@@ -77,7 +79,8 @@ def finding(reading: Reading, mean: float, low: float, high: float, undefined: s
         said += f", from {means[least]:+.{digits}f} ({least}) to {means[most]:+.{digits}f} ({most})"
     if len(reading.pairs) > 1 and k >= rule.SEEDS and not reading.gate and not undefined:
         said += f"; {borne_out(reading)} of {len(reading.pairs)} bear it out one by one"
-    return "; ".join(filter(None, (said, caveat(reading, sd))))
+    return {"measured": what, "asked": asked(claim), "caveat": against,
+            "finding": "; ".join(filter(None, (said, against)))}
 
 
 def measured(reading: Reading) -> str:

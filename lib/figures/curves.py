@@ -212,13 +212,14 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
     alone = not is_compressed(models.model).any()
     asked = "What does the dense model learn first?" if alone else "Is it more than an early stop of the dense model?"
     fig, ax = canvas(asked, smoke, height=4.4)
-    joined = "-" if alone else ""
-    ax.plot(line.dev * 100, line.ood * 100, color=PALETTE["dense"], marker=".", linestyle=joined, zorder=2)
-    path = list(zip(line.dev * 100, line.ood * 100))
+    x, y = line.dev.to_numpy(), line.ood.to_numpy()
+    ax.plot(x * 100, y * 100, ".", color=PALETTE["dense"], zorder=2)
     if not alone:
-        knots, fit = dense_curve(line.dev.to_numpy(), line.ood.to_numpy())
-        x = np.unique([*np.linspace(knots[0], knots[-1], 200), *knots])
-        ax.plot(x * 100, np.interp(x, knots, fit) * 100, color=PALETTE["dense"], zorder=2)
+        knots, fit = dense_curve(x, y)
+        x = np.unique([*np.linspace(knots[0], knots[-1], 50), *knots])
+        y = np.interp(x, knots, fit)
+    ax.plot(x * 100, y * 100, color=PALETTE["dense"], zorder=2)
+    path = list(zip(x * 100, y * 100))
     points, blocked = [], [list(pair) for pair in zip(path, path[1:])]
     for row in models.itertuples():
         blocked += theme.cross(ax, row)

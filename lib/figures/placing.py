@@ -107,3 +107,9 @@ def largest_loss(frame: pd.DataFrame) -> list[str]:
     points = 100 * (worst.value_dense - worst.value)
     where = case_name(worst.subcase, worst["count"])
     return [f"largest loss against dense: {label_of(worst.model)} on {where}, {points:.0f} points"]
+
+
+def intervals_over(frame: pd.DataFrame) -> str:
+    """What the intervals of a table are over: its seeds, or where it has no column of them the rows of one training."""
+    seeds = frame["seeds"].max() if "seeds" in frame else 1
+    return f"95 % intervals over {f'{seeds:g} seeds' if seeds > 1 else 'the rows of one training'}"

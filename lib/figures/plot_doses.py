@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import theme
-from lib.figures.placing import end_labels
+from lib.figures.placing import end_labels, intervals_over
 from lib.figures.theme import GREY, check, color_of, ink, label_of, style_of, themed
 
 AXES = {"shortcut_rate": "train rows on which\nthe shortcut holds", "n_train": "training rows"}
@@ -84,7 +84,7 @@ def mend_gains(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     frame = frame.assign(kind=pd.Categorical(frame["kind"], KINDS)).sort_values("kind", kind="stable")
     places = frame.groupby("kind", observed=True).ngroup().to_numpy() * 0.6 + range(len(frame))
     fig, ax = theme.canvas(f"What mends {base} most cheaply?", smoke, height=2.1 + 0.24 * places[-1])
-    theme.notes(fig, smoke, _bars(frame), "cost: dense trainings, by floating-point operations")
+    theme.notes(fig, smoke, intervals_over(frame), "cost: dense trainings, by floating-point operations")
     names = []
     for at, row in zip(places, frame.itertuples()):
         color = color_of("dense") if row.kind == "rows" else ink(color_of(row.mend))
@@ -109,7 +109,7 @@ def more_rows(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
     check(frame, "more_rows", ["base", "rows"], ["value", "forgotten_value"])
     interval = ["value", "low", "high"]
     fig, axes = theme.panels("A few more rows of what was forgotten", smoke, height=3.8, columns=2, sharey=False)
-    theme.notes(fig, smoke, _bars(frame))
+    theme.notes(fig, smoke, intervals_over(frame))
     for ax, prefix, title in ((axes[0], "forgotten_", "forgotten subcase"), (axes[1], "", "all OOD subcases")):
         ends = []
         for base, line in frame.sort_values("rows").groupby("base", sort=False):
@@ -120,9 +120,3 @@ def more_rows(frame: pd.DataFrame, *, smoke: bool = False) -> Figure:
         if not prefix:
             end_labels(ax, ends)
     return fig
-
-
-def _bars(frame: pd.DataFrame) -> str:
-    """What the intervals of a table of mends are over."""
-    seeds = frame["seeds"].max() if "seeds" in frame else 1
-    return f"95 % intervals over {f'{seeds:g} seeds' if seeds > 1 else 'the rows of one training'}"

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from lib.analysis import rmc, tables
 from lib.errors import StudyError
 from lib.figures import theme
-from lib.figures.placing import end_labels
+from lib.figures.curves import ACCURACY
+from lib.figures.placing import end_labels, intervals_over
 from lib.figures.theme import GREY, LABELS, PALETTE, canvas, check, ink, label_of, notes, themed
 
 SCORES = {
@@ -15,7 +16,7 @@ SCORES = {
     "el2n": "EL2N", "variability": "dynamics: variability", "confidence": "dynamics: confidence",
     "shortcut_confidence": "shortcut-only model",
 }
-BAND, ACCURACY = "#d9d9d9", "accuracy, % (higher is better)"
+BAND = "#d9d9d9"
 
 
 @themed
@@ -115,6 +116,11 @@ def gains(table: pd.DataFrame, base: str, *, smoke: bool = False) -> Figure:
     return fig
 
 
+def loss_label(model: str, base: str) -> str:
+    """The label of a model without its base's: `imp-70 + rmc` of `imp-70` is RMC."""
+    return label_of(model).removeprefix(f"{label_of(base)} + ")
+
+
 @themed
 def regained(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     """What each loss gave back OOD against what its base had lost, a dot a loss and seed, a panel a base.
@@ -133,7 +139,7 @@ def regained(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
         for marker, (loss, part) in zip("oDs^vPX<>*hd", rows.groupby("loss", sort=False)):
             color = theme.color_of(f"{base} + {loss}")
             ax.plot(100 * part["lost"], 100 * part["value"], marker, color=color, markeredgecolor=ink(color),
-                    markersize=6, label=label_of(f"{base} + {loss}").removeprefix(f"{label_of(base)} + "))
+                    markersize=6, label=loss_label(f"{base} + {loss}", base))
         theme.panel(ax, label_of(base), "lost by the base (OOD points)")
     axes[0].set_ylabel("given back (OOD points, higher is better)")
     theme.legend(fig, max(axes, key=lambda ax: len(ax.lines)))
@@ -152,7 +158,7 @@ def alpha_curve(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
     foot.get_gridspec().set_height_ratios([3, 1])
     rows, ends = table.sort_values("alpha"), []
     seeds = int(rows["seeds"].max()) if "seeds" in rows else 1
-    notes(fig, smoke, f"bars: 95 % intervals over {f'{seeds} seeds' if seeds > 1 else 'the rows of one training'}")
+    notes(fig, smoke, f"bars: {intervals_over(rows)}")
     lines = {"ood": ("OOD", PALETTE["rmc"], "-"), "dev": ("dev (ID)", PALETTE["dense"], (0, (1, 1))),
              "dev_hard": ("dev, hard part", PALETTE["truncated"], (0, (4, 1.5)))}
     apart = 0.012 * (rows["alpha"].max() - rows["alpha"].min())

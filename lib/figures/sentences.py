@@ -7,7 +7,7 @@ from lib.analysis import bootstrap, rmc, tables
 from lib.analysis.tables import case_name, with_interval
 from lib.figures import plot_doses
 from lib.figures.here import each, ends
-from lib.figures.plot_rmc import SCORES
+from lib.figures.plot_rmc import SCORES, loss_label
 from lib.figures.report import say
 from lib.figures.theme import LABELS, label_of
 from lib.tasks import microworld
@@ -180,7 +180,7 @@ def one_run(one_run: pd.DataFrame, price: pd.DataFrame) -> str:
 
 def gained(gains: pd.DataFrame, base: str) -> str:
     """Points that each loss, and the dense model, have more than a base, set by set. gains: `tables.gains`."""
-    named = gains.assign(loss=[_loss(model, base) for model in gains["model"]]).groupby("split", sort=False)
+    named = gains.assign(loss=[loss_label(model, base) for model in gains["model"]]).groupby("split", sort=False)
     return "; ".join(f"{LABELS.get(split, split)} {each(part, 'loss')}" for split, part in named)
 
 
@@ -189,7 +189,7 @@ def regained(table: pd.DataFrame) -> str:
     seed where the base had lost most. table: `rmc.regained`."""
     told = []
     for base, part in table.groupby("base", sort=False):
-        named = part.assign(loss=[_loss(f"{base} + {loss}", base) for loss in part["loss"]])
+        named = part.assign(loss=[loss_label(f"{base} + {loss}", base) for loss in part["loss"]])
         back = tables.over_seeds(named, ["base", "loss"])
         had = bootstrap.of_seeds(named.drop_duplicates("seed")["lost"].to_numpy(float))
         lost = with_interval(had["value"], had["low"], had["high"])
@@ -198,10 +198,6 @@ def regained(table: pd.DataFrame) -> str:
         told.append(f"{label_of(base)} had lost {lost} OOD points, given back: {each(back, 'loss')}; where it had lost "
                     f"most, {100 * worst['lost'].iloc[0]:.1f}: {there}")
     return ". ".join(told)
-
-
-def _loss(model: str, base: str) -> str:
-    return label_of(model).removeprefix(f"{label_of(base)} + ")
 
 
 def chosen_alpha(choices: pd.DataFrame) -> str:

@@ -73,22 +73,20 @@ def _lines(*parts: tuple[str, str]) -> str:
 
 
 def _late(ledger: pd.DataFrame) -> str:
-    said = (("That they are those which the dense model had learned last (`T2`)", _words(ledger, "T2")),
-            ("that they are so beyond what another dense model loses (`T4`)", _words(ledger, "T4")))
-    return _sentence(said)
+    return _sentences(("That they are those which the dense model had learned last (`T2`)", _words(ledger, "T2")),
+                      ("That they are so beyond what another dense model loses (`T4`)", _words(ledger, "T4")))
 
 
 def _longer(ledger: pd.DataFrame) -> str:
-    said = (("That a model without 70 % of its encoder's weights, trained for twice the steps, scores lower OOD than "
-             "the dense model (`C5`)", _words(ledger, "C5", numbers=True)),
-            ("that it scores lower than a dense model of as many steps (`C6`)", _words(ledger, "C6", numbers=True)))
-    return _sentence(said)
+    return _sentences(("That a model without 70 % of its encoder's weights, trained for twice the steps, scores lower "
+                       "OOD than the dense model (`C5`)", _words(ledger, "C5", numbers=True)),
+                      ("That it scores lower than a dense model of as many steps (`C6`)",
+                       _words(ledger, "C6", numbers=True)))
 
 
-def _sentence(said: Iterable[tuple[str, str]]) -> str:
-    """`That ...: words; that ...: words.`, of what has words."""
-    told = ". ".join(f"{what}: {words}" for what, words in said if words)
-    return f"{told[0].upper()}{told[1:]}." if told else ""
+def _sentences(*said: tuple[str, str]) -> str:
+    """`That ...: words. That ...: words.`, of what has words."""
+    return " ".join(f"{what}: {words}." for what, words in said if words)
 
 
 def _words(ledger: pd.DataFrame, claim: str, numbers: bool = False) -> str:
@@ -134,7 +132,7 @@ def _rests(told: Run) -> str:
 
 
 def _costs(losses: pd.DataFrame) -> str:
-    """A table of the points that each compression of `TOLD` loses, with a line before it; "" where no run has one."""
+    """A table of the points that each compression of `TOLD` loses, with a line below it; "" where no run has one."""
     tasks, rows = list(losses["task"].unique()), []
     for name, pattern in TOLD:
         models = losses[losses["model"].str.fullmatch(pattern)]
