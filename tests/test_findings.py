@@ -24,7 +24,7 @@ def reference(tmp_path):
     folder = tmp_path / "reference" / "micro" / "09_claims"
     folder.mkdir(parents=True)
     ledger = pd.DataFrame(ROWS, columns=["id", "task", "claim", "word", "finding"])
-    ledger.assign(pilot="").to_csv(folder / "ledger.csv", index=False)
+    ledger.assign(pilot="", measured="imp-70 against dense, OOD score", asked="below -2").to_csv(folder / "ledger.csv", index=False)
     pd.DataFrame({"task": ["micro_nli", "micro_nli", "micro_facts"], "model": ["dense", "imp-70 + rmc", "dense"],
                   "test": [0.987, 0.97, 0.9], "test_low": [0.98, 0.96, 0.8], "test_high": [0.99, 0.98, 1.0],
                   "bytes": [90868000.0, 90868000.0, 5.0], "ms": [3.5586, 2.2, 1.0], "seeds": [5, 5, 5],
@@ -87,12 +87,12 @@ def test_of_two_runs_the_claims_whose_word_differs_are_set_side_by_side(referenc
     change(reference, "It is biased.,not measured", "It is biased.,holds")
     change(reference, "-5.3 points", "OOD score -5.3 points [-7.0, 3.1] over 5 seeds")
     assert statement("micro against pilot", reference).splitlines() == [
-        "| claim | task | `pilot` | `micro` |",
-        "| --- | --- | --- | --- |",
-        "| OOD falls. (A3) | micro_nli | holds | **open** -5.3 points [-7.0, 3.1] |",
-        "| the other 4 |  | the same word | the same word |"]
+        "| claim | measured, in `micro` | task | `pilot` | `micro` |",
+        "| --- | --- | --- | --- | --- |",
+        "| OOD falls. (A3) | imp-70 against dense, OOD score, asked: below -2 | micro_nli | holds | **open** -5.3 points [-7.0, 3.1] |",
+        "| the other 4 |  |  | the same word | the same word |"]
     assert statement("micro against pilot tasks=micro_facts", reference).splitlines()[2:] == [
-        "| the other 1 |  | the same word | the same word |"]
+        "| the other 1 |  |  | the same word | the same word |"]
     with pytest.raises(StudyError, match="micro and pilot have measured no claim"):
         statement("micro against pilot tasks=fever", reference)
 

@@ -68,7 +68,7 @@ def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False)
     cases = cases.sort_values(["count", "depth"], ascending=[False, True], kind="stable") if counted else cases
     models = list(frame["model"].unique())
     asked = "What does compression forget?" if is_compressed(frame.model).any() else "What does the dense model know?"
-    fig, ax = canvas(asked, smoke, height=1.8 + 0.3 * len(cases))
+    fig, ax = canvas(asked, smoke, height=1.8 + max(0.3, 0.075 * len(models)) * len(cases))
     theme.notes(fig, smoke, *["rarer in train from the top down"] * counted, *largest_loss(frame))
     for i, model in enumerate(models):
         rows, style = frame[frame["model"] == model].set_index("subcase").reindex(cases["subcase"]), style_of(model)
@@ -235,6 +235,8 @@ def dense_trajectory(trajectory: pd.DataFrame, models: pd.DataFrame, *, smoke: b
         "below the line: more OOD lost than the ID score tells"
     if len(hidden):
         told += f"\nfurther left, not shown: the dense run up to step {hidden.step.max():g}"
+    if not alone and (models.dev > knots[-1]).any():
+        told += "\nright of the line's end: no dense run to compare with"
     ax.set_title(told, color=GREY)
     ys = [*models.ood_low, *models.ood_high, *shown.ood]
     ax.set_ylim((min(ys) - 0.04) * 100, (max(ys) + 0.04) * 100)

@@ -81,7 +81,9 @@ def answer(table: pd.DataFrame, *, smoke: bool = False) -> Figure:
         ax.set_ylabel("OOD loss, points\n(lower is better)")
     for ax in axes[len(tasks):]:
         ax.set_visible(False)
-    handles = [Line2D([], [], marker=style["marker"], color=style["color"], linestyle="", label=label_of(model))
+    learned = table.groupby("model")["learned"].any()
+    handles = [Line2D([], [], marker=style["marker"], color=style["color"], linestyle="", label=label_of(model),
+                      mfc=style["color"] if learned[model] else "white")
                for model in shown for style in [style_of(model)]]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return fig

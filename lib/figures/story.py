@@ -169,11 +169,9 @@ def _where(told: Run) -> str:
                 null = f" ({_share(here.loc[OTHER_DENSE])})" if OTHER_DENSE in here.index else ""
                 ends.append(f"{_share(here.loc[ALL])}{null} of {name}")
         said += [f"{' and '.join(ends)} in {task}"] if ends else []
-    words = _ledger(told.ledger, ("T2", "that lost rows were learned late"),
-                    ("T4", "later than those that another dense model loses"),
-                    ("T6", "that the loss lies where the shortcut fails"))
+    words = _sentences(("That the loss lies where the shortcut fails (`T6`)", _words(told.ledger, "T6")))
     return ("Of the OOD rows that the dense model gets right, by when it had learned them, compressions lose (in "
-            f"brackets: another dense model) {'; '.join(said)}.{words}") if said else ""
+            f"brackets: another dense model) {'; '.join(said)}. {words}").strip() if said else ""
 
 
 def _share(row: pd.Series) -> str:
@@ -194,15 +192,16 @@ def _equal(ledger: pd.DataFrame) -> str:
 def _papers(ledger: pd.DataFrame) -> str:
     said = []
     for letter, paper in PAPERS.items():
+        of_paper = []
         for task, rows in ledger[ledger["id"].str.startswith(letter) & _own(ledger)].groupby("task", sort=False):
             kinds, words = rows["word"].map(kind_of), rows["word"]
             counts = {short: (kinds == kind).sum() for kind, short in COUNTED.items()}
             counts |= {"open": words.isin(["open", "undefined"]).sum(),
                        "no more than an indication": words.eq("indication").sum()}
             if asked := sum(counts.values()):
-                said.append(f"{paper} in {task}, {asked} asked: "
-                            + ", ".join(f"{n} {t}" for t, n in counts.items() if n))
-    return f"Those that could be asked: {'; '.join(said)}." if said else ""
+                of_paper.append(f"of {asked} in {task} " + ", ".join(f"{n} {t}" for t, n in counts.items() if n))
+        said += [f"{paper}: {'; '.join(of_paper)}."] if of_paper else []
+    return f"Of those that could be asked, {' '.join(said)}" if said else ""
 
 
 def _mends(told: Run) -> str:
@@ -216,9 +215,9 @@ def _mends(told: Run) -> str:
         none = f"no mend of {label_of(base)} is sure to help, {name} gave most: {gain}"
         few = f" (an indication: {row['seeds']} runs)" if row["seeds"] < SEEDS else ""
         said.append(f"In {task} {cheapest + 'dense trainings' if len(sure) else none}{few}")
-    return (". ".join(said) + "." * bool(said) + _ledger(
-        told.ledger, ("A20", "that RMC makes a compressed model less biased"),
-        ("O4", "that it takes the right rows"))).strip()
+    words = _sentences(("That RMC makes a compressed model less biased (`A20`)", _words(told.ledger, "A20")),
+                       ("That it takes the right rows (`O4`)", _words(told.ledger, "O4")))
+    return " ".join(filter(None, (*(f"{one}." for one in said), words)))
 
 
 def _open(ledger: pd.DataFrame) -> str:
@@ -242,13 +241,6 @@ def measured(ledger: pd.DataFrame) -> pd.DataFrame:
 
 def _measured(ledger: pd.DataFrame, claim: str) -> pd.DataFrame:
     return measured(ledger[ledger["id"] == claim])
-
-
-def _ledger(ledger: pd.DataFrame, *claims: tuple[str, str]) -> str:
-    """A sentence of what the ledger says to some claims, with a blank before it; "" where it says nothing."""
-    said = [f"{what} (`{claim}`), {', '.join(f'*{row.word}* in {row.task}' for row in rows.itertuples())}"
-            for claim, what in claims if len(rows := _measured(ledger, claim))]
-    return f" The ledger: {'; '.join(said)}." * bool(said)
 
 
 def few_seeds(losses: pd.DataFrame, others: dict[str, pd.DataFrame]) -> str:

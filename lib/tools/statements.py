@@ -118,10 +118,10 @@ def _against(profile: str, rest: str, reference: Path) -> str:
     if table.empty:
         raise StudyError(f"{profile} and {other.strip()} have measured no claim on one task; name two runs that have")
     changed = table[table["word"] != table["word_other"]]
-    rows = [[f"{row.claim} ({row.id})", row.task, _told(row.word_other, row.finding_other),
-             _told(row.word, row.finding)] for row in changed.itertuples()]
-    rows.append([f"the other {len(table) - len(changed)}", "", "the same word", "the same word"])
-    return _markdown(["claim", "task", f"`{other.strip()}`", f"`{profile}`"], rows)
+    rows = [[f"{row.claim} ({row.id})", f"{row.measured.rstrip(',')}, asked: {row.asked}", row.task,
+             _told(row.word_other, row.finding_other), _told(row.word, row.finding)] for row in changed.itertuples()]
+    rows.append([f"the other {len(table) - len(changed)}", "", "", "the same word", "the same word"])
+    return _markdown(["claim", f"measured, in `{profile}`", "task", f"`{other.strip()}`", f"`{profile}`"], rows)
 
 
 def _notebooks(profile: str, _: str, reference: Path) -> str:
