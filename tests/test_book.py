@@ -17,18 +17,18 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 FRAME = ('<div>\n<style scoped>\n th {}\n</style>\n<table border="1" class="dataframe">\n'
          "<thead><tr><th></th><th>a</th></tr></thead>"
          "<tbody><tr><th>dense</th><td>9.9 [-1.0, 2.0]</td></tr></tbody></table></div>")
-FORGETTING = """model,subcase,count,depth,value,low,high,n
-dense,cleft,5,3,0.9,0.85,0.95,400
-dense,role_swap,78,1,1,1,1,400
-dense,unseen,0,2,0.8,0.75,0.85,400
-imp-85,cleft,5,3,0.52,0.46,0.58,400
-imp-85,role_swap,78,1,1,1,1,400
-imp-85,unseen,0,2,0.5,0.45,0.55,400
-imp-40,cleft,5,3,0.8,0.75,0.85,400
-imp-40,role_swap,78,1,1,1,1,400
-imp-40,unseen,0,2,0.8,0.75,0.85,400
-heads-20,cleft,5,3,0.9,0.85,0.95,400
-imp-70-after,cleft,5,3,0.9,0.85,0.95,400
+FORGETTING = """model,subcase,count,depth,value,low,high,n,lost,lost_low,lost_high
+dense,cleft,5,3,0.9,0.85,0.95,400,0,0,0
+dense,role_swap,78,1,1,1,1,400,0,0,0
+dense,unseen,0,2,0.8,0.75,0.85,400,0,0,0
+imp-85,cleft,5,3,0.52,0.46,0.58,400,0.38,0.34,0.42
+imp-85,role_swap,78,1,1,1,1,400,0,0,0
+imp-85,unseen,0,2,0.5,0.45,0.55,400,0.3,0.26,0.34
+imp-40,cleft,5,3,0.8,0.75,0.85,400,0.1,0.06,0.14
+imp-40,role_swap,78,1,1,1,1,400,0,0,0
+imp-40,unseen,0,2,0.8,0.75,0.85,400,0,0,0
+heads-20,cleft,5,3,0.9,0.85,0.95,400,0,0,0
+imp-70-after,cleft,5,3,0.9,0.85,0.95,400,0,0,0
 """
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 NEEDED = ("sphinx", "myst_nb", "sphinx_book_theme", "sphinxcontrib", "sphinx-mathjax-offline")
@@ -174,7 +174,7 @@ def test_the_slider_holds_every_value_of_the_table_and_shows_the_last_level():
         "5", "90.0", "90.0 [85.0,\xa095.0]", "80.0 [75.0,\xa085.0]", "52.0 [46.0,\xa058.0]")
     assert 'aria-valuetext="85\xa0%"' in html and '<label for="sparsity">' in html and '<output for="sparsity">' in html
     assert set(re.findall(r'data-level="(\d)" class="shown"', html)) == {"2"}
-    assert "on 1 of the 2 subcases that train holds" in html and "38 points, on cleft (5 rows)" in html
+    assert "on 1 of the 2 subcases that train holds" in html and "38 [34, 42] points, on cleft (5 rows)" in html
     (left,) = re.findall(r'data-left="(\d+)"', html)
     places = [float(place) for place in re.findall(r'class="kept" cx="([\d.]+)%"', html)][3:6]
     assert left == "40" and [round(40 + 0.6 * place, 1) for place in places] == [90.0, 80.0, 52.0]

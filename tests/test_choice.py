@@ -19,7 +19,8 @@ def curve() -> pd.DataFrame:
              "never": (0, 0.9, 0.0)}
     rows = [(m, s, c, v) for s, (c, *both) in cells.items() for m, v in zip(("dense", "imp-70"), both)]
     frame = pd.DataFrame(rows, columns=["model", "subcase", "count", "value"])
-    return frame.assign(low=frame.value - 0.03, high=frame.value + 0.03)
+    lost = frame["subcase"].map(frame[frame["model"] == "dense"].set_index("subcase")["value"]) - frame["value"]
+    return frame.assign(lost=lost, lost_low=lost - 0.03)
 
 
 # --- the final table
@@ -140,9 +141,9 @@ def test_recommend_names_a_senseless_budget_or_a_missing_column():
 
 def test_worst_lists_the_largest_losses_of_subcases_that_train_holds():
     got = choice.worst(curve(), "imp-70")
-    assert list(got.columns) == ["subcase", "count", "dense", "model", "lost", "apart"]
+    assert list(got.columns) == ["subcase", "count", "dense", "model", "lost", "sure"]
     assert got["subcase"].tolist() == ["role_swap", "clause", "easy"]
-    assert got["lost"].tolist() == pytest.approx([0.8, 0.3, 0.01]) and got["apart"].tolist() == [True, True, False]
+    assert got["lost"].tolist() == pytest.approx([0.8, 0.3, 0.01]) and got["sure"].tolist() == [True, True, False]
     assert choice.worst(curve(), "imp-70", 1)["count"].tolist() == [5]
     assert choice.worst(curve(), "dense").empty
 
@@ -153,7 +154,7 @@ def test_worst_takes_sets_of_which_no_count_is_known():
     assert choice.forgets(unknown, "imp-70", 2) == "never 90 -> 0, role swap 90 -> 10"
 
 
-def test_forgets_tells_only_what_lies_apart():
+def test_forgets_tells_only_what_is_surely_lost():
     assert choice.forgets(curve(), "imp-70") == "role swap (5 rows) 90 -> 10, clause (10 rows) 80 -> 50"
     assert choice.forgets(curve(), "imp-70", 1) == "role swap (5 rows) 90 -> 10"
     assert choice.forgets(curve(), "dense") == ""

@@ -19,6 +19,9 @@ ROWS = [("A3", "micro_nli", "OOD falls.", "holds", "imp-70 against dense, -5.3 p
 PROSE = "# Study\n\nTwo commands, 20 minutes.\n\n## What was found\n\n{}\n\n## Next\n\nIn 2 cores.\n"
 
 
+MEASURED = "imp-70 against dense, OOD score, asked: below -2"
+
+
 @pytest.fixture
 def reference(tmp_path):
     folder = tmp_path / "reference" / "micro" / "09_claims"
@@ -69,16 +72,16 @@ def test_claims_stand_beside_each_other_task_by_task(reference):
     change(reference, "-5.3 points", "OOD score -5.3 points [-7.0, -3.1] over 5 seeds")
     change(reference, "-0.4 points", "OOD score undefined (too few) over 5 seeds")
     assert statement("micro claims A3; O4 tasks=micro_nli", reference).splitlines() == [
-        "| claim | micro_nli |",
-        "| --- | --- |",
-        "| OOD falls. (A3) | **holds** -5.3 points [-7.0, -3.1] |",
-        "| RMC wins. (O4) | holds |"]
+        "| claim | measured | micro_nli |",
+        "| --- | --- | --- |",
+        f"| OOD falls. (A3) | {MEASURED} | **holds** -5.3 points [-7.0, -3.1] |",
+        f"| RMC wins. (O4) | {MEASURED} | holds |"]
     assert statement("micro claims A3 tasks=micro_nli; micro/micro_facts", reference).splitlines()[::2] == [
-        "| claim | micro_nli | micro_facts |",
-        "| OOD falls. (A3) | **holds** -5.3 points [-7.0, -3.1] | not of that size |"]
-    assert statement("micro claims A8 tasks=micro_nli", reference).endswith("| It is biased. (A8) | not measured |")
+        "| claim | measured | micro_nli | micro_facts |",
+        f"| OOD falls. (A3) | {MEASURED} | **holds** -5.3 points [-7.0, -3.1] | not of that size |"]
+    assert statement("micro claims A8 tasks=micro_nli", reference).endswith(f"| It is biased. (A8) | {MEASURED} | not measured |")
     assert statement("micro claims A8 tasks=micro_facts; micro_nli", reference).endswith(
-        "| It is biased. (A8) | not claimed | not measured |")
+        f"| It is biased. (A8) | {MEASURED} | not claimed | not measured |")
 
 
 def test_of_two_runs_the_claims_whose_word_differs_are_set_side_by_side(reference):
@@ -89,10 +92,10 @@ def test_of_two_runs_the_claims_whose_word_differs_are_set_side_by_side(referenc
     assert statement("micro against pilot", reference).splitlines() == [
         "| claim | measured, in `micro` | task | `pilot` | `micro` |",
         "| --- | --- | --- | --- | --- |",
-        "| OOD falls. (A3) | imp-70 against dense, OOD score, asked: below -2 | micro_nli | holds | **open** -5.3 points [-7.0, 3.1] |",
+        f"| OOD falls. (A3) | {MEASURED} | micro_nli | holds | **open** -5.3 points [-7.0, 3.1] |",
         "| the other 4 |  |  | the same word | the same word |"]
-    assert statement("micro against pilot tasks=micro_facts", reference).splitlines()[2:] == [
-        "| the other 1 |  |  | the same word | the same word |"]
+    assert statement("micro against pilot tasks=micro_facts", reference) == (
+        "All 1 claims that both measured have the same word in both.")
     with pytest.raises(StudyError, match="micro and pilot have measured no claim"):
         statement("micro against pilot tasks=fever", reference)
 
@@ -102,7 +105,8 @@ def test_the_answer_is_told_from_a_runs_tables_and_of_chosen_tasks(reference):
     ledger = pd.read_csv(folder / "ledger.csv").assign(ours=1.5, interval="[1.0, 2.0]")
     ledger.to_csv(folder / "ledger.csv", index=False)
     pd.DataFrame({"task": ["micro_nli"], "gate": [""], "model": ["imp-70"], "id_loss": [2.0], "id_loss_low": [1.0], "id_loss_high": [3.0],
-                  "ood_loss": [8.0], "ood_loss_low": [7.0], "ood_loss_high": [9.0], "seeds": [5], "planned": [5], "learned": [True]}).to_csv(
+                  "ood_loss": [8.0], "ood_loss_low": [7.0], "ood_loss_high": [9.0], "seeds": [5], "planned": [5], "learned": [True],
+                  "dense_id": [95.0], "dense_ood": [90.0], "chance": [50.0]}).to_csv(
         folder / "losses.csv", index=False)
     pd.DataFrame(columns=["task", "split", "learned_at", "model", "value", "low", "high"]).to_csv(folder / "lost_by_time.csv", index=False)
     pd.DataFrame(columns=["task", "base", "mend", "kind", "value", "low", "high", "seeds", "cost"]).to_csv(folder / "mends.csv", index=False)

@@ -325,6 +325,18 @@ def test_a_study_of_dense_models_alone_has_no_losses():
     assert study({0: {"dense": dense()}}).losses().empty
 
 
+def test_losses_stand_beside_the_dense_scores_and_chance_and_labels_are_told_apart():
+    of = study({k: {"dense": dense(k), "imp-70": compressed(0.6)} for k in SEEDS})
+    row = of.losses().set_index("model").loc["imp-70"]
+    assert row["dense_id"] == pytest.approx(95) and row["dense_ood"] == pytest.approx(91) and row["chance"] == 50
+    assert row["dense_ood"] - row["ood_loss"] == pytest.approx(60)
+    by_label = of.by_label().set_index(["split", "model", "label"])
+    assert set(by_label["seeds"]) == {len(SEEDS)} and "dev" not in by_label.index.get_level_values("split")
+    known = compressed(0.6)
+    known = known[known["split"] == "ood"].groupby("label")["correct"].mean()
+    assert by_label.loc[("ood", "imp-70"), "value"].tolist() == pytest.approx(known.tolist())
+
+
 # ---------------------------------------------------------------- where the gap is algebra
 def two_kinds(holds, fails, dev_holds, dev_fails=0.5):
     """Rows of whose scores the truth is known: every second one follows the shortcut, on dev and OOD alike."""

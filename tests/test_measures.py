@@ -109,10 +109,11 @@ def test_by_and_forgetting_tables():
     cells = measures.by(frame, ["subcase", "label"], 20)
     assert list(cells.columns) == ["subcase", "label", "value", "low", "high", "n"]
     assert cells.set_index(["subcase", "label"]).loc[("rare", 0), "value"] == 1
-    curve = measures.forgetting(frame, {"common": 100, "rare": 5}, 20)
+    curve = measures.forgetting(frame, {"common": 100, "rare": 5}, frame.assign(correct=True), 20)
     assert curve[["subcase", "count", "value"]].values.tolist() == [["never", 0, 0], ["rare", 5, 0.5], ["common", 100, 1]]
+    assert curve["lost"].tolist() == [1, 0.5, 0] and curve.loc[0, ["lost_low", "lost_high"]].tolist() == [1, 1]
     with pytest.raises(StudyError, match="one seed"):
-        measures.forgetting(frame.assign(seed=[0, 1] * 3), {}, 20)
+        measures.forgetting(frame.assign(seed=[0, 1] * 3), {}, frame, 20)
 
 
 # --- intervals

@@ -180,12 +180,12 @@ def test_scores_are_told_best_first_with_their_prices_and_the_free_ones_differen
     costs = pd.DataFrame({"dense_runs": {"v_levels": 3.0, "el2n": 0.0}})
     one = rivals(v_levels=0.7, shortcut_confidence=1.0, el2n=0.75, confidence=0.6)
     assert sentences.finders(one, costs) == (
-        "EL2N 0.75 [0.65, 0.85] for 0, variance over levels 0.70 [0.60, 0.80] for 3, dynamics: confidence 0.60 [0.50, 0.70]. "
+        "AUC, best first, each with its price in dense trainings: EL2N 0.75 [0.65, 0.85] for 0, variance over levels 0.70 [0.60, 0.80] for 3, dynamics: confidence 0.60 [0.50, 0.70]. "
         "EL2N, from the dense run alone, less the variance over levels: 0.05.")
     seeds = pd.concat([one.assign(seed=0), rivals(v_levels=0.6, el2n=0.75, confidence=0.6).assign(seed=1)])
-    assert sentences.finders(seeds).startswith("EL2N 0.75 [0.75, 0.75], variance over levels 0.65 [0.01, 1.29]")
+    assert sentences.finders(seeds).startswith("AUC, best first: EL2N 0.75 [0.75, 0.75], variance over levels 0.65 [0.01, 1.29]")
     assert sentences.finders(seeds).endswith("less the variance over levels: 0.10 [-0.54, 0.74].")
-    assert sentences.finders(one[one["measure"] == "rank"]).startswith("no AUC")
+    assert sentences.finders(one[one["measure"] == "rank"]).startswith("the data do not record")
 
 
 def test_the_gap_beyond_dense_is_told_where_the_models_had_learned():

@@ -94,13 +94,13 @@ def _nearest_miss(table: pd.DataFrame, misses: pd.DataFrame, limits: dict[str, t
 
 
 def worst(curve: pd.DataFrame, model: str, n: int = 3) -> pd.DataFrame:
-    """What a model lost most of against dense: subcase | count | dense | model | lost | apart, at most n rows.
+    """What a model lost most of against dense: subcase | count | dense | model | lost | sure, at most n rows.
 
     curve: `tables.forgetting` (subcases, or OOD set x label where there are none), the dense model in it. dense, model:
-    the scores, lost: dense - model (shares), only where above 0; apart: the model's interval lies below dense's.
+    the scores, lost: dense - model (shares), only where above 0; sure: its interval, on the same rows, lies above 0.
     Subcases that train holds no row of are left out: they show the shortcut, not the compression.
     """
-    _need(curve, ["model", "subcase", "count", "value", "low", "high"])
+    _need(curve, ["model", "subcase", "count", "value", "lost", "lost_low"])
     for name in ("dense", model):
         if name not in set(curve["model"]):
             known = curve["model"].unique()
@@ -109,15 +109,15 @@ def worst(curve: pd.DataFrame, model: str, n: int = 3) -> pd.DataFrame:
     dense, own = seen[seen["model"] == "dense"], seen[seen["model"] == model]
     own = own.reindex(dense.index)
     table = pd.DataFrame({"count": dense["count"], "dense": dense["value"], "model": own["value"],
-                          "lost": dense["value"] - own["value"], "apart": own["high"] < dense["low"]})
+                          "lost": own["lost"], "sure": own["lost_low"] > 0})
     return table[table["lost"] > 0].sort_values("lost", ascending=False, kind="stable").head(n).reset_index()
 
 
 def forgets(curve: pd.DataFrame, model: str, n: int = 3) -> str:
-    """`worst` in words, only what lies apart: "role swap (5 rows) 90 -> 1"; empty where nothing does."""
+    """`worst` in words, only what is surely lost: "role swap (5 rows) 90 -> 1"; empty where nothing does."""
     lost = worst(curve, model, len(curve))
     return ", ".join(f"{case_name(row.subcase, row.count_)} {100 * row.dense:.0f} -> {100 * row.model:.0f}"
-                     for row in lost[lost["apart"]].head(n).rename(columns={"count": "count_"}).itertuples())
+                     for row in lost[lost["sure"]].head(n).rename(columns={"count": "count_"}).itertuples())
 
 
 def _need(table: pd.DataFrame, columns: Iterable[str]) -> None:

@@ -103,16 +103,26 @@ def by(rows: pd.DataFrame, columns: list[str], n_boot: int = 1000, seed: int = 0
     return bootstrap.intervals([(dict(zip(columns, name)), part, "accuracy") for name, part in parts], n_boot, seed)
 
 
-def forgetting(rows: pd.DataFrame, counts: dict[str, int], n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """The forgetting curve: subcase | count | value | low | high | n, rarest first.
+def forgetting(rows: pd.DataFrame, counts: dict[str, int], dense: pd.DataFrame, n_boot: int = 1000,
+               seed: int = 0) -> pd.DataFrame:
+    """The forgetting curve: subcase | count | value | low | high | n | lost | lost_low | lost_high, rarest first.
 
-    value: balanced score of the subcase. counts: failing rows of each subcase in train; a subcase that is not there
-    was unseen (0). Counts rotate between seeds, so several seeds at once raise StudyError.
+    value: balanced score of the subcase; lost: the dense model's less it, on the same rows. counts: failing rows of
+    each subcase in train; a subcase that is not there was unseen (0). Counts rotate between seeds, so several seeds at
+    once raise StudyError.
     """
     _one_seed(rows, "forgetting")
-    entries = [({"subcase": s, "count": int(counts.get(s, 0))}, part, "balanced")
-               for s, part in rows.groupby("subcase", sort=True)]
-    return bootstrap.intervals(entries, n_boot, seed).sort_values(["count", "subcase"], ignore_index=True)
+    own, other = (dict(list(part.groupby("subcase", sort=True))) for part in (rows, dense))
+    parts = [*own.values(), *(other[subcase] for subcase in own)]
+    entry = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    drawn = bootstrap.scores(pd.concat(parts, ignore_index=True), entry, ["balanced"] * len(parts), n_boot, seed)
+    table = []
+    for i, (subcase, part) in enumerate(own.items()):
+        n = part["guid"].nunique()
+        lost = bootstrap.estimate(drawn[:, len(own) + i] - drawn[:, i], n)
+        table.append({"subcase": subcase, "count": int(counts.get(subcase, 0))} | bootstrap.estimate(drawn[:, i], n)
+                     | {"lost": lost["value"], "lost_low": lost["low"], "lost_high": lost["high"]})
+    return pd.DataFrame(table).sort_values(["count", "subcase"], ignore_index=True)
 
 
 def gap(dev, ood):

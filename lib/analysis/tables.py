@@ -92,22 +92,25 @@ def relative(rows: dict[str, pd.DataFrame], task: Task, seed: int, n_boot: int =
 
 def forgetting(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, seed: int,
                n_boot: int = 1000) -> pd.DataFrame:
-    """The forgetting curves: model | subcase | count | depth | value | low | high | n over the OOD rows.
+    """The forgetting curves over the OOD rows: model | subcase | count | depth | value | low | high | n | lost |
+    lost_low | lost_high.
 
-    The panel is left out. A set without subcases is taken apart by its labels. count: failing rows in train, missing
-    where the task does not know the truth; depth is 0 where it grades nothing.
+    rows: of the dense model too. The panel is left out. A set without subcases is taken apart by its labels. count:
+    failing rows in train, missing where the task does not know the truth; depth is 0 where it grades nothing; lost: the
+    dense model's score less the model's, on the same rows.
     """
     counts, depth = train_counts(items), depths(task)
-    frames = []
+    sets, frames, ood = [split for split in task.ood if split not in task.panel], [], {}
     for name, frame in rows.items():
-        ood = frame[frame["split"].isin([split for split in task.ood if split not in task.panel])]
-        table = measures.forgetting(ood.assign(subcase=_kinds(ood, task)), counts, n_boot=n_boot, seed=seed)
-        frames.append(table.assign(model=name))
+        here = frame[frame["split"].isin(sets)]
+        ood[name] = here.assign(subcase=_kinds(here, task))
+    for name, frame in ood.items():
+        frames.append(measures.forgetting(frame, counts, ood["dense"], n_boot, seed).assign(model=name))
     table = pd.concat(frames, ignore_index=True)
     table = table.assign(depth=table["subcase"].map(depth).fillna(0).astype(int))
     if items["is_shortcut"].isna().all():
         table["count"] = np.nan
-    return table[["model", "subcase", "count", "depth", "value", "low", "high", "n"]]
+    return table[["model", "subcase", "count", "depth", "value", "low", "high", "n", "lost", "lost_low", "lost_high"]]
 
 
 def _kinds(rows: pd.DataFrame, task: Task) -> pd.Series:

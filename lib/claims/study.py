@@ -15,7 +15,7 @@ from lib.claims.place import Number, Place
 from lib.tasks import registry
 
 LOSSES = ["task", "gate", "model", "id_loss", "id_loss_low", "id_loss_high", "ood_loss", "ood_loss_low",
-          "ood_loss_high", "seeds", "planned", "learned"]
+          "ood_loss_high", "seeds", "planned", "learned", "dense_id", "dense_ood", "chance"]
 
 
 @dataclass
@@ -184,11 +184,16 @@ class Study:
     def losses(self) -> pd.DataFrame:
         """What each model loses beside the dense one of its seed, in points: task | gate (the word of the task's skill
         gate) | model | id_loss and ood_loss, each with _low and _high (t interval over the seeds; NaN with one) |
-        seeds | planned: seeds that the grid has | learned: whether it passed that gate."""
+        seeds | planned: seeds that the grid has | learned: whether it passed that gate | dense_id, dense_ood: the dense
+        model's scores | chance: of the OOD score."""
         result, table = [], self.gates.set_index(["gate", "task", "of"])
         for task in self.tasks:
             planned = self.runs.run.seeds_of(task)
             planned = len(set(planned) - set(self.runs.run.pilot) or planned)
+            if not (places := [self._place(task, seed) for seed in self.seeds(task)]):
+                continue
+            beside = {f"dense_{name}": 100 * np.mean([place.score("dense", split) for place in places])
+                      for name, split in (("id", "test"), ("ood", "ood"))} | {"chance": 100 * places[0].chance()}
             for model in [name for name in self.models(task) if name != "dense"]:
                 has = self._having(task, model)
                 row = {"task": task, "gate": self.skill(task)[0], "model": model}
@@ -197,8 +202,24 @@ class Study:
                     mean, low, high = map(float, rule.over_seeds(values))
                     row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
                 result.append(row | {"seeds": len(has), "planned": planned,
-                                     "learned": bool(table.loc[("floor", task, model), "passed"])})
+                                     "learned": bool(table.loc[("floor", task, model), "passed"])} | beside)
         return pd.DataFrame(result, columns=LOSSES)
+
+    def by_label(self) -> pd.DataFrame:
+        """What each model gets right of each label: task | split (test and the OOD sets with skill to lose) | label |
+        model | value (accuracy) | low | high (t interval over the seeds) | seeds."""
+        result = []
+        for task in self.tasks:
+            of = registry.get(task)
+            for seed in self.seeds(task):
+                place = self._place(task, seed)
+                for name in filter(place.has, self.models(task)):
+                    rows = place.rows(name)
+                    rows = rows[rows["split"].isin(["test", *place.sets])]
+                    result += [[task, split, of.classes(split)[label], name, seed, part.mean()]
+                               for (split, label), part in rows.groupby(["split", "label"])["correct"]]
+        keys = ["task", "split", "label", "model"]
+        return tables.over_seeds(pd.DataFrame(result, columns=[*keys, "seed", "value"]), keys)
 
     def lost_by_time(self, models: list[str]) -> pd.DataFrame:
         """What is lost of the rows that the dense run learned at each time: task | split | learned_at (share of its

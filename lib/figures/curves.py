@@ -58,11 +58,12 @@ def sparsity_curve(frame: pd.DataFrame, chance: float | None = None, *, smoke: b
 def forgetting(frame: pd.DataFrame, chance: float = 0.5, *, smoke: bool = False) -> Figure:
     """OOD score of each subcase, a dot a model: what does compression forget, or what does the dense model know?
 
-    frame: model, subcase, value, low, high (fractions) and, where the truth of train is known, count (rows in train
-    that break the shortcut) and depth. With counts the commonest subcase stands at the top and the rarest, then those
-    that train never holds, at the bottom; without them they stand in the frame's order.
+    frame: model, subcase, value, low, high, lost and lost_low, lost_high (against dense; fractions) and, where the
+    truth of train is known, count (rows in train that break the shortcut) and depth. With counts the commonest subcase
+    stands at the top and the rarest, then those that train never holds, at the bottom; without them they stand in the
+    frame's order.
     """
-    check(frame, "forgetting", ["model", "subcase"], ["value", "low", "high"])
+    check(frame, "forgetting", ["model", "subcase"], ["value", "low", "high", "lost", "lost_low", "lost_high"])
     counted = bool(frame["count"].notna().all())
     cases = frame.drop_duplicates("subcase")
     cases = cases.sort_values(["count", "depth"], ascending=[False, True], kind="stable") if counted else cases

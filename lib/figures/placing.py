@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.transforms import Bbox
 from scipy.optimize import isotonic_regression
 
-from lib.analysis.tables import case_name
+from lib.analysis.tables import case_name, with_interval
 from lib.figures.theme import GREY, ink, label_of
 
 
@@ -93,20 +93,18 @@ def is_compressed(models: pd.Series) -> pd.Series:
 
 
 def largest_loss(frame: pd.DataFrame) -> list[str]:
-    """The subcase of which train holds rows on which a compressed model falls furthest below dense, or that no interval
-    leaves that of dense; nothing where no model is compressed."""
-    seen = frame[frame["count"] != 0]
-    dense = seen[seen.model == "dense"][["subcase", "count", "value", "low"]]
-    both = seen[is_compressed(seen.model)].merge(dense, on=["subcase", "count"], suffixes=("", "_dense"))
-    apart = both[both.high < both.low_dense]
-    if both.empty:
+    """The subcase of which train holds rows on which a compressed model loses most, of those on which it surely loses
+    on the dense model's own rows, or that there is none; nothing where no model is compressed."""
+    seen = frame[(frame["count"] != 0) & is_compressed(frame.model)]
+    if seen.empty:
         return []
-    if apart.empty:
-        return ["no model's interval lies below that of the dense model on any subcase"]
-    worst = apart.loc[(apart.value_dense - apart.value).idxmax()]
-    points = 100 * (worst.value_dense - worst.value)
+    sure = seen[seen.lost_low > 0]
+    if sure.empty:
+        return ["on no subcase does a model surely lose against the dense one on the same rows"]
+    worst = sure.loc[sure.lost.idxmax()]
+    lost = with_interval(worst.lost, worst.lost_low, worst.lost_high, digits=0)
     where = case_name(worst.subcase, worst["count"])
-    return [f"largest loss against dense: {label_of(worst.model)} on {where}, {points:.0f} points"]
+    return [f"largest loss against dense: {label_of(worst.model)} on {where}, {lost} points"]
 
 
 def intervals_over(frame: pd.DataFrame) -> str:

@@ -232,7 +232,7 @@ def finders(rivals: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
     found = found[found["score"] != "shortcut_confidence"]
     found = found if "seed" in found else found.assign(seed=0)
     if found.empty:
-        return "no AUC, as nobody knows which rows of this task break the shortcut."
+        return "the data do not record which rows break the shortcut: no score can be held against the truth."
     over = tables.over_seeds(found, ["score"]).sort_values("value", ascending=False, kind="stable")
     price = {} if costs is None else {name: f" for {runs:.3g}" for name, runs in costs["dense_runs"].items()}
     told = [f"{SCORES[row.score]} {with_interval(row.value, row.low, row.high, 2, 1)}{price.get(row.score, '')}"
@@ -241,7 +241,9 @@ def finders(rivals: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
     auc = found.pivot(index="seed", columns="score", values="value")
     apart = bootstrap.of_seeds((auc[best] - auc["v_levels"]).to_numpy())
     beyond = with_interval(apart["value"], apart["low"], apart["high"], 2, 1)
-    return f"{', '.join(told)}. {SCORES[best]}, from the dense run alone, less the variance over levels: {beyond}."
+    head = "AUC, best first" + ", each with its price in dense trainings" * (costs is not None)
+    return (f"{head}: {', '.join(told)}. {SCORES[best]}, from the dense run alone, less the variance over levels: "
+            f"{beyond}.")
 
 
 def beyond_dense(responses: pd.DataFrame, axis: str, chance: float = 0.5) -> str:

@@ -20,10 +20,11 @@ TOLD = (("half the layers", r"truncated-\d+"), ("half the layers, distilled", r"
         ("40 % of the encoder's weights", "imp-40"), ("all but eight bits", r"dense \+ ptq8"))  # what each is without
 EQUAL = {"holds": "no more is lost", "fails, reversed": "more is lost"}  # what T5 comes to
 SEEDS = 5  # training runs below which nothing is more than an indication
+MARGIN = 3  # points above chance below which no skill is left, as the ledger's gate has it
 POOLED = "these tasks"  # of a ledger: no task of its own
 NOT_MEASURED = "not measured"
 PAPERS = {"A": "Du et al.", "B": "Xu et al."}
-COUNTED = {"holds": "held", "holds, size open or small": "held but may be small",
+COUNTED = {"holds": "held", "holds, size open or small": "held, size open or small",
            "no such effect, or not of that size": "surely smaller than asked", "fails, reversed": "failed or reversed"}
 
 
@@ -104,13 +105,14 @@ def answers(ledger: pd.DataFrame, questions: dict[str, str]) -> str:
     """What a ledger says to questions, as a Markdown table: a row a question, a column a task, in each field the words
     of its claims.
 
-    questions: question -> the ids of its claims, apart by blanks. What a task does not measure is left out.
+    questions: question -> the ids of its claims, apart by blanks. What a task does not measure is left out, or said to
+    be not measured where it is all that was asked.
     """
     ledger = measured(ledger)
     words = {task: dict(zip(rows["id"], rows["word"])) for task, rows in ledger.groupby("task", sort=False)}
     lines = [f"| question | {' | '.join(words)} |", f"| --- |{' --- |' * len(words)}"]
     for question, claims in questions.items():
-        cells = ("; ".join(f"`{claim}` *{of[claim]}*" for claim in claims.split() if claim in of)
+        cells = ("; ".join(f"`{claim}` *{of[claim]}*" for claim in claims.split() if claim in of) or NOT_MEASURED
                  for of in words.values())
         lines.append(f"| {question} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -141,20 +143,30 @@ def _costs(losses: pd.DataFrame) -> str:
             rows.append([f"{name} (`{model}`)", *(cell for task in tasks for cell in known.get(task, ("", "")))])
     if not rows:
         return ""
-    heads = ["points lost without", *(f"{task}, {kind}" for task in tasks for kind in ("ID", "OOD"))]
+    firsts = [losses[losses["task"] == task].iloc[0] for task in tasks]
+    heads = ["points lost without", *(head for first in firsts for head in _heads(first))]
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-    return "\n".join([*lines, "", "ID: on rows like the training rows; OOD: on others. In brackets 95 % intervals over "
-                                  "training runs.", "", ""])
+    return "\n".join([*lines, "", "ID: on the task's own test; OOD: on rows where the shortcut of the training data "
+                                  "often fails. In brackets 95 % intervals over training runs.", "", ""])
+
+
+def _heads(row: pd.Series) -> tuple[str, str]:
+    return (f"{row['task']}, ID (dense {row['dense_id']:.1f})",
+            f"{row['task']}, OOD (dense {row['dense_ood']:.1f}, chance {row['chance']:.0f})")
 
 
 def _cost(row: NamedTuple) -> tuple[str, str]:
     if isinstance(row.gate, str) and row.gate:
         return row.gate, row.gate
-    return (points(row, "id_loss"), points(row, "ood_loss")) if row.learned else ("did not learn",) * 2
+    if not row.learned:
+        return ("did not learn",) * 2
+    nothing_left = row.dense_ood - row.ood_loss < row.chance + MARGIN
+    return points(row, "id_loss"), points(row, "ood_loss") + ", to chance" * nothing_left
 
 
 def points(row: NamedTuple, name: str, suffix: str = "") -> str:
-    return with_interval(*(getattr(row, f"{name}{end}{suffix}") for end in ("", "_low", "_high")), scale=1)
+    """A loss with its interval, rounded as tables are written, so that all places say the same."""
+    return with_interval(*(round(getattr(row, f"{name}{end}{suffix}"), 4) for end in ("", "_low", "_high")), scale=1)
 
 
 def _where(told: Run) -> str:

@@ -131,7 +131,8 @@ TASKS: dict[str, Task] = {task.name: task for task in (
         {name: Ood(("SUPPORTS", "REFUTES")) for name in ("sym1", "sym2")}, "b_only",
         "CC BY-SA and Wikipedia's terms", f"FEVER as linked by the FeverSymmetric README; {SYM_URL}",
         "Two-way: NOT ENOUGH INFO is left out, while the paper trains three-way. Half of the Symmetric claims stand in "
-        "FEVER dev, which is test here: select on dev only. Sym1 and Sym2 share 242 claims.",
+        "FEVER dev, which is test here: select on dev only. Train and dev hold far more SUPPORTS than REFUTES, test as "
+        "many: part of what a model loses on test is a shift of labels. Sym1 and Sym2 share 242 claims.",
         {
             "train": _fever("train.jsonl.gz", "v1a0depfg7jp90f/fever.train.jsonl",
                             "0c98597d0c56a6103450dde24b797501d441b59670dba365cbc88960e0927e87",

@@ -81,9 +81,16 @@ def _claims(profile: str, rest: str, reference: Path) -> str:
         answers = [next(iter(_answers(profile, claim, place, reference, elsewhere=True)), None) for place in places]
         if not any(answers):
             raise StudyError(f"claim {claim} is about none of {', '.join(places)}; take it out")
-        said = next(filter(None, answers)).claim
-        rows.append([f"{said} ({claim})", *(_told(row.word, row.finding) if row else "not claimed" for row in answers)])
-    return _markdown(["claim", *(place.rpartition("/")[2] for place in places)], rows)
+        known = [row for row in answers if row]
+        of = next((_asked(row) for row in known if row.measured), "")
+        rows.append([f"{known[0].claim} ({claim})", of,
+                     *(_told(row.word, row.finding) if row else "not claimed" for row in answers)])
+    return _markdown(["claim", "measured", *(place.rpartition("/")[2] for place in places)], rows)
+
+
+def _asked(row: NamedTuple) -> str:
+    """What the number of a claim is of, and what was asked of it."""
+    return f"{row.measured.rstrip(',')}, asked: {row.asked}"
 
 
 def _told(word: str, finding: str) -> str:
@@ -118,8 +125,10 @@ def _against(profile: str, rest: str, reference: Path) -> str:
     if table.empty:
         raise StudyError(f"{profile} and {other.strip()} have measured no claim on one task; name two runs that have")
     changed = table[table["word"] != table["word_other"]]
-    rows = [[f"{row.claim} ({row.id})", f"{row.measured.rstrip(',')}, asked: {row.asked}", row.task,
+    rows = [[f"{row.claim} ({row.id})", _asked(row), row.task,
              _told(row.word_other, row.finding_other), _told(row.word, row.finding)] for row in changed.itertuples()]
+    if changed.empty:
+        return f"All {len(table)} claims that both measured have the same word in both."
     rows.append([f"the other {len(table) - len(changed)}", "", "", "the same word", "the same word"])
     return _markdown(["claim", f"measured, in `{profile}`", "task", f"`{other.strip()}`", f"`{profile}`"], rows)
 

@@ -101,8 +101,7 @@ def first_to_go(rows: dict[str, pd.DataFrame], items: pd.DataFrame, task: Task, 
     """Points lost against the dense model of the same dose on each trained subcase: model | subcase | count | depth |
     lost, largest loss first. items: the rows of the dose, whose train draw gives the counts."""
     table = tables.forgetting(rows, items, task, seed=seed, n_boot=0)
-    dense = table[table["model"] == "dense"].set_index("subcase")["value"]
-    table = table[table["model"] != "dense"].assign(lost=lambda t: (t["subcase"].map(dense) - t["value"]) * 100)
+    table = table[table["model"] != "dense"].assign(lost=lambda t: t["lost"] * 100)
     columns = ["model", "subcase", "count", "depth", "lost"]
     return table.sort_values("lost", ascending=False, ignore_index=True)[columns]
 

@@ -8,7 +8,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from lib.analysis.tables import case_name
+from lib.analysis.tables import case_name, with_interval
 from lib.figures.theme import color_of, ink, label_of, parts_of
 from lib.files import ROOT
 
@@ -23,8 +23,9 @@ def levels_of(table: pd.DataFrame) -> list[str]:
 def forgetting(table: pd.DataFrame, chance: float | None = None, *, smoke: bool = False) -> str:
     """HTML of what each subcase keeps at each sparsity, a row a subcase, the commonest in train first.
 
-    table: model, subcase, count (rows in train, missing where not known), value, low, high (fractions), as
-    `curves.forgetting` draws it; `smoke=True` marks it as no result. "" where there is too little to move.
+    table: model, subcase, count (rows in train, missing where not known), value, low, high, lost, lost_low, lost_high
+    (fractions), as `curves.forgetting` draws it; `smoke=True` marks it as no result. "" where there is too little to
+    move.
     """
     levels = levels_of(table)
     if not levels:
@@ -47,17 +48,17 @@ def forgetting(table: pd.DataFrame, chance: float | None = None, *, smoke: bool 
 
 
 def _told(model: str, models: dict[str, pd.DataFrame], counted: bool) -> str:
-    """A sentence: on how many subcases the model's interval lies below that of dense, and on which it loses most."""
+    """A sentence: on how many subcases the model surely loses against dense on the same rows, and on which most."""
     if model == "dense":
         return "dense: nothing is pruned."
     counts = models["dense"]["count"]
     dense = models["dense"][counts > 0 if counted else counts.isna()]
     rows = models[model].reindex(dense.index)
-    apart = rows[rows["high"] < dense["low"]]
-    if apart.empty:
-        return f"{label_of(model)}: on no subcase does its interval lie below the dense model's."
-    lost = (dense["value"] - rows["value"])[apart.index]
-    where = case_name(lost.idxmax(), rows.loc[lost.idxmax(), "count"])
-    cases = f"{len(apart)} of the {len(dense)} subcases{' that train holds' * counted}"
-    return (f"{label_of(model)}: on {cases} its interval lies below the dense model's; "
-            f"it loses most, {100 * lost.max():.0f} points, on {where}.")
+    sure = rows[rows["lost_low"] > 0]
+    if sure.empty:
+        return f"{label_of(model)}: on no subcase does it surely lose against the dense model on the same rows."
+    most = sure.loc[sure["lost"].idxmax()]
+    cases = f"{len(sure)} of the {len(dense)} subcases{' that train holds' * counted}"
+    lost = with_interval(most["lost"], most["lost_low"], most["lost_high"], digits=0)
+    return (f"{label_of(model)}: on {cases} it surely loses against the dense model on the same rows; most, {lost} "
+            f"points, on {case_name(most.name, most['count'])}.")
