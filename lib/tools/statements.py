@@ -127,9 +127,8 @@ def _against(profile: str, rest: str, reference: Path) -> str:
     changed = table[table["word"] != table["word_other"]]
     rows = [[f"{row.claim} ({row.id})", _asked(row), row.task,
              _told(row.word_other, row.finding_other), _told(row.word, row.finding)] for row in changed.itertuples()]
-    if changed.empty:
-        return f"All {len(table)} claims that both measured have the same word in both."
-    rows.append([f"the other {len(table) - len(changed)}", "", "", "the same word", "the same word"])
+    rows.append([f"{'the other' if rows else 'all'} {len(table) - len(changed)} that both measured", "", "",
+                 "the same word", "the same word"])
     return _markdown(["claim", f"measured, in `{profile}`", "task", f"`{other.strip()}`", f"`{profile}`"], rows)
 
 
