@@ -127,8 +127,9 @@ def _against(profile: str, rest: str, reference: Path) -> str:
     changed = table[table["word"] != table["word_other"]]
     rows = [[f"{row.claim} ({row.id})", _asked(row), row.task,
              _told(row.word_other, row.finding_other), _told(row.word, row.finding)] for row in changed.itertuples()]
-    rows.append([f"{'the other' if rows else 'all'} {len(table) - len(changed)} that both measured", "", "",
-                 "the same word", "the same word"])
+    if same := len(table) - len(changed):
+        rows.append([f"{'the other' if rows else 'all'} {same} that both measured", "", "", "the same word",
+                     "the same word"])
     return _markdown(["claim", f"measured, in `{profile}`", "task", f"`{other.strip()}`", f"`{profile}`"], rows)
 
 
