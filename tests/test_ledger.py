@@ -330,7 +330,7 @@ def test_losses_stand_beside_the_dense_scores_and_chance_and_labels_are_told_apa
     row = of.losses().set_index("model").loc["imp-70"]
     assert row["dense_id"] == pytest.approx(95) and row["dense_ood"] == pytest.approx(91) and row["chance"] == 50
     assert row["dense_ood"] - row["ood_loss"] == pytest.approx(60)
-    by_label = of.by_label().set_index(["split", "model", "label"])
+    by_label = of.by_label().set_index(["split", "model", "label"]).sort_index()
     assert set(by_label["seeds"]) == {len(SEEDS)} and "dev" not in by_label.index.get_level_values("split")
     known = compressed(0.6)
     known = known[known["split"] == "ood"].groupby("label")["correct"].mean()

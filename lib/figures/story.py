@@ -140,28 +140,27 @@ def _costs(losses: pd.DataFrame) -> str:
         models = losses[losses["model"].str.fullmatch(pattern)]
         for model, of in models.groupby("model", sort=False):
             known = {row.task: _cost(row) for row in of.itertuples()}
-            rows.append([f"{name} (`{model}`)", *(cell for task in tasks for cell in known.get(task, ("", "")))])
+            rows.append([f"{name} (`{model}`)", *(known.get(task, "") for task in tasks)])
     if not rows:
         return ""
     firsts = [losses[losses["task"] == task].iloc[0] for task in tasks]
-    heads = ["points lost without", *(head for first in firsts for head in _heads(first))]
+    heads = ["points lost without", *map(_head, firsts)]
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
     return "\n".join([*lines, "", "ID: on the task's own test; OOD: on rows where the shortcut of the training data "
                                   "often fails. In brackets 95 % intervals over training runs.", "", ""])
 
 
-def _heads(row: pd.Series) -> tuple[str, str]:
-    return (f"{row['task']}, ID (dense {row['dense_id']:.1f})",
-            f"{row['task']}, OOD (dense {row['dense_ood']:.1f}, chance {row['chance']:.0f})")
+def _head(row: pd.Series) -> str:
+    return f"{row['task']}: dense {row['dense_id']:.1f} ID, {row['dense_ood']:.1f} OOD (chance {row['chance']:.0f})"
 
 
-def _cost(row: NamedTuple) -> tuple[str, str]:
+def _cost(row: NamedTuple) -> str:
     if isinstance(row.gate, str) and row.gate:
-        return row.gate, row.gate
+        return row.gate
     if not row.learned:
-        return ("did not learn",) * 2
+        return "did not learn"
     nothing_left = row.dense_ood - row.ood_loss < row.chance + MARGIN
-    return points(row, "id_loss"), points(row, "ood_loss") + ", to chance" * nothing_left
+    return f"{points(row, 'id_loss')} ID<br>{points(row, 'ood_loss')} OOD" + ", to chance" * nothing_left
 
 
 def points(row: NamedTuple, name: str, suffix: str = "") -> str:
