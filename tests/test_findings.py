@@ -112,7 +112,7 @@ def test_the_answer_is_told_from_a_runs_tables_and_of_chosen_tasks(reference):
     pd.DataFrame(columns=["task", "base", "mend", "kind", "value", "low", "high", "seeds", "cost"]).to_csv(folder / "mends.csv", index=False)
     made = statement("micro answer", reference)
     assert "5 in micro_nli" in made
-    assert "| 70 % of the encoder's weights (`imp-70`) | 2.0 [1.0, 3.0] | 8.0 [7.0, 9.0] |" in made
+    assert "| 70 % of the encoder's weights (`imp-70`) | 2.0 [1.0, 3.0] ID<br>8.0 [7.0, 9.0] OOD |" in made
     assert made.startswith(statement("micro headline", reference)) and "stays open" not in statement("micro headline", reference)
     assert "micro_facts" in made and "micro_facts" not in statement("micro answer tasks=micro_nli", reference)
     text = PROSE.format("<!-- found: micro answer tasks=micro_nli -->\n<!-- end -->")
