@@ -171,3 +171,7 @@ def test_questions_are_answered_by_the_words_of_their_claims_task_by_task():
         "| question | micro_nli | fever |", "| --- | --- | --- |",
         "| Is it hidden? | `A3` *holds*; `A4` *holds, size open*; `A7` *open* | `A3` *open*; `A7` *holds* |",
         "| Where? | not measured | not measured |"]
+
+
+def test_names_are_listed_as_people_write_them():
+    assert [story.listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

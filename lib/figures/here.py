@@ -12,7 +12,7 @@ import pandas as pd
 from lib.analysis.tables import with_interval
 from lib.figures.plot_answer import kind_of
 from lib.figures.report import say
-from lib.figures.story import SEEDS, measured, points, read
+from lib.figures.story import SEEDS, listed, measured, points, read
 from lib.figures.theme import label_of
 from lib.params.schema import task_folder
 
@@ -103,7 +103,7 @@ def ledger_summary(ledger: pd.DataFrame, *claims: str) -> None:
     for claim in claims:
         of = rows[rows["id"] == claim]
         for head, some in of.groupby(pd.Series(map(_head, of["word"], of["pilot"]), of.index, str), sort=False):
-            words = [f"**{word}** in {' and '.join(part['task'])}" for word, part in some.groupby("word", sort=False)]
+            words = [f"**{word}** in {listed(part['task'])}" for word, part in some.groupby("word", sort=False)]
             told[head].append((f"{_sentence(next(some.itertuples()))} {'; '.join(words)}", ""))
     say(_under_heads(told))
 

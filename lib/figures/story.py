@@ -97,8 +97,14 @@ def _words(ledger: pd.DataFrame, claim: str, numbers: bool = False) -> str:
     rows = rows[rows["word"].map(kind_of) != GATE]
     told = [f"{task} ({value:+.1f} points {interval})" if numbers and pd.notna(value) else task
             for task, value, interval in zip(rows["task"], rows["ours"], rows["interval"])]
-    return "; ".join(f"*{word}* in {' and '.join(names)}"
+    return "; ".join(f"*{word}* in {listed(names)}"
                      for word, names in pd.Series(told, rows.index, str).groupby(rows["word"], sort=False))
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def answers(ledger: pd.DataFrame, questions: dict[str, str]) -> str:
