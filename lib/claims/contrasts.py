@@ -183,8 +183,7 @@ def _attacked(a: pd.DataFrame, b: pd.DataFrame) -> Number:
 
 def _ratio(measure: str, place: Place, a: pd.DataFrame, b: pd.DataFrame, dense: pd.DataFrame) -> Number:
     """F_bias or the skill kept of the model less that of the baseline, and what both are divided by."""
-    score = {(i, split): float((place.score_weights(rows, split) * rows["correct"].to_numpy(float)).sum())
-             for i, rows in enumerate((a, b, dense)) for split in ("test", "ood")}
+    score = {(i, split): place.score(rows, split) for i, rows in enumerate((a, b, dense)) for split in ("test", "ood")}
     if measure == "skill_kept":
         bottom = score[2, "ood"] - place.chance()
         top = score[0, "ood"] - score[1, "ood"]

@@ -53,10 +53,9 @@ class Place:
             return self._set_weights(rows, split)
         return measures.ood_score({name: self._set_weights(rows, name) for name in self.sets})
 
-    def score(self, model: str, split: str) -> float:
-        """A model's score on test, on a set of the panel, or the OOD score."""
-        rows = self.rows(model)
-        return float(self.score_weights(rows, split) @ rows["correct"].to_numpy(float))
+    def score(self, rows: pd.DataFrame, split: str) -> float:
+        """A model's score on test, on a set of the panel, or the OOD score. rows: its rows."""
+        return float((self.score_weights(rows, split) * rows["correct"].to_numpy(float)).sum())
 
     def split_weights(self, rows: pd.DataFrame, split: str) -> np.ndarray:
         """Weight of each row in a mean over test, or over all rows of the OOD sets together."""

@@ -192,7 +192,7 @@ class Study:
             planned = len(set(planned) - set(self.runs.run.pilot) or planned)
             if not (places := [self._place(task, seed) for seed in self.seeds(task)]):
                 continue
-            beside = {f"dense_{name}": 100 * np.mean([place.score("dense", split) for place in places])
+            beside = {f"dense_{name}": 100 * np.mean([place.score(place.rows("dense"), split) for place in places])
                       for name, split in (("id", "test"), ("ood", "ood"))} | {"chance": 100 * places[0].chance()}
             for model in [name for name in self.models(task) if name != "dense"]:
                 has = self._having(task, model)
